@@ -1,0 +1,443 @@
+"""What a queue backend promises, as three small protocols and the values they exchange.
+
+The promise is at-least-once delivery under a lease. A pulled task is a `Delivery`: it belongs to one worker for
+`lease_s` seconds by the broker's clock, and longer if renewed. When a lease runs out, any worker may receive the task
+again. The delivery's token fences all that its holder writes: once somebody else owns the task, every write of the
+former owner is refused with `LeaseLost` and changes nothing. Whoever learns that a lease is lost stops the run before
+its next side effect.
+
+Times are seconds, moments are Unix seconds, unless a name says otherwise. Every method may raise `BackendUnavailable`;
+after that the outcome of a write is unknown, and repeating it is safe: each write is idempotent under its fence or id.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from msgspec import Struct
+
+from queue_backends.errors import LeaseLost
+from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult
+
+
+class BackendOptions(Struct, frozen=True, kw_only=True):
+    """How a backend keeps what it is given. All processes of one queue should use the same values."""
+
+    lease_s: float = 30.0
+    """How long a pulled task belongs to its worker without a renewal."""
+    result_retention_s: float = 24 * 3600.0
+    """How long results stay readable after a task ended."""
+    chunk_retention_s: float = 3600.0
+    """How long a stream can be replayed after its final chunk. An unfinished one is kept for `unfinished_ttl_s`."""
+    chunk_limit: int = 10_000
+    """At most about this many chunks are kept for replay, per task; the oldest go first."""
+    unfinished_ttl_s: float = 7 * 24 * 3600.0
+    """What belongs to a task that nobody finishes disappears this long after its last write."""
+    idempotency_retention_s: float = 24 * 3600.0
+    max_depth: int = 0
+    """With more than this many tasks waiting, submit raises `QueueFull`. 0 means no limit."""
+    dead_limit: int = 100_000
+    """At most about this many dead letters are kept; the oldest go first."""
+    max_prompt_bytes: int = 8 * 1024 * 1024
+    max_deliveries: int = 3
+    """After this many deliveries that ended without an answer (their worker died), the task counts as poison."""
+    consumer: str = ""
+    """This process' name among the workers, a unique suffix is added. Empty: the host name."""
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """A task in the hands of one worker. Only its holder can ack, nack, renew or publish for it."""
+
+    task: Task
+    entry_id: str
+    """The backend's own address of what was delivered; differs from `task.id` after a retry."""
+    token: str
+    """The fencing token: unique to this delivery of this entry."""
+    redeliveries: int = 0
+    """How many earlier deliveries of this entry ended without an answer."""
+    first: bool = True
+    """True if no worker ever had this task before, so that nothing of it can have been written yet."""
+
+
+class LogRecord(Struct, frozen=True, kw_only=True):
+    """A value to be appended to a log once, and what to count when it is new."""
+
+    log: str
+    id: str
+    value: bytes
+    keep_s: float
+    """How long the record is kept at least; a log without new records disappears after this time."""
+    counters: Mapping[str, Mapping[str, int]] = {}
+    """Counter set -> field -> amount to add, in the same step, if and only if the record is new."""
+
+
+class Ack(Struct, frozen=True, kw_only=True):
+    """The task has ended; a result with an error (a cancelled run, say) is one too."""
+
+    delivery: Delivery
+    result: TaskResult
+    chunks: tuple[ChunkDraft, ...] = ()
+    """Chunks not yet published, in order, the final one last."""
+    records: tuple[LogRecord, ...] = ()
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """The attempt failed; the task is tried again after `retry_in_s`, with `attempt` one higher."""
+
+    delivery: Delivery
+    error: str
+    retry_in_s: float = 0.0
+    chunks: tuple[ChunkDraft, ...] = ()
+    records: tuple[LogRecord, ...] = ()
+
+
+class Dead(Struct, frozen=True, kw_only=True):
+    """The task failed for good: its error becomes the result, and the entry goes to the dead letters."""
+
+    delivery: Delivery
+    result: TaskResult
+    chunks: tuple[ChunkDraft, ...] = ()
+    records: tuple[LogRecord, ...] = ()
+
+
+class Release(Struct, frozen=True, kw_only=True):
+    """The worker gives the task back unfinished; it is ready again at once, and no attempt is counted."""
+
+    delivery: Delivery
+    chunks: tuple[ChunkDraft, ...] = ()
+    records: tuple[LogRecord, ...] = ()
+
+
+Outcome = Ack | Retry | Dead | Release
+
+
+class TaskState(enum.StrEnum):
+    """Where a task is."""
+
+    READY = "ready"
+    DELAYED = "delayed"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    """Never seen, or ended so long ago that its result has expired."""
+
+
+class TaskStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the queue knows of one task."""
+
+    id: str
+    state: TaskState
+    task: Task | None = None
+    """Only while it waits or runs: an ended task's entry is deleted."""
+    worker: str = ""
+    leased_s: float | None = None
+    """Seconds since the lease was taken or last renewed."""
+    due_at: float | None = None
+    """When a delayed task becomes ready."""
+    result: TaskResult | None = None
+
+
+class QueueStats(Struct, frozen=True, kw_only=True):
+    """A queue's figures at one moment."""
+
+    ready: int = 0
+    running: int = 0
+    delayed: int = 0
+    dead: int = 0
+    ready_by_priority: dict[Priority, int] = {}
+    oldest_ready_age_s: float | None = None
+    """How long the task at the head has waited; None if none waits."""
+    paused: bool = False
+
+
+class CancelOutcome(enum.StrEnum):
+    """What a cancel request met."""
+
+    CANCELLED = "cancelled"
+    """It was waiting; it has ended, with result and final chunk."""
+    REQUESTED = "requested"
+    """It is running; its worker has been told and will end it."""
+    FINISHED = "finished"
+    """It had ended before; nothing changed."""
+    UNKNOWN = "unknown"
+    """No such task; nothing changed."""
+
+
+class TaskQueue(Protocol):
+    """Tasks: in, out under a lease, and their results."""
+
+    async def submit(self, task: Task, *, run_at: float | None = None) -> str:
+        """Accept one task and return its id. With `run_at`, it becomes ready at that moment.
+
+        A task whose `idempotency_key` was submitted before is not added again: the first one's id comes back.
+        Raises `InvalidTask` or `QueueFull`; then nothing was added.
+        """
+        ...
+
+    async def submit_many(self, tasks: Sequence[Task], *, run_at: float | None = None) -> list[str]:
+        """Accept several tasks in one round trip; ids in the order of `tasks`.
+
+        All are checked before the first is added. `QueueFull` is decided for each call as a whole.
+        """
+        ...
+
+    async def pull(self, limit: int, wait_s: float) -> list[Delivery]:
+        """Take up to `limit` ready tasks, the most urgent first, each with a fresh lease.
+
+        Returns as soon as there is one; after `wait_s` without any, returns none. Tasks whose lease has run out count
+        as ready. An entry that cannot be read goes to the dead letters with the reason and is never returned. While
+        the queue is paused nothing is delivered.
+        """
+        ...
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Extend each lease to `lease_s` from now, in one round trip.
+
+        Returns those that could not be renewed, in input order: their runs must stop before the next side effect.
+        """
+        ...
+
+    async def ack(self, delivery: Delivery, result: TaskResult) -> None:
+        """End the task with `result`. Raises `LeaseLost`."""
+        ...
+
+    async def nack(
+        self, delivery: Delivery, error: str, *, retry_in_s: float | None = None, dead: bool = False
+    ) -> None:
+        """Give the task back. With `retry_in_s`, the failed attempt counts and it is ready again after that time;
+        with `dead`, it goes to the dead letters and its result is `error`; with neither, it was merely released:
+        ready at once, no attempt counted. Raises `LeaseLost`."""
+        ...
+
+    async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
+        """The results of ended tasks, in the order of `ids`; None where there is none (yet, or any more)."""
+        ...
+
+    async def wait(self, task_id: str, timeout_s: float) -> TaskResult:
+        """The task's result, as soon as it exists. Raises `WaitTimeout`; the task goes on."""
+        ...
+
+    async def cancel(self, ids: Sequence[str]) -> list[CancelOutcome]:
+        """End tasks: waiting ones at once, with the error `run cancelled`; running ones through their worker."""
+        ...
+
+    def cancellations(self) -> AsyncIterator[str]:
+        """Ids of running tasks whose cancel was requested, from the first `anext` on. Endless."""
+        ...
+
+    async def status(self, ids: Sequence[str]) -> list[TaskStatus]:
+        """What is known of each task, in the order of `ids`."""
+        ...
+
+    async def list_tasks(self, *, limit: int = 50, states: Sequence[TaskState] = ()) -> list[TaskStatus]:
+        """Tasks by state: running, ready, delayed, then ended ones, newest end first. Empty `states` means all."""
+        ...
+
+    async def stats(self) -> QueueStats:
+        """The queue's figures now. Bounded work, whatever the depth."""
+        ...
+
+    async def dead_letters(self, *, limit: int = 50) -> list[DeadLetter]:
+        """Dead letters, newest first."""
+        ...
+
+    async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
+        """Bring dead letters back as fresh tasks (same task id, attempt 0); returns the ids that were brought back."""
+        ...
+
+    async def purge(self, letter_ids: Sequence[str]) -> int:
+        """Delete dead letters; returns how many there were."""
+        ...
+
+    async def pause(self) -> None:
+        """Deliver nothing any more, to any worker, until `resume`. Running tasks go on."""
+        ...
+
+    async def resume(self) -> None:
+        """Deliver again."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the broker answers; raise `BackendUnavailable` or `BackendMisconfigured` if it does not."""
+        ...
+
+    async def close(self) -> None:
+        """Give up connections. Deliveries still held are left to their leases."""
+        ...
+
+
+class ChunkBatch(Struct, frozen=True, kw_only=True):
+    """Chunks of one task, in order, written under its delivery's fence."""
+
+    delivery: Delivery
+    chunks: tuple[ChunkDraft, ...]
+
+
+class ChunkStream(Protocol):
+    """The chunks of tasks: ordered, numbered by the backend, replayable."""
+
+    async def publish(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
+        """Number the chunks, keep them for replay and send them to live subscribers, in one round trip.
+
+        Returns the deliveries whose lease is lost: nothing was written for those.
+        """
+        ...
+
+    def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
+        """All chunks with a `seq` greater than `after_seq`: kept ones first, then live ones; no gap, no duplicate.
+
+        Ends after the final chunk. A task that was never submitted simply has no chunks yet, so bound the wait.
+        Raises `ReplayTrimmed` if the chunks asked for are no longer kept.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End all subscriptions and give up connections."""
+        ...
+
+
+class LogEntry(Struct, frozen=True, kw_only=True):
+    """A record as it is kept."""
+
+    id: str
+    value: bytes
+    at: float
+    """When it was appended, by the store's clock. Unix seconds."""
+
+
+class StateChange(Struct, frozen=True, kw_only=True):
+    """A key was set (`value`) or deleted (None)."""
+
+    key: str
+    value: bytes | None
+
+
+class StateStore(Protocol):
+    """What outlives a process: keys with a lifetime, logs, counters and rolling windows."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The key's value, or None."""
+        ...
+
+    async def set(self, key: str, value: bytes, *, ttl_s: float | None = None) -> None:
+        """Set a key; with `ttl_s` it disappears after that time."""
+        ...
+
+    async def delete(self, key: str) -> bool:
+        """Delete a key; says whether it was there."""
+        ...
+
+    async def compare_and_set(
+        self, key: str, expected: bytes | None, value: bytes | None, *, ttl_s: float | None = None
+    ) -> bool:
+        """Set the key (delete it, if `value` is None) if it holds `expected` (None: is absent). Says whether it did."""
+        ...
+
+    def scan(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Keys that begin with `prefix` and their values, in no order."""
+        ...
+
+    def watch(self, prefix: str) -> AsyncIterator[StateChange]:
+        """Changes of keys that begin with `prefix`, from the first `anext` on. After a lost connection the present
+        value of each such key is given again. Endless."""
+        ...
+
+    async def append_once(self, records: Sequence[LogRecord]) -> int:
+        """Append those records whose id their log does not have yet, add their counters; returns how many were new."""
+        ...
+
+    async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:
+        """Records of one log in the order they were appended, or the newest first."""
+        ...
+
+    async def counters(self, name: str) -> dict[str, int]:
+        """All fields of a counter set."""
+        ...
+
+    async def add(
+        self, name: str, field: str, amount: int, *, limit: int | None = None, ttl_s: float | None = None
+    ) -> int | None:
+        """Add to one counter and return its new value; None, and no change, if that would exceed `limit`."""
+        ...
+
+    async def window_add(self, name: str, member: str, amount: int, *, window_s: float) -> None:
+        """Note `amount` under `member`, now, in a rolling window. The same member counts once."""
+        ...
+
+    async def window_total(self, name: str, *, window_s: float) -> int:
+        """The sum of what was noted in the last `window_s` seconds; what is older is dropped."""
+        ...
+
+    async def close(self) -> None:
+        """Give up connections."""
+        ...
+
+
+class Backend:
+    """A queue, a chunk stream and a state store that work together.
+
+    The three may come from different engines; then `commit` and `append` are composed of their single steps, in an
+    order that repeats safely. An engine that holds all three overrides both with one atomic step.
+    """
+
+    def __init__(self, queue: TaskQueue, chunks: ChunkStream, state: StateStore, *, url: str = "") -> None:
+        self.queue = queue
+        self.chunks = chunks
+        self.state = state
+        self.url = url
+
+    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Carry out how runs ended: chunks, records, result, and the entry's fate, all under each delivery's fence.
+
+        Returns those whose lease was lost; of these nothing was written.
+        """
+        lost: list[Outcome] = []
+        for outcome in outcomes:
+            try:
+                await self._commit_one(outcome)
+            except LeaseLost:
+                lost.append(outcome)
+        return lost
+
+    async def _commit_one(self, outcome: Outcome) -> None:
+        delivery = outcome.delivery
+        if outcome.chunks:
+            batch = ChunkBatch(delivery=delivery, chunks=outcome.chunks)
+            if await self.chunks.publish([batch]):
+                raise LeaseLost(f"task {delivery.task.id} has another owner")
+        if outcome.records:
+            await self.append(delivery, outcome.records)
+        match outcome:
+            case Ack(result=result):
+                await self.queue.ack(delivery, result)
+            case Retry(error=error, retry_in_s=retry_in_s):
+                await self.queue.nack(delivery, error, retry_in_s=retry_in_s)
+            case Dead(result=result):
+                await self.queue.nack(delivery, result.error, dead=True)
+            case Release():
+                await self.queue.nack(delivery, "")
+
+    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
+        """Append records under the delivery's fence. Raises `LeaseLost`; then nothing was written."""
+        if await self.queue.renew([delivery]):
+            raise LeaseLost(f"task {delivery.task.id} has another owner")
+        await self.state.append_once(records)
+
+    async def close(self) -> None:
+        """Close all three."""
+        await self.chunks.close()
+        await self.state.close()
+        await self.queue.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,334 @@
+"""What travels: the values that engines, workers and consumers exchange.
+
+Every Struct here is frozen and is JSON on the wire. New fields must have a default and unknown fields are skipped, so
+that processes of different versions can share a queue. `None` means "not known"; zero means zero.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct, field
+
+from queue_backends.errors import InvalidTask
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class Priority(enum.StrEnum):
+    """Order of delivery among tasks that are ready: all HIGH ones first, LOW ones when nothing else waits."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class ChunkType(enum.StrEnum):
+    """What a chunk's `content` is. DONE and ERROR are final: exactly one of them ends every task."""
+
+    CONTENT = "CONTENT"
+    """A piece of the answer's text."""
+    THINKING = "THINKING"
+    """A piece of the model's visible reasoning."""
+    TOOL_CALL = "TOOL_CALL"
+    """A tool is about to be called; `content` is its name, `metadata` has `id`, `name` and `arguments`."""
+    TOOL_RESULT = "TOOL_RESULT"
+    """A tool has answered; `content` is its output, `metadata` has `id`, `name` and `is_error`."""
+    ERROR = "ERROR"
+    """The task failed for good; `content` is the reason. Final."""
+    DONE = "DONE"
+    """The task succeeded; `metadata` has the total usage. Final."""
+
+
+class TokenUsage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Tokens of one model call, or the sum over several. A `None` was not reported by the provider.
+
+    `input_tokens` counts all of the input, cached parts included; `output_tokens` counts all of the output, reasoning
+    included. The other three are parts of these two, never additions to them.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output; what is not known counts as nothing."""
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            input_tokens=_add(self.input_tokens, other.input_tokens),
+            output_tokens=_add(self.output_tokens, other.output_tokens),
+            cache_read_tokens=_add(self.cache_read_tokens, other.cache_read_tokens),
+            cache_write_tokens=_add(self.cache_write_tokens, other.cache_write_tokens),
+            reasoning_tokens=_add(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+
+def _add(left: int | None, right: int | None) -> int | None:
+    if left is None:
+        return right
+    return left if right is None else left + right
+
+
+class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One unit of work for an agent.
+
+    `id` is empty until a queue accepted the task; it stays the same over all retries. Times are Unix seconds, except
+    `enqueued_at`, which is RFC 3339 text in UTC as on ark's wire.
+    """
+
+    prompt: str
+    id: str = ""
+    agent: str = ""
+    """Name of the agent that shall run it; empty means the worker's own default agent."""
+    history: tuple[JsonObject, ...] = ()
+    """Earlier messages of the conversation, oldest first, in the form of `providers.Message`."""
+    meta: dict[str, str] = {}
+    """Free text fields of the engine's; carried along, returned on every redelivery."""
+    attempt: int = 0
+    """How often the task was already tried and failed, crashes of its worker included."""
+    priority: Priority = Priority.NORMAL
+    deadline: float | None = None
+    """After this moment the task is not started any more, and a running one is ended. Unix seconds."""
+    enqueued_at: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+    baggage: str = ""
+    idempotency_key: str = ""
+    """Submitting the same key again gives the same task id and adds no second task."""
+    tenant: str = ""
+    session_id: str = ""
+    overrides: JsonObject = {}
+    """Fields of the agent's configuration that differ for this task, such as `{"model": "..."}`."""
+    stream_key: str = ""
+    """ark: a Redis list that receives the answer's text, piece by piece, and ends in `__EOF__`."""
+
+
+class Chunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One piece of a task's stream.
+
+    `seq` counts 0, 1, 2, … over the whole task, whichever worker or attempt wrote it. When a turn starts over, its new
+    chunks carry a higher `attempt`, and a consumer drops what it showed of that turn before.
+    """
+
+    task_id: str
+    seq: int
+    type: ChunkType
+    content: str = ""
+    turn: int = 0
+    attempt: int = 0
+    metadata: JsonObject = {}
+    is_final: bool = False
+
+
+class ChunkDraft(Struct, frozen=True, kw_only=True):
+    """A chunk as its author has it: the task and `seq` are given by the backend when it is published."""
+
+    type: ChunkType
+    content: str = ""
+    turn: int = 0
+    attempt: int = 0
+    metadata: JsonObject = {}
+    is_final: bool = False
+
+
+class CallOutcome(enum.StrEnum):
+    """How a model call ended, as its usage record says it."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CUT = "cut"
+    """The stream broke after it had begun; what had been produced may be billed."""
+    CANCELLED = "cancelled"
+
+
+class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one model call used. There is one per call that was sent, cut and cancelled ones included.
+
+    `id` is `{task_id}:{turn}:{attempt}`: writing the same id twice counts once. `cost_usd` is None for a model without
+    a known price. `estimated` says that the token counts are ours because the provider gave none.
+    """
+
+    id: str
+    task_id: str
+    provider: str
+    model: str
+    usage: TokenUsage
+    outcome: CallOutcome
+    started_at: float
+    """Unix seconds."""
+    duration_ms: int
+    time_to_first_chunk_ms: int | None = None
+    cost_usd: float | None = None
+    estimated: bool = False
+    agent: str = ""
+    tenant: str = ""
+    session_id: str = ""
+    team: str = ""
+    role: str = ""
+
+
+class TaskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a task ended. `error` is empty exactly when it succeeded."""
+
+    task_id: str
+    output: str = ""
+    error: str = ""
+    usage: TokenUsage = TokenUsage()
+    cost_usd: float | None = None
+    finished_at: float = 0.0
+    """Unix seconds."""
+    artifacts: dict[str, str] = {}
+    structured: Any = None
+    """The parsed output, where the agent declares an output schema."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task succeeded."""
+        return not self.error
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A task that was given up, or an entry that could not be read.
+
+    `id` addresses the letter itself (for requeue and purge); `task_id` is the task's.
+    """
+
+    id: str
+    task_id: str
+    error: str
+    prompt: str = ""
+    attempt: int = 0
+    fields: dict[str, str] = field(default_factory=dict)
+    """The entry as it stood in the queue, so that it can be brought back."""
+    dead_at: float = 0.0
+
+
+RUN_CANCELLED = "run cancelled"
+"""The error of a task that was cancelled, as ark's operator writes and reads it."""
+
+RESERVED_META = frozenset(name for name in Task.__struct_fields__ if name not in {"id", "meta"}) | {"original_task_id"}
+"""Names that a task's `meta` may not use, because they are fields of the entry itself."""
+
+
+def now_rfc3339() -> str:
+    """The present moment as ark writes it: UTC with whole seconds, `2026-04-04T17:48:15Z`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024) -> Task:
+    """Refuse, at the edge, what no worker could run.
+
+    Raises `InvalidTask` with the field, its value and what is allowed.
+    """
+    if not task.prompt.strip() and not task.history:
+        raise InvalidTask("prompt is empty: give the task some text, or a history to continue")
+    size = len(task.prompt) if task.prompt.isascii() else len(task.prompt.encode())
+    if size > max_prompt_bytes:
+        raise InvalidTask(f"prompt has {size} bytes, at most {max_prompt_bytes} are allowed: shorten it or pass a link")
+    for key, value in task.meta.items():
+        if key in RESERVED_META:
+            raise InvalidTask(f"meta key {key!r} is a field of the task itself: set Task.{key}, or rename the key")
+        if not isinstance(value, str):
+            raise InvalidTask(f"meta[{key!r}] is {type(value).__name__}: meta values are text, encode others as JSON")
+    return task
+
+
+_json = msgspec.json.Encoder()
+
+
+def encode_json(value: object) -> bytes:
+    """The wire's one JSON encoding."""
+    return _json.encode(value)
+
+
+def convert_task(fields: Mapping[str, Any]) -> Task:
+    """Build a task from loose fields, such as a JSON object of a request.
+
+    Raises `InvalidTask` naming the field that does not fit.
+    """
+    try:
+        return check_task(msgspec.convert(fields, Task))
+    except msgspec.ValidationError as error:
+        raise InvalidTask(f"task does not fit: {error}") from error
+
+
+def task_from_entry(task_id: str, fields: Mapping[str, str], *, attempt: int) -> Task:
+    """Read a queue entry whose values are all text, as it stands on ark's wire.
+
+    Unknown fields become `meta`. Raises `InvalidTask` with the reason if the entry cannot be a task.
+    """
+    known: JsonObject = {"id": task_id, "attempt": attempt}
+    meta: dict[str, str] = {}
+    for name, value in fields.items():
+        reader = _ENTRY_FIELDS.get(name)
+        if reader is None:
+            if name not in _ENTRY_INTERNAL:
+                meta[name] = value
+            continue
+        try:
+            known[name] = reader(value)
+        except ValueError as error:  # msgspec.DecodeError is one
+            raise InvalidTask(f"field {name!r} of entry {task_id} cannot be read: {error}") from error
+    if "prompt" not in known:
+        raise InvalidTask(f"entry {task_id} has no field 'prompt': add one with the text for the agent")
+    known["meta"] = meta
+    return Task(**known)
+
+
+def task_to_entry(task: Task, enqueued_at: str) -> dict[str, str]:
+    """The queue entry of a task: text fields only, defaults left out, `meta` spread flat."""
+    entry = {"prompt": task.prompt, "enqueued_at": task.enqueued_at or enqueued_at}
+    for name in _TEXT_FIELDS:
+        value = getattr(task, name)
+        if value:
+            entry[name] = value
+    if task.attempt:
+        entry["attempt"] = str(task.attempt)
+    if task.priority is not Priority.NORMAL:
+        entry["priority"] = task.priority.value
+    if task.deadline is not None:
+        entry["deadline"] = repr(task.deadline)
+    if task.history:
+        entry["history"] = encode_json(task.history).decode()
+    if task.overrides:
+        entry["overrides"] = encode_json(task.overrides).decode()
+    if task.meta:
+        entry.update(task.meta)
+    return entry
+
+
+def _history(text: str) -> tuple[JsonObject, ...]:
+    return _history_decoder.decode(text)
+
+
+_history_decoder = msgspec.json.Decoder(tuple[JsonObject, ...])
+_object_decoder = msgspec.json.Decoder(JsonObject)
+_TEXT_FIELDS: Sequence[str] = (
+    "agent",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "idempotency_key",
+    "tenant",
+    "session_id",
+    "stream_key",
+)
+_ENTRY_INTERNAL = frozenset({"attempt", "original_task_id"})
+_ENTRY_FIELDS: Mapping[str, Any] = {
+    "prompt": str,
+    "enqueued_at": str,
+    **dict.fromkeys(_TEXT_FIELDS, str),
+    "priority": Priority,
+    "deadline": float,
+    "history": _history,
+    "overrides": _object_decoder.decode,
+}

@@ -1,0 +1,62 @@
+"""`redis://`, `rediss://` and `unix://`: queue, chunks and state on one Redis or Valkey server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from queue_backends.interfaces import Backend, BackendOptions, Delivery, LogRecord, Outcome
+from queue_backends.redis.chunks import Numbering, RedisChunks
+from queue_backends.redis.client import RedisClient
+from queue_backends.redis.commit import Committer
+from queue_backends.redis.keys import Keys
+from queue_backends.redis.pubsub import PubSubHub
+from queue_backends.redis.queue import RedisQueue
+from queue_backends.redis.state import RedisState
+
+__all__ = ["RedisBackend", "open_backend"]
+
+
+class RedisBackend(Backend):
+    """All three on one server, so that a run's end is one atomic step."""
+
+    def __init__(self, client: RedisClient, options: BackendOptions) -> None:
+        keys = Keys(client.stream)
+        hub = PubSubHub(client.redis, keys.control)
+        numbering = Numbering(client, keys)
+        self._client = client
+        self._hub = hub
+        self._committer = Committer(client, keys, numbering, options)
+        self._redis_state = RedisState(client, keys, hub)
+        queue = RedisQueue(client, keys, hub, self._committer, options)
+        super().__init__(queue, RedisChunks(client, keys, hub, numbering, options), self._redis_state, url=client.url)
+        self._queue = queue
+
+    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """One script call for all of them."""
+        return await self._committer.commit(outcomes)
+
+    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
+        """One fenced script call."""
+        await self._redis_state.append_fenced(delivery, records)
+
+    async def start(self) -> None:
+        """Check the server and create what must be there."""
+        await self._client.check()
+        await self._queue.create_group()
+
+    async def close(self) -> None:
+        """Say goodbye to the group, then close the connections."""
+        await self._queue.close()
+        await self._hub.close()
+        await self._client.close()
+
+
+async def open_backend(url: str, options: BackendOptions) -> Backend:
+    """Connect to the server of `url`. Raises `BackendUnavailable` or `BackendMisconfigured`."""
+    backend = RedisBackend(RedisClient(url), options)
+    try:
+        await backend.start()
+    except BaseException:
+        await backend.close()
+        raise
+    return backend

@@ -1,0 +1,91 @@
+"""Every key and channel of a queue named `{q}`, a superset of ark's.
+
+| key                         | type   | what                                          | lives                         |
+|-----------------------------|--------|-----------------------------------------------|-------------------------------|
+| `{q}`                       | stream | ready and running, normal priority (ark)      | entries go when acknowledged  |
+| `{q}:high`, `{q}:low`       | stream | the same, other priorities                    | entries go when acknowledged  |
+| `{q}-results`               | hash   | task id -> result JSON (ark)                  | fields go after retention     |
+| `{q}:results-expiry`        | zset   | task id -> end, ms                            | as `{q}-results`              |
+| `{q}-dead`                  | stream | dead letters (ark)                            | capped                        |
+| `{q}:delayed`               | zset   | task id -> due, ms (retries, scheduled)       | until due                     |
+| `{q}:delayed-entries`       | hash   | task id -> entry, msgpack                     | until due                     |
+| `{q}:moved`                 | hash   | task id -> lane and entry id, once moved      | until the task ends           |
+| `{q}:cancelled`             | zset   | running tasks that were asked to end          | until the task ends; expires  |
+| `{q}:paused`                | string | exists while nothing is delivered             | until resumed                 |
+| `{q}:idempotency:<key>`     | string | task id                                       | expires                       |
+| `{q}:chunks:<id>`           | stream | replay of a task's chunks; also their channel | capped; expires after the end |
+| `{q}:state:kv:<key>`        | string | state                                         | as its writer says            |
+| `{q}:state:log:<log>`       | hash   | record id -> value                            | expires; old records are cut  |
+| `{q}:state:log-index:<log>` | zset   | record id -> appended, ms                     | as its log                    |
+| `{q}:state:counters:<name>` | hash   | field -> amount                               | as its writer says            |
+
+Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
+`resume`), `{q}:state:changes` (`+key` or `-key`, a line break, the value). Two names come from elsewhere: the list of
+a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`). With a braced
+name, such as `{agents}`, all others share one slot of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from queue_backends.messages import Priority
+
+GROUP = "agent-workers"
+DEFAULT_STREAM = "agent-tasks"
+LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+
+
+class Keys:
+    """The names of one queue's keys."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.lanes = (f"{queue}:high", queue, f"{queue}:low")
+        self.results = f"{queue}-results"
+        self.results_expiry = f"{queue}:results-expiry"
+        self.dead = f"{queue}-dead"
+        self.delayed = f"{queue}:delayed"
+        self.delayed_entries = f"{queue}:delayed-entries"
+        self.moved = f"{queue}:moved"
+        self.cancelled = f"{queue}:cancelled"
+        self.paused = f"{queue}:paused"
+        self.control = f"{queue}:control"
+        self.changes = f"{queue}:state:changes"
+        self.done_prefix = f"{queue}:done:"
+        self._chunks = f"{queue}:chunks:"
+        self._idempotency = f"{queue}:idempotency:"
+        self._kv = f"{queue}:state:kv:"
+        self._log = f"{queue}:state:log:"
+        self._log_index = f"{queue}:state:log-index:"
+        self._counters = f"{queue}:state:counters:"
+
+    def chunks(self, task_id: str) -> str:
+        """Replay stream and channel of a task."""
+        return self._chunks + task_id
+
+    def done(self, task_id: str) -> str:
+        """Channel on which a task's result is announced."""
+        return self.done_prefix + task_id
+
+    def idempotency(self, key: str) -> str:
+        """Where the task id of an idempotency key stands."""
+        return self._idempotency + key
+
+    def kv(self, key: str) -> str:
+        """Where a state key stands."""
+        return self._kv + key
+
+    def kv_name(self, redis_key: str) -> str:
+        """The state key that stands at `redis_key`."""
+        return redis_key.removeprefix(self._kv)
+
+    def log(self, name: str) -> str:
+        """Where a log's records stand."""
+        return self._log + name
+
+    def log_index(self, name: str) -> str:
+        """Where the order of a log's records stands."""
+        return self._log_index + name
+
+    def counters(self, name: str) -> str:
+        """Where a counter set stands."""
+        return self._counters + name

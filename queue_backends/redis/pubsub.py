@@ -1,0 +1,190 @@
+"""One pub/sub connection per backend, whatever the number of subscriptions, supervised and reconnected."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+import structlog
+
+from queue_backends.errors import BackendUnavailable
+from queue_backends.redis.client import COMMAND_TIMEOUT_S, translated
+
+QUIET_S = 30.0
+"""After this long without any message the connection is asked whether it still lives."""
+
+log = structlog.get_logger(__name__)
+
+
+class Inbox:
+    """Messages of one channel for one listener. A full one forgets them all and says so: the listener reads again
+    from where it knows, so that a slow listener costs a bounded amount of memory and misses nothing."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._messages: deque[bytes] = deque()
+        self._filled = asyncio.Event()
+        self._gap = False
+
+    def put(self, message: bytes) -> None:
+        """Add a message."""
+        if len(self._messages) >= self._size:
+            self.mark_gap()
+        else:
+            self._messages.append(message)
+            self._filled.set()
+
+    def mark_gap(self) -> None:
+        """Say that messages may be missing."""
+        self._messages.clear()
+        self._gap = True
+        self._filled.set()
+
+    async def get(self, timeout_s: float) -> bytes | None:
+        """The next message; None if messages may be missing, or if none came in time."""
+        if not self._filled.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._filled.wait()
+        if self._gap or not self._messages:
+            self._gap = False
+            if not self._messages:
+                self._filled.clear()
+            return None
+        message = self._messages.popleft()
+        if not self._messages:
+            self._filled.clear()
+        return message
+
+
+class Channel:
+    """A channel's listeners, and whether the server has confirmed the subscription."""
+
+    def __init__(self) -> None:
+        self.inboxes: set[Inbox] = set()
+        self.confirmed = asyncio.Event()
+
+
+class PubSubHub:
+    """Shares one connection among all listeners of a backend."""
+
+    def __init__(self, client: redis.asyncio.Redis, anchor: str) -> None:
+        self._client = client
+        self._anchor = anchor  # always subscribed, so that the connection is never without a channel
+        self._channels: dict[str, Channel] = {}
+        self._pubsub: Any = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def listen(self, name: str, *, size: int = 1000) -> AsyncIterator[Inbox]:
+        """Messages of a channel. When the body begins, the server has confirmed: nothing sent later is missed.
+
+        Raises `BackendUnavailable` if it does not confirm in time.
+        """
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._run(), name="redis pub/sub reader")
+        inbox = Inbox(size)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel()
+            await self._send("subscribe", name)
+        channel.inboxes.add(inbox)
+        try:
+            await self._confirmation(name, channel)
+            yield inbox
+        finally:
+            channel.inboxes.discard(inbox)
+            if not channel.inboxes and self._channels.get(name) is channel:
+                del self._channels[name]
+                await self._send("unsubscribe", name)
+
+    async def _confirmation(self, name: str, channel: Channel) -> None:
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await channel.confirmed.wait()
+        except TimeoutError as error:
+            raise BackendUnavailable(
+                f"the server did not confirm a subscription to {name!r} within {COMMAND_TIMEOUT_S} s"
+            ) from error
+
+    async def _send(self, verb: str, name: str) -> None:
+        pubsub = self._pubsub
+        if pubsub is None:  # the reader subscribes to every known channel once it is connected
+            return
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await getattr(pubsub, verb)(name)
+        except (redis.exceptions.RedisError, OSError):
+            return  # the reader meets the same fault, reconnects, and subscribes to what is wanted then
+
+    async def _run(self) -> None:
+        delay_s = 0.05
+        while True:
+            try:
+                await self._connect()
+                delay_s = 0.05
+                await self._read()
+            except (redis.exceptions.RedisError, OSError) as error:
+                log.warning("pub/sub connection lost, trying again", error=str(translated(error)), retry_in_s=delay_s)
+            finally:
+                await self._disconnect()
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 2.0)
+
+    async def _connect(self) -> None:
+        for channel in self._channels.values():
+            channel.confirmed.clear()
+        pubsub = self._client.pubsub()
+        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            subscribed = {self._anchor, *self._channels}
+            await pubsub.subscribe(*subscribed)
+            while late := set(self._channels) - subscribed:  # asked for while we were connecting
+                await pubsub.subscribe(*late)
+                subscribed |= late
+        self._pubsub = pubsub
+
+    async def _disconnect(self) -> None:
+        pubsub, self._pubsub = self._pubsub, None
+        if pubsub is not None:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                await pubsub.aclose()
+
+    async def _read(self) -> None:
+        asked = False
+        while True:
+            message = await self._pubsub.get_message(timeout=QUIET_S)
+            if message is None:
+                if asked:
+                    raise redis.exceptions.ConnectionError(f"no answer for {2 * QUIET_S} s")
+                await self._pubsub.ping()
+                asked = True
+                continue
+            asked = False
+            self._dispatch(message)
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        name = message["channel"]
+        channel = self._channels.get(name.decode() if isinstance(name, bytes) else name or "")
+        if channel is None:
+            return
+        if message["type"] == "message":
+            for inbox in channel.inboxes:
+                inbox.put(message["data"])
+        elif message["type"] == "subscribe":
+            channel.confirmed.set()
+            for inbox in channel.inboxes:
+                inbox.mark_gap()
+
+    async def close(self) -> None:
+        """End the connection; listeners get nothing more."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+            self._reader = None

@@ -1,0 +1,133 @@
+-- Group commit: carry out how any number of runs ended, each under its delivery's fence.
+--
+-- KEYS  1-3  lanes high, normal, low   STREAM
+--       4    results                   HASH    task id -> result JSON
+--       5    results' expiry           ZSET    task id -> ended, ms
+--       6    dead letters              STREAM
+--       7    delayed                   ZSET    task id -> due, ms
+--       8    delayed entries           HASH    task id -> entry, msgpack
+--       9    moved                     HASH    task id -> where its entry is, if not under its own id
+--       10   cancelled                 ZSET    task ids whose running was asked to end
+--       11-  chunks, ark's lists, logs, indexes and counter sets, as the outcomes name them
+-- ARGV  1    msgpack { group, keep, retention_ms, dead_limit, done_prefix, { outcome, ... } }
+--            outcome: { kind, lane, entry, consumer, deliveries, task id, chunks KEYS index, list KEYS index or 0,
+--                       first seq, { { json, text }, ... }, is_final, { record, ... }, payload, delay_ms, attempt }
+--            kind and payload: ack, the result's JSON; retry, ''; dead, the result's JSON and error; release, ''
+-- Reply: positions that are lost, from 0.
+-- Atomic because result, acknowledgement, usage and final chunk of a task must appear together, exactly once.
+
+local request = cmsgpack.unpack(ARGV[1])
+local group, keep, retention_ms, dead_limit, done_prefix = request[1], request[2], request[3], request[4], request[5]
+keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
+local now, book, lost, ended = now_ms(), ledger(), {}, 0
+local acked = { {}, {}, {} }
+local any_cancelled = redis.call('EXISTS', KEYS[10]) == 1
+local any_moved = redis.call('EXISTS', KEYS[9]) == 1
+
+local function leave(outcome)
+  local list = acked[outcome[2]]
+  list[#list + 1] = outcome[3]
+end
+
+local function finish(outcome, json)
+  local task = outcome[6]
+  write_result(KEYS[4], KEYS[5], task, json, now, done_prefix)
+  ended = ended + 1
+  if any_moved then
+    redis.call('HDEL', KEYS[9], task)
+  end
+  if any_cancelled then
+    redis.call('ZREM', KEYS[10], task)
+  end
+end
+
+local function entry_fields(outcome)
+  local entry = redis.call('XRANGE', KEYS[outcome[2]], outcome[3], outcome[3])[1]
+  return entry and entry[2]
+end
+
+local function bring_back(outcome, lane, fields, delay_ms)
+  local task = outcome[6]
+  any_moved = true
+  if delay_ms > 0 then
+    redis.call('ZADD', KEYS[7], now + delay_ms, task)
+    redis.call('HSET', KEYS[8], task, cmsgpack.pack(fields))
+    redis.call('HSET', KEYS[9], task, 'delayed')
+  else
+    redis.call('HSET', KEYS[9], task, lane .. '|' .. redis.call('XADD', KEYS[lane], '*', unpack(fields)))
+  end
+end
+
+-- A run that was asked to end, and failed or was given back instead: it ends here, whatever its worker had in mind.
+local function end_if_cancelled(outcome)
+  if not any_cancelled or not redis.call('ZSCORE', KEYS[10], outcome[6]) then
+    return false
+  end
+  local key, list = KEYS[outcome[7]], outcome[8] > 0 and KEYS[outcome[8]] or nil
+  local seq = next_seq(key)
+  local chunk = { task_id = outcome[6], seq = seq, type = 'ERROR', content = 'run cancelled', is_final = true }
+  write_chunks(key, list, seq, { { cjson.encode(chunk), '' } }, true, keep)
+  finish(outcome, '{"result":"","error":"run cancelled","input_tokens":0,"output_tokens":0}')
+  return true
+end
+
+local handlers = {}
+
+function handlers.ack(outcome)
+  finish(outcome, outcome[13][1])
+end
+
+function handlers.retry(outcome)
+  local fields = entry_fields(outcome)
+  if fields and not end_if_cancelled(outcome) then
+    fields = changed_fields(fields, { attempt = tostring(outcome[15]), original_task_id = outcome[6] })
+    bring_back(outcome, lane_of(fields), fields, outcome[14])
+  end
+end
+
+-- Given back unfinished: it has waited before, so it goes to the front, which is the high lane.
+function handlers.release(outcome)
+  local fields = entry_fields(outcome)
+  if fields and not end_if_cancelled(outcome) then
+    fields = changed_fields(fields, { attempt = tostring(outcome[15]), original_task_id = outcome[6] })
+    bring_back(outcome, 1, fields, 0)
+  end
+end
+
+function handlers.dead(outcome)
+  local fields = entry_fields(outcome) or {}
+  redis.call('XADD', KEYS[6], 'MAXLEN', '~', dead_limit, '*',
+    'task_id', outcome[3], 'prompt', field_of(fields, 'prompt') or '', 'error', outcome[13][2],
+    'attempt', tostring(outcome[15]), 'original_task_id', outcome[6], 'entry', cmsgpack.pack(fields))
+  finish(outcome, outcome[13][1])
+end
+
+for position, outcome in ipairs(request[6]) do
+  if owns(KEYS[outcome[2]], group, outcome[3], outcome[4], outcome[5]) then
+    if #outcome[10] > 0 then
+      local list = outcome[8] > 0 and KEYS[outcome[8]] or nil
+      write_chunks(KEYS[outcome[7]], list, outcome[9], outcome[10], outcome[11], keep)
+    end
+    for _, record in ipairs(outcome[12]) do
+      add_record(book, record, now)
+    end
+    handlers[outcome[1]](outcome)
+    leave(outcome)
+  else
+    lost[#lost + 1] = position - 1
+  end
+end
+
+for lane = 1, 3 do
+  local entries = acked[lane]
+  for first = 1, #entries, 1000 do
+    local last = math.min(first + 999, #entries)
+    redis.call('XACK', KEYS[lane], group, unpack(entries, first, last))
+    redis.call('XDEL', KEYS[lane], unpack(entries, first, last))
+  end
+end
+settle_ledger(book, now)
+if ended > 0 then
+  trim(KEYS[4], KEYS[5], now - retention_ms, math.min(2 * ended + 10, 1000))
+end
+return lost

@@ -1,0 +1,21 @@
+-- Change a key only if it holds what the caller believes, and tell watchers.
+--
+-- KEYS  1    the key                   STRING
+-- ARGV  has_expected 0/1, expected, has_value 0/1, value, ttl_ms or 0, changes channel, the key's own name
+-- Reply: 1 if it was changed, else 0.
+-- Atomic because it is a compare-and-set.
+
+local present = redis.call('GET', KEYS[1])
+local matches = (ARGV[1] == '1' and present == ARGV[2]) or (ARGV[1] == '0' and not present)
+if not matches then
+  return 0
+end
+if ARGV[3] == '0' then
+  redis.call('DEL', KEYS[1])
+elseif tonumber(ARGV[5]) > 0 then
+  redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
+else
+  redis.call('SET', KEYS[1], ARGV[4])
+end
+redis.call('PUBLISH', ARGV[6], (ARGV[3] == '1' and '+' or '-') .. ARGV[7] .. '\n' .. ARGV[4])
+return 1

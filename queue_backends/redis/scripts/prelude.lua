@@ -1,0 +1,140 @@
+-- Shared by all scripts: loaded in front of each of them.
+
+-- Milliseconds by the server's clock.
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- The fence: whether this delivery of the entry is still its holder's. Consumer and delivery count stand in the
+-- group's pending list, so that a claim by anybody (ourselves included), an XACK or an XDEL by an operator end it.
+local function owns(lane, group, entry, consumer, deliveries)
+  local pending = redis.pcall('XPENDING', lane, group, entry, entry, 1)
+  local row = pending[1]
+  return row ~= nil and row[2] == consumer and row[4] == deliveries
+end
+
+-- Append chunks with the ids <seq + 1>-0, publish them, and feed ark's list where the task names one.
+-- An id that exists already was written by an earlier try whose reply got lost: it is skipped.
+local function write_chunks(key, list, first_seq, chunks, is_final, keep)
+  for index, chunk in ipairs(chunks) do
+    local id = string.format('%.0f-0', first_seq + index)
+    local added = redis.pcall('XADD', key, 'MAXLEN', '~', keep.limit, id, 'chunk', chunk[1])
+    if type(added) == 'string' then
+      redis.call('PUBLISH', key, chunk[1])
+      if list and chunk[2] ~= '' and redis.call('LLEN', list) < 10000 then
+        redis.call('RPUSH', list, chunk[2])
+        redis.call('PEXPIRE', list, keep.unfinished_ms)
+      end
+    elseif not string.find(added.err, 'equal or smaller', 1, true) then
+      error(added.err)
+    end
+  end
+  if is_final then
+    redis.call('PEXPIRE', key, keep.finished_ms)
+    if list then
+      redis.call('RPUSH', list, '__EOF__')
+      redis.call('EXPIRE', list, 300)
+    end
+  elseif first_seq == 0 then
+    redis.call('PEXPIRE', key, keep.unfinished_ms)
+  end
+end
+
+-- The seq that the next chunk of a stream gets.
+local function next_seq(key)
+  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  return last and tonumber(string.match(last[1], '^(%d+)')) or 0
+end
+
+-- Collects records and counters of one call, so that a counter that many records share is written once.
+local function ledger()
+  return { added = 0, logs = {}, counters = {} }
+end
+
+-- record: { log key, index key, id, ARGV index of the value, keep_ms, { { counter key, { field, amount, ... } }, ... } }
+local function add_record(book, record, now)
+  local log, index = KEYS[record[1]], KEYS[record[2]]
+  if redis.call('HSETNX', log, record[3], ARGV[record[4]]) == 0 then
+    return
+  end
+  redis.call('ZADD', index, now, record[3])
+  book.added = book.added + 1
+  local seen = book.logs[log]
+  book.logs[log] = { index, record[5], seen and seen[3] + 1 or 1 }
+  for _, set in ipairs(record[6]) do
+    local counter = KEYS[set[1]]
+    local totals = book.counters[counter]
+    if not totals then
+      totals = { keep_ms = record[5], fields = {} }
+      book.counters[counter] = totals
+    end
+    for position = 1, #set[2], 2 do
+      local field = set[2][position]
+      totals.fields[field] = (totals.fields[field] or 0) + set[2][position + 1]
+    end
+  end
+end
+
+-- Drop what has outlived its time: at most a little more than what came in, so that a call stays short.
+local function trim(hash, index, before, most)
+  local old = redis.call('ZRANGEBYSCORE', index, '-inf', before, 'LIMIT', 0, most)
+  if #old > 0 then
+    redis.call('HDEL', hash, unpack(old))
+    redis.call('ZREM', index, unpack(old))
+  end
+end
+
+local function settle_ledger(book, now)
+  for log, kept in pairs(book.logs) do
+    trim(log, kept[1], now - kept[2], math.min(2 * kept[3] + 10, 1000))
+    redis.call('PEXPIRE', log, kept[2])
+    redis.call('PEXPIRE', kept[1], kept[2])
+  end
+  for counter, totals in pairs(book.counters) do
+    for field, amount in pairs(totals.fields) do
+      redis.call('HINCRBY', counter, field, string.format('%.0f', amount))
+    end
+    redis.call('PEXPIRE', counter, totals.keep_ms)
+  end
+end
+
+-- A task's result becomes readable, and whoever waits for it is woken.
+local function write_result(results, expiry, id, json, now, done_prefix)
+  redis.call('HSET', results, id, json)
+  redis.call('ZADD', expiry, now, id)
+  redis.call('PUBLISH', done_prefix .. id, json)
+end
+
+-- Fields of an entry as a flat list, with some replaced (a value) or removed (false).
+local function changed_fields(fields, changes)
+  local flat = {}
+  for position = 1, #fields, 2 do
+    if changes[fields[position]] == nil then
+      flat[#flat + 1] = fields[position]
+      flat[#flat + 1] = fields[position + 1]
+    end
+  end
+  for name, value in pairs(changes) do
+    if value then
+      flat[#flat + 1] = name
+      flat[#flat + 1] = value
+    end
+  end
+  return flat
+end
+
+local function field_of(fields, name)
+  for position = 1, #fields, 2 do
+    if fields[position] == name then
+      return fields[position + 1]
+    end
+  end
+  return nil
+end
+
+-- The lane that an entry's own priority asks for: 1 high, 2 normal, 3 low.
+local function lane_of(fields)
+  local priority = field_of(fields, 'priority')
+  return priority == 'high' and 1 or priority == 'low' and 3 or 2
+end

@@ -1,0 +1,31 @@
+-- An entry cannot be read: to the dead letters with the reason, under the fence.
+--
+-- KEYS  1    its lane                  STREAM
+--       2    results                   HASH    task id -> result JSON
+--       3    results' expiry           ZSET    task id -> ended, ms
+--       4    dead letters              STREAM
+--       5    moved                     HASH    task id -> where its entry is
+--       6    chunks of the task        STREAM
+-- ARGV  group, consumer, deliveries, entry id, task id, error, result JSON, done_prefix, dead limit,
+--       chunk limit, unfinished ms, finished ms
+-- Reply: 1, or 0 if the lease is lost.
+-- Atomic because a letter without its result, or the other way round, would be half a death.
+
+local group, entry, task, message = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
+local keep = { limit = ARGV[10], unfinished_ms = ARGV[11], finished_ms = ARGV[12] }
+if not owns(KEYS[1], group, entry, ARGV[2], tonumber(ARGV[3])) then
+  return 0
+end
+local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
+local fields = found and found[2] or {}
+local prompt = string.sub(field_of(fields, 'prompt') or '', 1, 1000)
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[9], '*', 'task_id', entry, 'prompt', prompt, 'error', message,
+  'attempt', field_of(fields, 'attempt') or '0', 'original_task_id', task, 'entry', cmsgpack.pack(fields))
+redis.call('XACK', KEYS[1], group, entry)
+redis.call('XDEL', KEYS[1], entry)
+redis.call('HDEL', KEYS[5], task)
+write_result(KEYS[2], KEYS[3], task, ARGV[7], now_ms(), ARGV[8])
+local seq = next_seq(KEYS[6])
+local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
+write_chunks(KEYS[6], field_of(fields, 'stream_key'), seq, { { chunk, '' } }, true, keep)
+return 1

@@ -1,0 +1,187 @@
+"""`StateStore` on Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from queue_backends.errors import LeaseLost
+from queue_backends.interfaces import Delivery, LogEntry, LogRecord, StateChange
+from queue_backends.redis.client import RedisClient
+from queue_backends.redis.entries import pairs
+from queue_backends.redis.keys import GROUP, Keys
+from queue_backends.redis.pubsub import PubSubHub
+from queue_backends.redis.wire import CallTable, fence_of, pack_records
+
+WATCH_RECHECK_S = 3600.0
+
+
+class RedisState:
+    """Keys, logs, counters and windows under `{q}:state:`."""
+
+    def __init__(self, client: RedisClient, keys: Keys, hub: PubSubHub) -> None:
+        self._client = client
+        self._keys = keys
+        self._hub = hub
+
+    async def get(self, key: str) -> bytes | None:
+        """The key's value, or None."""
+        value: bytes | None = await self._client.command("GET", self._keys.kv(key))
+        return value
+
+    async def set(self, key: str, value: bytes, *, ttl_s: float | None = None) -> None:
+        """Set a key and tell watchers."""
+        name = self._keys.kv(key)
+        lifetime = ("PX", _ms(ttl_s)) if ttl_s is not None else ()
+        change = _announcement(key, value)
+        await self._client.pipeline(
+            [("SET", name, value, *lifetime), ("PUBLISH", self._keys.changes, change)], transaction=True
+        )
+
+    async def delete(self, key: str) -> bool:
+        """Delete a key and tell watchers."""
+        change = _announcement(key, None)
+        deleted, _ = await self._client.pipeline(
+            [("DEL", self._keys.kv(key)), ("PUBLISH", self._keys.changes, change)], transaction=True
+        )
+        return bool(deleted)
+
+    async def compare_and_set(
+        self, key: str, expected: bytes | None, value: bytes | None, *, ttl_s: float | None = None
+    ) -> bool:
+        """Change the key only if it is as `expected`."""
+        changed = await self._client.script(
+            "compare_and_set",
+            [self._keys.kv(key)],
+            [
+                int(expected is not None),
+                expected or b"",
+                int(value is not None),
+                value or b"",
+                _ms(ttl_s) if ttl_s is not None else 0,
+                self._keys.changes,
+                key,
+            ],
+        )
+        return bool(changed)
+
+    async def scan(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Keys that begin with `prefix`; each once, though SCAN may report one twice."""
+        pattern = _escaped(self._keys.kv(prefix)) + "*"
+        cursor, seen = 0, set[str]()
+        while True:
+            cursor, names = await self._client.command("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
+            fresh = [name.decode() for name in names if name.decode() not in seen]
+            seen.update(fresh)
+            values = await self._client.command("MGET", *fresh) if fresh else []
+            for name, value in zip(fresh, values, strict=True):
+                if value is not None:
+                    yield self._keys.kv_name(name), value
+            if int(cursor) == 0:
+                return
+
+    async def watch(self, prefix: str) -> AsyncIterator[StateChange]:
+        """Changes as they are announced; after a gap, present values again."""
+        async with self._hub.listen(self._keys.changes) as inbox:
+            await inbox.get(0)  # the subscription's own first gap: nothing was missed yet
+            while True:
+                message = await inbox.get(WATCH_RECHECK_S)
+                if message is None:
+                    async for key, value in self.scan(prefix):
+                        yield StateChange(key=key, value=value)
+                    continue
+                change = _change(message)
+                if change.key.startswith(prefix):
+                    yield change
+
+    async def append_once(self, records: Sequence[LogRecord]) -> int:
+        """Append and count new records."""
+        return await self._append(None, records)
+
+    async def append_fenced(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
+        """Append and count new records, unless the delivery's lease is lost."""
+        if await self._append(delivery, records) < 0:
+            raise LeaseLost(f"task {delivery.task.id} has another owner")
+
+    async def _append(self, delivery: Delivery | None, records: Sequence[LogRecord]) -> int:
+        table = CallTable(*self._keys.lanes)
+        packed = pack_records(records, table, self._keys)
+        fence = fence_of(delivery) if delivery else False
+        added: int = await self._client.script("append", table.names, table.arguments((GROUP, fence, packed)))
+        return added
+
+    async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:
+        """Records in order of arrival."""
+        verb = "ZREVRANGE" if newest_first else "ZRANGE"
+        index = await self._client.command(verb, self._keys.log_index(log), 0, limit - 1, "WITHSCORES")
+        if not index:
+            return []
+        values = await self._client.command("HMGET", self._keys.log(log), *index[::2])
+        return [
+            LogEntry(id=name.decode(), value=value, at=float(ms) / 1000)
+            for (name, ms), value in zip(pairs(index), values, strict=True)
+            if value is not None
+        ]
+
+    async def counters(self, name: str) -> dict[str, int]:
+        """All fields of a counter set."""
+        found = await self._client.command("HGETALL", self._keys.counters(name))
+        return {field.decode(): int(amount) for field, amount in pairs(found)}
+
+    async def add(
+        self, name: str, field: str, amount: int, *, limit: int | None = None, ttl_s: float | None = None
+    ) -> int | None:
+        """Add within the limit."""
+        result: int | None = await self._client.script(
+            "add",
+            [self._keys.counters(name)],
+            [field, amount, int(limit is not None), limit or 0, _ms(ttl_s) if ttl_s is not None else 0],
+        )
+        return result
+
+    async def window_add(self, name: str, member: str, amount: int, *, window_s: float) -> None:
+        """ark's rolling window: a sorted set of `<member>:<amount>` by time, which outlives its window by an hour."""
+        now_s = time.time()  # ark's own clients use their clock too
+        await self._client.pipeline(
+            [
+                ("ZADD", name, "NX", round(now_s * 1000), f"{member}:{amount}"),
+                ("PEXPIRE", name, _ms(window_s + 3600)),
+            ],
+            transaction=True,
+        )
+
+    async def window_total(self, name: str, *, window_s: float) -> int:
+        """Sum what is young enough."""
+        oldest_ms = round((time.time() - window_s) * 1000)
+        _, members = await self._client.pipeline(
+            [("ZREMRANGEBYSCORE", name, "-inf", f"({oldest_ms}"), ("ZRANGE", name, 0, -1)], transaction=True
+        )
+        return sum(_amount(member) for member in members)
+
+    async def close(self) -> None:
+        """The connection belongs to the backend."""
+        return
+
+
+def _announcement(key: str, value: bytes | None) -> bytes:
+    """A change on the wire: `+key` or `-key`, a line break, the value."""
+    return b"%b%b\n%b" % (b"-" if value is None else b"+", key.encode(), value or b"")
+
+
+def _change(message: bytes) -> StateChange:
+    head, _, value = message.partition(b"\n")
+    return StateChange(key=head[1:].decode(), value=value if head.startswith(b"+") else None)
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _amount(member: bytes) -> int:
+    text = member.rpartition(b":")[2]
+    return int(text) if text.lstrip(b"-").isdigit() else 0
+
+
+def _escaped(text: str) -> str:
+    """A name as a SCAN pattern that means just itself."""
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

@@ -1,0 +1,188 @@
+"""How values are written for the scripts and for ark's readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from queue_backends.errors import QueueError
+from queue_backends.interfaces import BackendOptions, Delivery, LogRecord
+from queue_backends.messages import Chunk, ChunkDraft, ChunkType, TaskResult, TokenUsage
+from queue_backends.redis.keys import Keys
+
+_chunk_encoder = msgspec.json.Encoder()
+_pack = msgspec.msgpack.Encoder()
+
+
+class ArkResult(Struct, omit_defaults=False):
+    """A result as ark reads it, in ark's order of fields, then ours."""
+
+    result: str
+    error: str | msgspec.UnsetType = msgspec.UNSET
+    input_tokens: int = 0
+    output_tokens: int = 0
+    artifacts: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    usage: TokenUsage | msgspec.UnsetType = msgspec.UNSET
+    cost_usd: float | msgspec.UnsetType | None = msgspec.UNSET
+    finished_at: float = 0.0
+    structured: Any = msgspec.UNSET
+
+
+_result_encoder = msgspec.json.Encoder()
+_result_decoder = msgspec.json.Decoder(ArkResult)
+
+
+def encode_result(result: TaskResult) -> str:
+    """The JSON that stands in `{q}-results`."""
+    usage = result.usage
+    return _result_encoder.encode(
+        ArkResult(
+            result=result.output,
+            error=result.error or msgspec.UNSET,
+            input_tokens=usage.input_tokens or 0,
+            output_tokens=usage.output_tokens or 0,
+            artifacts=dict(sorted(result.artifacts.items())) or msgspec.UNSET,
+            usage=usage if usage != _NO_USAGE else msgspec.UNSET,
+            cost_usd=result.cost_usd if result.cost_usd is not None else msgspec.UNSET,
+            finished_at=result.finished_at,
+            structured=result.structured if result.structured is not None else msgspec.UNSET,
+        )
+    ).decode()
+
+
+def decode_result(task_id: str, data: bytes) -> TaskResult:
+    """Read a result that we or an ark worker wrote. One that cannot be read becomes a result that says so."""
+    try:
+        ark = _result_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        return TaskResult(task_id=task_id, error=f"the stored result cannot be read: {error}")
+    if ark.usage is not msgspec.UNSET:
+        usage = ark.usage
+    elif ark.input_tokens or ark.output_tokens:
+        usage = TokenUsage(input_tokens=ark.input_tokens, output_tokens=ark.output_tokens)
+    else:
+        usage = _NO_USAGE
+    return TaskResult(
+        task_id=task_id,
+        output=ark.result,
+        error=ark.error or "",
+        usage=usage,
+        cost_usd=None if ark.cost_usd is msgspec.UNSET else ark.cost_usd,
+        finished_at=ark.finished_at,
+        artifacts=ark.artifacts or {},
+        structured=None if ark.structured is msgspec.UNSET else ark.structured,
+    )
+
+
+_NO_USAGE = TokenUsage()
+
+
+class Fence(Struct, frozen=True, array_like=True):
+    """A delivery as the scripts check it. `lane` counts from 1, as Lua does."""
+
+    lane: int
+    entry: str
+    consumer: str
+    deliveries: int
+
+
+def token_of(fence: Fence) -> str:
+    """The fencing token's text."""
+    return f"{fence.lane}/{fence.deliveries}/{fence.consumer}"
+
+
+def fence_of(delivery: Delivery) -> Fence:
+    """The fence that a delivery's token stands for. Raises `QueueError` for a token of another backend."""
+    lane, _, rest = delivery.token.partition("/")
+    deliveries, _, consumer = rest.partition("/")
+    if not (lane.isdigit() and deliveries.isdigit()):
+        raise QueueError(f"delivery token {delivery.token!r} is not one of this backend: pass deliveries it returned")
+    return Fence(int(lane), delivery.entry_id, consumer, int(deliveries))
+
+
+def encode_chunks(task_id: str, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[tuple[str, str]]:
+    """Chunks as JSON, numbered from `first_seq`, each with the text that ark's list receives."""
+    encode = _chunk_encoder.encode
+    return [
+        (
+            encode(
+                Chunk(
+                    task_id=task_id,
+                    seq=first_seq + position,
+                    type=draft.type,
+                    content=draft.content,
+                    turn=draft.turn,
+                    attempt=draft.attempt,
+                    metadata=draft.metadata,
+                    is_final=draft.is_final,
+                )
+            ).decode(),
+            draft.content if draft.type is ChunkType.CONTENT else "",
+        )
+        for position, draft in enumerate(drafts)
+    ]
+
+
+def keep_of(options: BackendOptions) -> tuple[int, int, int]:
+    """How chunks are kept: most, ms while unfinished, ms when finished."""
+    return (options.chunk_limit, round(options.unfinished_ttl_s * 1000), round(options.chunk_retention_s * 1000))
+
+
+def pack(value: object) -> bytes:
+    """msgpack, as the scripts unpack it. They know text but no `bytes`: those travel as arguments of their own."""
+    return _pack.encode(value)
+
+
+class CallTable:
+    """KEYS and ARGV of one script call, which its packed payload (ARGV[1]) names by their positions, from 1."""
+
+    def __init__(self, *fixed: str) -> None:
+        self.names = list(fixed)
+        self.values: list[bytes] = []
+        self._positions: dict[str, int] = {}
+
+    def position(self, name: str) -> int:
+        """Where `name` stands, adding it if it is new."""
+        found = self._positions.get(name)
+        if found is None:
+            self.names.append(name)
+            found = self._positions[name] = len(self.names)
+        return found
+
+    def value(self, value: bytes) -> int:
+        """Where `value` stands among the arguments."""
+        self.values.append(value)
+        return len(self.values) + 1
+
+    def arguments(self, payload: object) -> list[bytes]:
+        """ARGV, with the payload first."""
+        return [pack(payload), *self.values]
+
+
+PackedRecord = tuple[int, int, str, int, int, list[tuple[int, list[str | int]]]]
+
+
+def pack_records(records: Sequence[LogRecord], table: CallTable, keys: Keys) -> list[PackedRecord]:
+    """Records with their keys replaced by positions in `table`."""
+    packed: list[PackedRecord] = []
+    for record in records:
+        sets: list[tuple[int, list[str | int]]] = []
+        for name, amounts in record.counters.items():
+            flat: list[str | int] = []
+            for field, amount in amounts.items():
+                flat += (field, amount)
+            sets.append((table.position(keys.counters(name)), flat))
+        packed.append(
+            (
+                table.position(keys.log(record.log)),
+                table.position(keys.log_index(record.log)),
+                record.id,
+                table.value(record.value),
+                round(record.keep_s * 1000),
+                sets,
+            )
+        )
+    return packed
