@@ -69,9 +69,9 @@ class ChatProvider(ABC):
         chunk_fn: ChunkFn,
     ) -> tuple[str, TokenUsage]:
         """The shared tool-use loop over `stream_turn`."""
-        from providers import tool_loop  # the loop needs this class' name, so it cannot be imported first
+        from providers.tool_loop import run as run_loop  # the loop knows this class, so it cannot be imported first
 
-        run = await tool_loop.run(self, config, task, tools, call_tool, chunk_fn)
+        run = await run_loop(self, config, task, tools, call_tool, chunk_fn)
         return run.output, run.usage
 
     async def aclose(self) -> None:

@@ -23,6 +23,10 @@ from queue_backends.errors import LeaseLost
 from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult
 
 
+ATTEMPTS_PER_DELIVERY = 10
+"""A delivery may use this many attempts for one turn. After one that ended without a word, numbering skips so many."""
+
+
 class BackendOptions(Struct, frozen=True, kw_only=True):
     """How a backend keeps what it is given. All processes of one queue should use the same values."""
 
@@ -60,6 +64,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """How many earlier deliveries of this entry ended without an answer."""
     first: bool = True
     """True if no worker ever had this task before, so that nothing of it can have been written yet."""
+    next_attempt: int = 0
+    """From here on this delivery numbers the attempts of its model calls; higher than any that was used before."""
 
 
 class LogRecord(Struct, frozen=True, kw_only=True):
@@ -90,6 +96,8 @@ class Retry(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     error: str
     retry_in_s: float = 0.0
+    next_attempt: int = 0
+    """One more than the highest attempt that was used for a model call."""
     chunks: tuple[ChunkDraft, ...] = ()
     records: tuple[LogRecord, ...] = ()
 
@@ -107,6 +115,8 @@ class Release(Struct, frozen=True, kw_only=True):
     """The worker gives the task back unfinished; it is ready again at once, and no attempt is counted."""
 
     delivery: Delivery
+    next_attempt: int = 0
+    """As for `Retry`."""
     chunks: tuple[ChunkDraft, ...] = ()
     records: tuple[LogRecord, ...] = ()
 

@@ -215,7 +215,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
 RUN_CANCELLED = "run cancelled"
 """The error of a task that was cancelled, as ark's operator writes and reads it."""
 
-RESERVED_META = frozenset(name for name in Task.__struct_fields__ if name not in {"id", "meta"}) | {"original_task_id"}
+RESERVED_META = frozenset(name for name in Task.__struct_fields__ if name not in {"id", "meta"}) | {"next_attempt", "original_task_id"}
 """Names that a task's `meta` may not use, because they are fields of the entry itself."""
 
 
@@ -322,7 +322,7 @@ _TEXT_FIELDS: Sequence[str] = (
     "session_id",
     "stream_key",
 )
-_ENTRY_INTERNAL = frozenset({"attempt", "original_task_id"})
+_ENTRY_INTERNAL = frozenset({"attempt", "next_attempt", "original_task_id"})
 _ENTRY_FIELDS: Mapping[str, Any] = {
     "prompt": str,
     "enqueued_at": str,

@@ -100,6 +100,7 @@ class Committer:
             _payload(outcome),
             round(outcome.retry_in_s * 1000) if isinstance(outcome, Retry) else 0,
             task.attempt + 1 if isinstance(outcome, Retry | Dead) else task.attempt,
+            max(outcome.next_attempt, delivery.next_attempt) if isinstance(outcome, Retry | Release) else 0,
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from queue_backends.errors import InvalidTask
-from queue_backends.interfaces import BackendOptions, Delivery
+from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY, BackendOptions, Delivery
 from queue_backends.messages import Task, check_task, task_from_entry
 from queue_backends.redis.wire import Fence, token_of
 
@@ -61,12 +61,14 @@ def delivery_of(fence: Fence, raw: RawFields, options: BackendOptions) -> Delive
     """A claimed entry as a delivery. Raises `InvalidTask`."""
     crashes = fence.deliveries - 1
     task = task_of(fence.entry, raw, crashes=crashes, options=options)
+    next_attempt = next((int(value) for name, value in pairs(raw) if name == b"next_attempt" and value.isdigit()), 0)
     return Delivery(
         task=task,
         entry_id=fence.entry,
         token=token_of(fence),
         redeliveries=crashes,
         first=task.attempt == 0 and task.id == fence.entry,
+        next_attempt=next_attempt + crashes * ATTEMPTS_PER_DELIVERY,
     )
 
 

@@ -11,7 +11,8 @@
 --       11-  chunks, ark's lists, logs, indexes and counter sets, as the outcomes name them
 -- ARGV  1    msgpack { group, keep, retention_ms, dead_limit, done_prefix, { outcome, ... } }
 --            outcome: { kind, lane, entry, consumer, deliveries, task id, chunks KEYS index, list KEYS index or 0,
---                       first seq, { { json, text }, ... }, is_final, { record, ... }, payload, delay_ms, attempt }
+--                       first seq, { { json, text }, ... }, is_final, { record, ... }, payload, delay_ms, attempt,
+--                       next_attempt }
 --            kind and payload: ack, the result's JSON; retry, ''; dead, the result's JSON and error; release, ''
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, acknowledgement, usage and final chunk of a task must appear together, exactly once.
@@ -44,6 +45,12 @@ end
 local function entry_fields(outcome)
   local entry = redis.call('XRANGE', KEYS[outcome[2]], outcome[3], outcome[3])[1]
   return entry and entry[2]
+end
+
+local function revised(fields, outcome)
+  return changed_fields(fields, {
+    attempt = tostring(outcome[15]), next_attempt = tostring(outcome[16]), original_task_id = outcome[6],
+  })
 end
 
 local function bring_back(outcome, lane, fields, delay_ms)
@@ -80,7 +87,7 @@ end
 function handlers.retry(outcome)
   local fields = entry_fields(outcome)
   if fields and not end_if_cancelled(outcome) then
-    fields = changed_fields(fields, { attempt = tostring(outcome[15]), original_task_id = outcome[6] })
+    fields = revised(fields, outcome)
     bring_back(outcome, lane_of(fields), fields, outcome[14])
   end
 end
@@ -89,7 +96,7 @@ end
 function handlers.release(outcome)
   local fields = entry_fields(outcome)
   if fields and not end_if_cancelled(outcome) then
-    fields = changed_fields(fields, { attempt = tostring(outcome[15]), original_task_id = outcome[6] })
+    fields = revised(fields, outcome)
     bring_back(outcome, 1, fields, 0)
   end
 end

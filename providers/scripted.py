@@ -1,0 +1,288 @@
+"""A provider that answers from a script instead of a model: for tests, demos and rehearsals of faults.
+
+Without a script it is ark's mock: the reply is `mock response`, word by word. A script is YAML (a file's path, or the
+object itself, in `AgentConfig.options["script"]`):
+
+    responses: {weather: "It is sunny."}      # ark's mock: the first text found in the prompt, in any case, wins
+    scenarios:                                # else: the first whose `match` is found in the prompt; none matches all
+      - match: report
+        turns:
+          - thinking: I should look that up.
+            tool_calls: [{name: get_time, arguments: {timezone: UTC}}]
+          - text: "It is {last_result}. You asked: {prompt}"
+            chunk_delay_s: 0.02
+            usage: {input_tokens: 120, output_tokens: 30}
+            fault: {kind: stream_broken, after_chunks: 3, attempts: 1}
+
+Turns are taken in order; after the last one it is repeated. A fault strikes the first `attempts` attempts of its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from providers.errors import (
+    AuthenticationFailed,
+    BadResponse,
+    InvalidRequest,
+    Overloaded,
+    ProviderError,
+    RateLimited,
+    Refused,
+    StreamBroken,
+    Unavailable,
+)
+from providers.interfaces import ChatProvider, Health
+from providers.messages import (
+    AgentConfig,
+    Message,
+    Role,
+    StopReason,
+    TextDelta,
+    TextPart,
+    ThinkingDelta,
+    ThinkingPart,
+    ToolCall,
+    ToolOutcome,
+    TurnEnd,
+    TurnEvent,
+    TurnRequest,
+    UsageUpdate,
+)
+from queue_backends import TokenUsage
+
+DEFAULT_REPLY = "mock response"
+EMBEDDING_DIMENSIONS = 1536
+
+_FAULTS: dict[str, type[ProviderError]] = {
+    "authentication_failed": AuthenticationFailed,
+    "bad_response": BadResponse,
+    "invalid_request": InvalidRequest,
+    "overloaded": Overloaded,
+    "rate_limited": RateLimited,
+    "refused": Refused,
+    "stream_broken": StreamBroken,
+    "unavailable": Unavailable,
+}
+FaultKind = Literal[
+    "authentication_failed",
+    "bad_response",
+    "invalid_request",
+    "overloaded",
+    "rate_limited",
+    "refused",
+    "stream_broken",
+    "unavailable",
+]
+
+
+class ScriptedFault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A turn that fails."""
+
+    kind: FaultKind
+    message: str = ""
+    after_chunks: int = 0
+    """How many chunks are streamed before it strikes."""
+    attempts: int = 1_000_000
+    """How many attempts of the turn it strikes."""
+    retry_after_s: float | None = None
+
+
+class ScriptedCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool call that the script makes."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class ScriptedTurn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One answer of the script."""
+
+    text: str = ""
+    """May use `{prompt}`, `{last_result}` and `{results}` (all tool results of the run, a line each)."""
+    thinking: str = ""
+    tool_calls: tuple[ScriptedCall, ...] = ()
+    delay_s: float = 0.0
+    """Before the first chunk."""
+    chunk_delay_s: float = 0.0
+    """Before each further chunk."""
+    usage: TokenUsage | None = None
+    """None: four bytes of text count as a token, as in ark's mock."""
+    stop_reason: StopReason | None = None
+    fault: ScriptedFault | None = None
+
+
+class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Turns for prompts that contain `match`."""
+
+    turns: tuple[ScriptedTurn, ...]
+    match: str = ""
+
+
+class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a scripted provider will ever say."""
+
+    responses: dict[str, str] = {}
+    scenarios: tuple[Scenario, ...] = ()
+    delay_s: float = 0.0
+    """Before each turn of `responses` and of the default reply."""
+
+    def turn(self, prompt: str, number: int) -> ScriptedTurn:
+        """The answer to `prompt` in turn `number`, counted from 0."""
+        lowered = prompt.lower()
+        for text, reply in self.responses.items():
+            if text.lower() in lowered:
+                return ScriptedTurn(text=reply, delay_s=self.delay_s)
+        for scenario in self.scenarios:
+            if scenario.match.lower() in lowered and scenario.turns:
+                return scenario.turns[min(number, len(scenario.turns) - 1)]
+        return ScriptedTurn(text=DEFAULT_REPLY, delay_s=self.delay_s)
+
+
+_MOCK = Script()
+
+
+class ScriptedProvider(ChatProvider):
+    """Answers from `AgentConfig.options["script"]`. Registered as `scripted` and, for ark's sake, as `mock`."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self._inline: tuple[object, Script] | None = None
+
+    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+        """The script's turn, word by word."""
+        script = await self._script(request.config)
+        results = list(_tool_results(request.messages))
+        prompt = _prompt(request.messages)
+        turn = script.turn(prompt, request.turn)
+        text = _filled(turn.text, prompt, results)
+        usage = turn.usage or _mock_usage(prompt, text)
+        fault = turn.fault if turn.fault and request.attempt < turn.fault.attempts else None
+        if turn.delay_s:
+            await asyncio.sleep(turn.delay_s)
+        streamed = 0
+        for event in _deltas(turn, text):
+            _strike(fault, streamed, usage)
+            if streamed and turn.chunk_delay_s:
+                await asyncio.sleep(turn.chunk_delay_s)
+            yield event
+            streamed += 1
+        _strike(fault, max(streamed, fault.after_chunks) if fault else 0, usage)
+        yield UsageUpdate(usage)
+        yield _end(turn, text, usage, request)
+
+    async def _script(self, config: AgentConfig) -> Script:
+        source = config.options.get("script")
+        if source is None:
+            return _MOCK
+        if isinstance(source, str):
+            return await asyncio.to_thread(_load, source)
+        if self._inline is None or self._inline[0] is not source:
+            self._inline = (source, _read(source, "the agent's options"))
+        return self._inline[1]
+
+    async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
+        """The text of the first turn."""
+        script = await self._script(config)
+        return _filled(script.turn(prompt, 0).text, prompt, [])
+
+    async def embed(self, config: AgentConfig, texts: Sequence[str]) -> list[list[float]]:
+        """ark's mock vector: all zero but the first number, which is the text's length."""
+        return [[len(text) / 10_000] + [0.0] * (EMBEDDING_DIMENSIONS - 1) for text in texts]
+
+    async def health_check(self, config: AgentConfig) -> Health:
+        """Healthy if the script can be read."""
+        try:
+            await self._script(config)
+        except InvalidRequest as error:
+            return Health(healthy=False, message=str(error))
+        return Health(healthy=True, message="answers from a script")
+
+
+@functools.lru_cache(maxsize=64)
+def _load(path: str) -> Script:
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"script {path!r} cannot be read: {error.strerror}: check options.script") from error
+    try:
+        return _read(msgspec.yaml.decode(text), path)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"script {path!r} is no YAML: {error}") from error
+
+
+def _read(source: object, where: str) -> Script:
+    try:
+        return msgspec.convert(source, Script)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the script in {where} does not fit: {error}") from error
+
+
+def _prompt(messages: Sequence[Message]) -> str:
+    return next((message.text for message in reversed(messages) if message.role is Role.USER and message.text), "")
+
+
+def _tool_results(messages: Sequence[Message]) -> Iterator[str]:
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, ToolOutcome):
+                yield part.content
+
+
+def _filled(text: str, prompt: str, results: Sequence[str]) -> str:
+    if "{" not in text:
+        return text
+    last = results[-1] if results else ""
+    return text.replace("{last_result}", last).replace("{results}", "\n".join(results)).replace("{prompt}", prompt)
+
+
+def _mock_usage(prompt: str, reply: str) -> TokenUsage:
+    return TokenUsage(input_tokens=len(prompt.encode()) // 4, output_tokens=len(reply.encode()) // 4)
+
+
+def _deltas(turn: ScriptedTurn, text: str) -> Iterator[TextDelta | ThinkingDelta]:
+    """Words and the single spaces between them, each a chunk, as ark's mock streams them."""
+    for kind, content in ((ThinkingDelta, turn.thinking), (TextDelta, text)):
+        for position, word in enumerate(content.split(" ") if content else ()):
+            if position:
+                yield kind(" ")
+            if word:
+                yield kind(word)
+
+
+def _strike(fault: ScriptedFault | None, streamed: int, usage: TokenUsage) -> None:
+    if fault is not None and streamed >= fault.after_chunks:
+        error = _FAULTS[fault.kind]
+        message = fault.message or f"scripted fault: {fault.kind}"
+        raise error(message, provider="scripted", retry_after_s=fault.retry_after_s, usage=usage if streamed else None)
+
+
+def _end(turn: ScriptedTurn, text: str, usage: TokenUsage, request: TurnRequest) -> TurnEnd:
+    parts: list[ThinkingPart | TextPart | ToolCall] = []
+    if turn.thinking:
+        parts.append(ThinkingPart(text=turn.thinking, provider="scripted"))
+    if text:
+        parts.append(TextPart(text=text))
+    parts += [
+        ToolCall(
+            id=f"call_{request.turn}_{position}",
+            name=call.name,
+            arguments=msgspec.json.encode(call.arguments).decode(),
+        )
+        for position, call in enumerate(turn.tool_calls)
+    ]
+    natural = StopReason.TOOL_USE if turn.tool_calls else StopReason.END_TURN
+    return TurnEnd(
+        message=Message(role=Role.ASSISTANT, parts=tuple(parts)),
+        stop_reason=turn.stop_reason or natural,
+        usage=usage,
+        model=request.config.model,
+    )

@@ -1,0 +1,341 @@
+"""The tool-use loop: ask the model, call the tools it wants, tell it what they said, until it answers.
+
+It knows no vendor and no queue. What happens around a turn (budgets, journal, usage) is a `LoopObserver`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from providers.errors import BadResponse, LimitReached, ProviderError, Refused, StreamBroken
+from providers.interfaces import CallTool, ChatProvider, ChunkFn
+from providers.messages import (
+    AgentConfig,
+    Message,
+    Role,
+    StopReason,
+    TextDelta,
+    TextPart,
+    ThinkingDelta,
+    ToolCall,
+    ToolOutcome,
+    ToolSpec,
+    TurnEnd,
+    TurnRequest,
+    UsageUpdate,
+    conversation,
+)
+from queue_backends import CallOutcome, ChunkType, Task, TokenUsage
+
+RESTART_BASE_S = 0.5
+RESTART_MOST_S = 20.0
+
+
+class TurnRecord(Struct, frozen=True, kw_only=True):
+    """One model call, as it went. There is one for each call that was sent, whatever its end."""
+
+    turn: int
+    attempt: int
+    outcome: CallOutcome
+    usage: TokenUsage
+    started_at: float
+    """Unix seconds."""
+    duration_ms: int
+    time_to_first_chunk_ms: int | None = None
+    model: str = ""
+    """The model that answered, as the vendor names it; empty if none did."""
+    message: Message | None = None
+    """The answer, if the turn was completed."""
+    stop_reason: StopReason | None = None
+    error: str = ""
+    streamed_chars: int = 0
+    """Text and reasoning that came before the call ended."""
+    sent_chars: int = 0
+    """Text that was sent, counted only for calls that did not complete: all there is to estimate their cost from."""
+
+
+class LoopObserver(Protocol):
+    """Told of each turn, before and after."""
+
+    async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
+        """A model call is about to be sent; `used` is what the run has used. Raising keeps it from being sent."""
+        ...
+
+    async def after_turn(self, record: TurnRecord) -> None:
+        """A model call has ended; nothing follows from it until this returns. Must not wait when it was cancelled."""
+        ...
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """How a run ended."""
+
+    output: str
+    usage: TokenUsage
+    turns: int
+    messages: tuple[Message, ...]
+    """The whole conversation, the final answer included."""
+
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+async def run(
+    provider: ChatProvider,
+    config: AgentConfig,
+    task: Task,
+    tools: Sequence[ToolSpec],
+    call_tool: CallTool,
+    chunk_fn: ChunkFn,
+    observer: LoopObserver | None = None,
+    *,
+    attempt: int = 0,
+    sleep: Sleep = asyncio.sleep,
+) -> Run:
+    """Run `task` to its answer.
+
+    `attempt` numbers this try at the task's turns; a turn that starts over counts on from there. Raises a
+    `ProviderError` whose `usage` is the whole run's.
+    """
+    loop = _Loop(provider, config, task, tuple(tools), call_tool, chunk_fn, observer, attempt, sleep)
+    try:
+        return await loop.run()
+    except ProviderError as error:
+        error.usage = loop.used
+        raise
+
+
+class _Loop:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        provider: ChatProvider,
+        config: AgentConfig,
+        task: Task,
+        tools: tuple[ToolSpec, ...],
+        call_tool: CallTool,
+        chunk_fn: ChunkFn,
+        observer: LoopObserver | None,
+        attempt: int,
+        sleep: Sleep,
+    ) -> None:
+        self.provider = provider
+        self.config = config
+        self.task = task
+        self.tools = tools
+        self.call_tool = call_tool
+        self.chunk_fn = chunk_fn
+        self.observer = observer
+        self.attempt = attempt
+        self.sleep = sleep
+        self.used = TokenUsage()
+        self.calls_seen: dict[tuple[str, str], int] = {}
+
+    async def run(self) -> Run:
+        messages = list(conversation(self.task.history, self.task.prompt))
+        output: list[str] = []
+        for turn in range(self.config.max_turns):
+            end = await self.turn(turn, tuple(messages))
+            messages.append(end.message)
+            output.append(end.message.text)
+            # Vendors' stop reasons are not to be relied on where calls are present: some servers say "stop" then.
+            if calls := end.message.tool_calls:
+                messages.append(Message(role=Role.USER, parts=await self.answer(calls)))
+                output.clear()
+            elif end.stop_reason is not StopReason.PAUSE:
+                self.check_end(end)
+                return Run(output="".join(output), usage=self.used, turns=turn + 1, messages=tuple(messages))
+        raise LimitReached(
+            f"no answer after {self.config.max_turns} model calls: raise max_turns, or give the agent a smaller task"
+        )
+
+    def check_end(self, end: TurnEnd) -> None:
+        if end.stop_reason is StopReason.REFUSAL:
+            raise Refused(f"the model declined to answer: {end.message.text or 'it gave no reason'}")
+        if end.stop_reason is StopReason.MAX_TOKENS:
+            raise LimitReached(
+                f"the answer was cut at max_tokens ({self.config.max_tokens}): raise it, or ask for a shorter answer"
+            )
+
+    async def turn(self, turn: int, messages: tuple[Message, ...]) -> TurnEnd:
+        """One turn, started over when its stream breaks: what it had streamed is superseded by a higher attempt."""
+        for restart in range(self.config.max_turn_restarts + 1):
+            request = TurnRequest(
+                config=self.config,
+                messages=messages,
+                tools=self.tools,
+                task_id=self.task.id,
+                turn=turn,
+                attempt=self.attempt + restart,
+            )
+            await self.before(request)
+            call = _Call(request)
+            try:
+                return await self.stream(call)
+            except ProviderError as error:
+                # Before its first chunk the adapter has already repeated what is worth repeating.
+                worthwhile = error.retryable and (call.streamed_chars or isinstance(error, StreamBroken | BadResponse))
+                if restart == self.config.max_turn_restarts or not worthwhile:
+                    raise
+                await self.sleep(_restart_delay_s(restart, error))
+        raise AssertionError("the last restart returns or raises")
+
+    async def before(self, request: TurnRequest) -> None:
+        limit = self.config.max_run_tokens
+        if limit is not None and self.used.total_tokens >= limit:
+            raise LimitReached(
+                f"the run has used {self.used.total_tokens} of max_run_tokens {limit}: raise it, or split the task"
+            )
+        if self.observer is not None:
+            await self.observer.before_turn(request, self.used)
+
+    async def stream(self, call: _Call) -> TurnEnd:
+        """One model call: its chunks go out, and its record goes to the observer, however it ends."""
+        try:
+            async with aclosing(_closable(self.provider.stream_turn(call.request))) as events:
+                async for event in events:
+                    if type(event) is TextDelta:
+                        call.saw_chunk(event.text)
+                        await self.chunk_fn(ChunkType.CONTENT, event.text)
+                    elif type(event) is ThinkingDelta:
+                        call.saw_chunk(event.text)
+                        await self.chunk_fn(ChunkType.THINKING, event.text)
+                    elif type(event) is UsageUpdate:
+                        call.usage = event.usage
+                    elif type(event) is TurnEnd:
+                        call.end = event
+        except ProviderError as error:
+            call.usage = error.usage or call.usage
+            cut = isinstance(error, StreamBroken) or call.streamed_chars > 0
+            await self.after(call, CallOutcome.CUT if cut else CallOutcome.FAILED, str(error))
+            raise
+        except asyncio.CancelledError:
+            await self.after(call, CallOutcome.CANCELLED, "cancelled")
+            raise
+        if call.end is None:
+            broken = StreamBroken(f"{self.provider.name}: the stream ended before the answer did", usage=call.usage)
+            await self.after(call, CallOutcome.CUT, str(broken))
+            raise broken
+        call.usage = call.end.usage
+        await self.after(call, CallOutcome.COMPLETED, "")
+        return call.end
+
+    async def after(self, call: _Call, outcome: CallOutcome, error: str) -> None:
+        self.used = self.used + call.usage
+        if self.observer is not None:
+            await self.observer.after_turn(call.record(outcome, error))
+
+    async def answer(self, calls: Sequence[ToolCall]) -> tuple[ToolOutcome, ...]:
+        """Call the tools at the same time, as many as allowed, and answer in the order of the calls."""
+        gate = asyncio.Semaphore(self.config.max_parallel_tools)
+
+        async def one(call: ToolCall) -> ToolOutcome:
+            async with gate:
+                return await self.answer_one(call)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(one(call), name=f"tool {call.name}") for call in calls]
+        except BaseExceptionGroup as failed:  # tools do not raise; what comes out of a chunk or a lost lease does
+            raise failed.exceptions[0] from failed
+        return tuple(task.result() for task in running)
+
+    async def answer_one(self, call: ToolCall) -> ToolOutcome:
+        arguments = _arguments(call)
+        await self.chunk_fn(ChunkType.TOOL_CALL, call.name, {"id": call.id, "name": call.name, "arguments": arguments})
+        key = (call.name, _canonical(arguments))
+        seen = self.calls_seen[key] = self.calls_seen.get(key, 0) + 1
+        if seen > self.config.max_repeated_calls:
+            outcome = ToolOutcome(
+                call_id=call.id,
+                name=call.name,
+                content=f"not called: this is call {seen} of {call.name} with these arguments; use its earlier answer",
+                is_error=True,
+            )
+        else:
+            outcome = await self.call_tool(call)
+        await self.chunk_fn(
+            ChunkType.TOOL_RESULT,
+            outcome.content,
+            {"id": call.id, "name": call.name, "is_error": outcome.is_error},
+        )
+        return outcome
+
+
+class _Call:
+    """What is known of one model call while it goes on."""
+
+    def __init__(self, request: TurnRequest) -> None:
+        self.request = request
+        self.usage = TokenUsage()
+        self.streamed_chars = 0
+        self.end: TurnEnd | None = None
+        self.started_at = time.time()
+        self._clock = time.monotonic()
+        self._first_chunk_s: float | None = None
+
+    def saw_chunk(self, text: str) -> None:
+        self.streamed_chars += len(text)
+        if self._first_chunk_s is None:
+            self._first_chunk_s = time.monotonic() - self._clock
+
+    def record(self, outcome: CallOutcome, error: str) -> TurnRecord:
+        completed = self.end if outcome is CallOutcome.COMPLETED else None
+        return TurnRecord(
+            turn=self.request.turn,
+            attempt=self.request.attempt,
+            outcome=outcome,
+            usage=self.usage,
+            started_at=self.started_at,
+            duration_ms=round((time.monotonic() - self._clock) * 1000),
+            time_to_first_chunk_ms=round(self._first_chunk_s * 1000) if self._first_chunk_s is not None else None,
+            model=self.end.model if self.end else "",
+            message=completed.message if completed else None,
+            stop_reason=completed.stop_reason if completed else None,
+            error=error,
+            streamed_chars=self.streamed_chars,
+            sent_chars=0 if completed else _chars(self.request),
+        )
+
+
+def _chars(request: TurnRequest) -> int:
+    texts = (part.text for message in request.messages for part in message.parts if isinstance(part, TextPart))
+    return len(request.config.system_prompt) + sum(len(text) for text in texts)
+
+
+def _closable(events: Any) -> Any:
+    """Adapters write async generators; the interface only promises an iterator, which has nothing to close."""
+    if hasattr(events, "aclose"):
+        return events
+
+    async def wrapped() -> Any:
+        async for event in events:
+            yield event
+
+    return wrapped()
+
+
+def _restart_delay_s(restart: int, error: ProviderError) -> float:
+    if error.retry_after_s is not None:
+        return error.retry_after_s
+    return random.uniform(0, min(RESTART_MOST_S, RESTART_BASE_S * 2**restart))  # noqa: S311 - jitter is no secret
+
+
+def _arguments(call: ToolCall) -> Any:
+    """The arguments as consumers see them: the object, or the model's own text if it is no JSON."""
+    try:
+        return msgspec.json.decode(call.arguments or "{}")
+    except msgspec.DecodeError:
+        return call.arguments
+
+
+def _canonical(arguments: Any) -> str:
+    return msgspec.json.encode(arguments, order="sorted").decode()

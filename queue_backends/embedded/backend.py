@@ -1,0 +1,63 @@
+"""From an `embedded://` URL to a backend: the folder's server, spoken to as the Redis that it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from queue_backends.embedded.folder import default_data_dir
+from queue_backends.embedded.server import EmbeddedServer
+from queue_backends.interfaces import Backend, BackendOptions, Delivery, LogRecord, Outcome
+
+
+class EmbeddedBackend(Backend):
+    """A Redis backend together with the hold on the server that it speaks to."""
+
+    def __init__(self, inner: Backend, server: EmbeddedServer, *, url: str) -> None:
+        super().__init__(inner.queue, inner.chunks, inner.state, url=url)
+        self.server = server
+        self._inner = inner
+
+    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """As the Redis backend does it: in one step."""
+        return await self._inner.commit(outcomes)
+
+    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
+        """As the Redis backend does it: in one step."""
+        await self._inner.append(delivery, records)
+
+    async def close(self) -> None:
+        """Give up the connections, then the hold on the server."""
+        try:
+            await self._inner.close()
+        finally:
+            await self.server.close()
+
+
+async def open_backend(url: str, options: BackendOptions) -> Backend:
+    """Open `embedded://[folder][?stream=...]`; without a folder, the user's own data folder.
+
+    `embedded:///srv/queue` is an absolute path, `embedded://queue` is relative to the working directory, and
+    `embedded://~/queue` to the home directory. The query is the Redis backend's. Raises what `EmbeddedServer.open` and
+    the Redis backend raise.
+    """
+    from queue_backends.redis import open_backend as open_redis  # late: redis-py takes long to import
+
+    parts = urlsplit(url)
+    server = await EmbeddedServer.open(data_dir_of(url))
+    try:
+        query = f"?{parts.query}" if parts.query else ""
+        inner = await open_redis(f"unix://{quote(os.fspath(server.socket))}{query}", options)
+    except BaseException:
+        await server.close()
+        raise
+    return EmbeddedBackend(inner, server, url=url)
+
+
+def data_dir_of(url: str) -> Path:
+    """The folder that an `embedded://` URL names."""
+    parts = urlsplit(url)
+    named = unquote(parts.netloc + parts.path)
+    return Path(named).expanduser() if named else default_data_dir(os.environ)

@@ -1,0 +1,212 @@
+"""Where everything is put together: from settings to a running worker."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
+
+import structlog
+
+from providers import ToolCall, ToolOutcome
+from providers.pricing import PriceBook
+from providers.transport import Transport
+from queue_backends import Backend, ChunkType, Task, open_backend
+from worker.agents import AgentDirectory
+from worker.budgets import Budget
+from worker.health import HealthServer, HealthState
+from worker.metrics import Metrics
+from worker.providers_in_use import ProvidersInUse
+from worker.retries import RetryPolicy
+from worker.settings import Settings
+from worker.settings.masking import masked_url
+from worker.streaming import ChunkPublisher
+from worker.task_run import Limits, Surroundings
+from worker.telemetry import Telemetry
+from worker.tools.build import build_catalogue
+from worker.tools.catalogue import ToolCatalogue
+from worker.tools.interfaces import ToolContext
+from worker.usage import UsageLedger
+from worker.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+
+async def open_backends(settings: Settings) -> Backend:
+    """The backend that the settings name; queue, chunks and state may be on different ones."""
+    backend = await open_backend(settings.queue_url, settings.backend)
+    if not (settings.stream_url or settings.state_url):
+        return backend
+    others = [backend]
+    try:
+        for url in (settings.stream_url, settings.state_url):
+            same = not url or url == settings.queue_url
+            others.append(backend if same else await open_backend(url, settings.backend))
+    except BaseException:
+        await backend.close()
+        raise
+    _, stream, state = others
+    if stream is backend and state is backend:
+        return backend
+    return Backend(backend.queue, stream.chunks, state.state, url=backend.url)
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, backend: Backend) -> AsyncIterator[Worker]:
+    """A worker inside this process, running until the body ends; then it drains."""
+    async with _assembled(settings, backend) as assembled:
+        running = asyncio.create_task(assembled.run(), name="worker")
+        try:
+            yield assembled
+        finally:
+            assembled.stop()
+            await running
+
+
+async def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then drain and return. A second signal hands everything back at once."""
+    backend = await open_backends(settings)
+    async with backend, _assembled(settings, backend, serves_health=True) as worker:
+        log.info(
+            "agent runtime started",
+            queue=masked_url(settings.queue_url) or "embedded",
+            model=settings.agent.model,
+            concurrency=settings.concurrency,
+        )
+        working = asyncio.create_task(worker.run(), name="worker")
+        with _signals(worker, working):
+            await asyncio.wait([working])
+        if not working.cancelled():
+            working.result()
+        log.info("worker stopped")
+
+
+@contextmanager
+def _signals(worker: Worker, working: asyncio.Task[None]) -> Iterator[None]:
+    """While the body runs, the first signal drains and a second one does not wait for anything."""
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def handle(name: str) -> None:
+        nonlocal told
+        log.info("shutting down" if not told else "shutting down at once", signal=name)
+        if told:
+            working.cancel()
+        told = True
+        worker.stop()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, handle, number.name)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _assembled(settings: Settings, backend: Backend, *, serves_health: bool = False) -> AsyncIterator[Worker]:
+    """A worker with everything it needs, not yet running."""
+    metrics = Metrics(prefix=settings.metrics_prefix, namespace=settings.namespace)
+    telemetry = Telemetry.from_environment(
+        metrics_prefix=settings.metrics_prefix, namespace=settings.namespace, metrics=metrics
+    )
+    health = HealthState()
+    providers = ProvidersInUse()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(telemetry.shutdown)
+        stack.push_async_callback(providers.close)
+        http = Transport()
+        stack.push_async_callback(http.aclose)
+        tools = await stack.enter_async_context(
+            build_catalogue(
+                http,
+                mcp_servers=settings.mcp_servers,
+                webhook_tools=settings.webhook_tools,
+                python_tools=settings.python_tools,
+            )
+        )
+        surround = functools.partial(
+            _surroundings, settings, backend, tools=tools, providers=providers, metrics=metrics, telemetry=telemetry
+        )
+        worker = Worker(
+            backend,
+            surround,
+            metrics=metrics,
+            health=health,
+            concurrency=settings.concurrency,
+            lease_s=settings.backend.lease_s,
+            grace_s=settings.grace_s,
+        )
+        if serves_health:
+            health.tools_down = tools.problems
+            server = HealthServer(
+                health,
+                metrics,
+                host=settings.health_host,
+                port=settings.health_port,
+                ping=backend.queue.ping,
+                probe=functools.partial(_probe, settings, tools, providers) if settings.validator_prompt else None,
+            )
+            await stack.enter_async_context(server)
+        yield worker
+
+
+def _surroundings(
+    settings: Settings,
+    backend: Backend,
+    publisher: ChunkPublisher,
+    *,
+    tools: ToolCatalogue,
+    providers: ProvidersInUse,
+    metrics: Metrics,
+    telemetry: Telemetry,
+) -> Surroundings:
+    return Surroundings(
+        backend=backend,
+        publisher=publisher,
+        agents=AgentDirectory(settings.agent, settings.agents, default_name=settings.agent_name),
+        providers=providers,
+        tools=tools,
+        budget=Budget(
+            backend.state,
+            namespace=settings.namespace,
+            agent=settings.agent_name,
+            limit_tokens=settings.daily_token_limit,
+        ),
+        ledger=UsageLedger(),
+        prices=PriceBook(settings.prices),
+        metrics=metrics,
+        telemetry=telemetry,
+        retries=RetryPolicy(
+            max_retries=settings.max_retries, base_s=settings.retry_base_s, most_s=settings.retry_max_s
+        ),
+        limits=Limits(
+            timeout_s=settings.timeout_s,
+            max_deliveries=settings.backend.max_deliveries,
+            drop_stale=settings.drop_stale,
+        ),
+        team=settings.team_name,
+        role=settings.team_role,
+    )
+
+
+async def _probe(settings: Settings, tools: ToolCatalogue, providers: ProvidersInUse) -> str:
+    """ark's semantic readiness: the agent answers the validator prompt as it would a task. Not charged to a budget."""
+    task = Task(id="health-probe", prompt=settings.validator_prompt)
+    context = ToolContext(task_id=task.id, agent=settings.agent_name)
+
+    async def call_tool(call: ToolCall) -> ToolOutcome:
+        return await tools.call(call, context)
+
+    provider = providers.get(settings.agent)
+    output, _ = await provider.run_task(settings.agent, task, tools.specs(settings.agent.tools), call_tool, _drop_chunk)
+    return output
+
+
+async def _drop_chunk(kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
+    """Nobody watches a probe."""

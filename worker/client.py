@@ -1,0 +1,145 @@
+"""The client: submit tasks, watch their chunks, await their results.
+
+async with connect("redis://localhost:6379") as fleet:
+    task = await fleet.submit("Summarise the news of today")
+    async for chunk in task:
+        print(chunk.content, end="")
+    print((await task.result()).usage)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from queue_backends import (
+    Backend,
+    BackendOptions,
+    CancelOutcome,
+    Chunk,
+    Priority,
+    Task,
+    TaskNotFound,
+    TaskResult,
+    TaskStatus,
+    open_backend,
+)
+from worker.telemetry import inject
+
+DEFAULT_TIMEOUT_S = 3600.0
+
+
+class Handle:
+    """One submitted task. Iterating over it yields its chunks from the first on, live, and ends with the final one."""
+
+    def __init__(self, backend: Backend, task_id: str) -> None:
+        self.id = task_id
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}>"
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self.chunks()
+
+    def chunks(self, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
+        """Chunks after `after_seq`, without gap or duplicate, until the final one.
+
+        A chunk of a turn whose `attempt` is higher than before supersedes what that turn had shown.
+        Raises `ReplayTrimmed` if they are no longer all kept.
+        """
+        return self._backend.chunks.subscribe(self.id, after_seq=after_seq)
+
+    async def text(self) -> AsyncIterator[str]:
+        """The answer's text as it is produced. A turn that starts over is shown again from its beginning."""
+        async for chunk in self.chunks():
+            if chunk.type == "CONTENT":
+                yield chunk.content
+
+    async def result(self, timeout_s: float | None = None) -> TaskResult:
+        """The result, as soon as there is one; waits an hour unless `timeout_s` says otherwise. Raises `WaitTimeout`; the task then goes on."""
+        return await self._backend.queue.wait(self.id, DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s)
+
+    async def cancel(self) -> CancelOutcome:
+        """End the task: at once if it waits, through its worker if it runs."""
+        return (await self._backend.queue.cancel([self.id]))[0]
+
+    async def status(self) -> TaskStatus:
+        """Where the task is now."""
+        return (await self._backend.queue.status([self.id]))[0]
+
+
+class Fleet:
+    """A connection to a queue and whoever works on it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    async def submit(
+        self,
+        prompt: str | Task,
+        *,
+        agent: str = "",
+        priority: Priority | str = Priority.NORMAL,
+        run_at: float | None = None,
+        delay_s: float | None = None,
+        idempotency_key: str = "",
+        meta: Mapping[str, str] | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
+        tenant: str = "",
+        session_id: str = "",
+        deadline_s: float | None = None,
+        **overrides: Any,
+    ) -> Handle:
+        """Enqueue a task: a prompt with these fields, or a whole `Task` (then the other arguments do not apply, but
+        for `run_at` and `delay_s`).
+
+        `run_at` (Unix seconds) or `delay_s` from now: when it becomes ready. `deadline_s` from now: when it ends,
+        done or not. Further keywords override the agent's configuration for this task, such as `model="…"`.
+        Raises `InvalidTask` or `QueueFull`; then nothing was added.
+        """
+        task = prompt
+        if isinstance(task, str):
+            task = Task(
+                prompt=task,
+                agent=agent,
+                priority=Priority(priority),
+                idempotency_key=idempotency_key,
+                meta=dict(meta or {}),
+                history=tuple(dict(message) for message in history),
+                tenant=tenant,
+                session_id=session_id,
+                deadline=time.time() + deadline_s if deadline_s is not None else None,
+                overrides=msgspec.to_builtins(overrides),
+            )
+        if delay_s is not None:
+            run_at = time.time() + delay_s
+        task_id = await self.backend.queue.submit(inject(task), run_at=run_at)
+        return Handle(self.backend, task_id)
+
+    async def submit_many(self, items: Iterable[str | Task]) -> list[Handle]:
+        """Enqueue many tasks with few round trips; handles in the order of `items`."""
+        tasks = [inject(Task(prompt=item) if isinstance(item, str) else item) for item in items]
+        return [Handle(self.backend, task_id) for task_id in await self.backend.queue.submit_many(tasks)]
+
+    def task(self, task_id: str) -> Handle:
+        """A handle for a task that was submitted before."""
+        return Handle(self.backend, task_id)
+
+    async def result_of(self, task_id: str) -> TaskResult:
+        """The result of an ended task. Raises `TaskNotFound` if there is none."""
+        found = (await self.backend.queue.results([task_id]))[0]
+        if found is None:
+            raise TaskNotFound(f"task {task_id} has no result: it has not ended, or its result has expired")
+        return found
+
+
+@asynccontextmanager
+async def connect(url: str = "", *, options: BackendOptions | None = None) -> AsyncIterator[Fleet]:
+    """Connect to a queue by URL; without one, to the embedded server that all processes of this user share."""
+    async with await open_backend(url, options) as backend:
+        yield Fleet(backend)

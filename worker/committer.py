@@ -1,0 +1,85 @@
+"""Group commit: whatever ended since the last round trip is written in the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from queue_backends import Ack, Backend, Dead, Outcome, QueueError, Retry
+from worker.metrics import WorkerMetrics
+from worker.persistence import persistently
+
+log = structlog.get_logger(__name__)
+
+OnCommitted = Callable[[Outcome, bool], None]
+"""Called when an outcome was written (True) or refused because its lease was lost (False)."""
+
+
+class Committer:
+    """Writes outcomes; at once when idle, and in batches as large as the round trips make them."""
+
+    def __init__(self, backend: Backend, metrics: WorkerMetrics, on_committed: OnCommitted) -> None:
+        self._backend = backend
+        self._metrics = metrics
+        self._on_committed = on_committed
+        self._pending: list[Outcome] = []
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def add(self, outcome: Outcome) -> None:
+        """Write this outcome with the next batch."""
+        self._pending.append(outcome)
+        self._wake.set()
+        self._empty.clear()
+
+    async def drained(self) -> None:
+        """Return when nothing is left to write."""
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._pending = self._pending, []
+            if batch:
+                await self._commit(batch)
+            if not self._pending:
+                self._empty.set()
+
+    async def _commit(self, batch: list[Outcome]) -> None:
+        try:
+            lost = await persistently(lambda: self._backend.commit(batch), "commit results")
+        except QueueError as error:
+            await self._commit_singly(batch, error)
+            return
+        self._settle(batch, lost)
+
+    async def _commit_singly(self, batch: Sequence[Outcome], error: QueueError) -> None:
+        """One outcome that the broker refuses must not take the others with it."""
+        if len(batch) == 1:
+            task_id = batch[0].delivery.task.id
+            log.error("the broker refused a result; the task will be delivered again", task=task_id, error=str(error))
+            self._on_committed(batch[0], False)
+            return
+        for outcome in batch:
+            await self._commit([outcome])
+
+    def _settle(self, batch: Sequence[Outcome], lost: Sequence[Outcome]) -> None:
+        metrics = self._metrics
+        metrics.commit_batch.observe(len(batch))
+        gone = {id(outcome) for outcome in lost}
+        for outcome in batch:
+            written = id(outcome) not in gone
+            if not written:
+                metrics.lease_lost += 1
+            elif type(outcome) is Retry:
+                metrics.retried += 1
+            elif type(outcome) is Dead:
+                metrics.dead += 1
+            elif type(outcome) is not Ack:
+                log.info("task handed back", task=outcome.delivery.task.id)
+            self._on_committed(outcome, written)

@@ -1,0 +1,63 @@
+"""What becomes of a run that failed: tried again, after how long, or given up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from providers import AuthenticationFailed, BudgetExceeded, InvalidRequest, ProviderError
+from providers.errors import PERMANENT_PREFIX
+from queue_backends import QueueError
+from worker.errors import AgentNotFound, DeadlineExceeded
+
+_PERMANENT_MARKS = (" 400 ", " 401 ", " 403 ", " 404 ", " 422 ")
+"""ark: a text that contains one of these is a permanent failure."""
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """A decision; the worker carries it out."""
+
+    error: str
+    retry_in_s: float | None
+    """None: no further attempt."""
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """Exponential backoff with full jitter, and a number of attempts."""
+
+    max_retries: int = 3
+    base_s: float = 1.0
+    most_s: float = 60.0
+
+    def decide(
+        self, error: Exception, attempt: int, *, jitter: Callable[[float, float], float] = random.uniform
+    ) -> Failure:
+        """What to do after attempt number `attempt` (from 0) has failed with `error`."""
+        text = error_text(error)
+        if is_permanent(error, text) or attempt >= self.max_retries:
+            return Failure(error=text, retry_in_s=None)
+        wait_s = jitter(0, min(self.most_s, self.base_s * 2**attempt))
+        if isinstance(error, ProviderError) and error.retry_after_s is not None:
+            wait_s = max(wait_s, error.retry_after_s)
+        return Failure(error=text, retry_in_s=wait_s)
+
+
+def is_permanent(error: Exception, text: str) -> bool:
+    """Whether the same task can never succeed."""
+    if isinstance(error, BudgetExceeded):
+        return False  # the window moves on
+    if isinstance(error, ProviderError):
+        return not error.retryable
+    if isinstance(error, AgentNotFound | DeadlineExceeded | QueueError):
+        return True
+    return text.startswith(PERMANENT_PREFIX.rstrip(": ")) or any(mark in text for mark in _PERMANENT_MARKS)
+
+
+def error_text(error: Exception) -> str:
+    """The error as results and dead letters show it. ark marks what is not worth trying again."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, InvalidRequest | AuthenticationFailed) and not text.startswith(PERMANENT_PREFIX):
+        return PERMANENT_PREFIX + text
+    return text
