@@ -192,6 +192,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ("*",)
+    """Names or patterns (`search__*`) of the tools that it may call."""
     tool_choice: ToolChoice = ToolChoice.AUTO
     thinking: Thinking | None = None
     max_turns: int = 50
@@ -202,7 +204,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_repeated_calls: int = 3
     """The same tool with the same arguments is answered at most this many times in one run."""
     max_turn_restarts: int = 3
-    """How often one turn is started over after its stream broke."""
+    """How often one turn is started over after its stream broke; at most 9."""
     output_schema: JsonObject | None = None
     base_url: str = ""
     api_key_env: str = ""

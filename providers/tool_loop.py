@@ -82,6 +82,8 @@ class Run(Struct, frozen=True, kw_only=True):
     turns: int
     messages: tuple[Message, ...]
     """The whole conversation, the final answer included."""
+    stop_reason: StopReason = StopReason.END_TURN
+    """`MAX_TOKENS` means that the answer was cut there."""
 
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -152,7 +154,13 @@ class _Loop:
                 output.clear()
             elif end.stop_reason is not StopReason.PAUSE:
                 self.check_end(end)
-                return Run(output="".join(output), usage=self.used, turns=turn + 1, messages=tuple(messages))
+                return Run(
+                    output="".join(output),
+                    usage=self.used,
+                    turns=turn + 1,
+                    messages=tuple(messages),
+                    stop_reason=end.stop_reason,
+                )
         raise LimitReached(
             f"no answer after {self.config.max_turns} model calls: raise max_turns, or give the agent a smaller task"
         )
@@ -160,9 +168,10 @@ class _Loop:
     def check_end(self, end: TurnEnd) -> None:
         if end.stop_reason is StopReason.REFUSAL:
             raise Refused(f"the model declined to answer: {end.message.text or 'it gave no reason'}")
-        if end.stop_reason is StopReason.MAX_TOKENS:
+        if end.stop_reason is StopReason.MAX_TOKENS and not end.message.text:
             raise LimitReached(
-                f"the answer was cut at max_tokens ({self.config.max_tokens}): raise it, or ask for a shorter answer"
+                f"max_tokens ({self.config.max_tokens}) was used up before the answer began: raise it, or lower the "
+                "thinking budget"
             )
 
     async def turn(self, turn: int, messages: tuple[Message, ...]) -> TurnEnd:

@@ -189,6 +189,8 @@ class TaskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     artifacts: dict[str, str] = {}
     structured: Any = None
     """The parsed output, where the agent declares an output schema."""
+    stop_reason: str = ""
+    """Why the last turn ended: `end_turn`, `stop_sequence`, or `max_tokens` for an answer that was cut there."""
 
     @property
     def ok(self) -> bool:
@@ -215,7 +217,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True, omit_defaults=True):
 RUN_CANCELLED = "run cancelled"
 """The error of a task that was cancelled, as ark's operator writes and reads it."""
 
-RESERVED_META = frozenset(name for name in Task.__struct_fields__ if name not in {"id", "meta"}) | {"next_attempt", "original_task_id"}
+RESERVED_META = frozenset(name for name in Task.__struct_fields__ if name not in {"id", "meta"}) | {
+    "next_attempt",
+    "original_task_id",
+}
 """Names that a task's `meta` may not use, because they are fields of the entry itself."""
 
 

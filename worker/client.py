@@ -61,7 +61,10 @@ class Handle:
                 yield chunk.content
 
     async def result(self, timeout_s: float | None = None) -> TaskResult:
-        """The result, as soon as there is one; waits an hour unless `timeout_s` says otherwise. Raises `WaitTimeout`; the task then goes on."""
+        """The result, as soon as there is one; waits an hour unless `timeout_s` says otherwise.
+
+        Raises `WaitTimeout`; the task then goes on.
+        """
         return await self._backend.queue.wait(self.id, DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s)
 
     async def cancel(self) -> CancelOutcome:

@@ -80,7 +80,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     role: str = ""
 
 
-class Stop(enum.Enum):
+class Stop(enum.StrEnum):
     """Why a run is ended from outside."""
 
     CANCELLED = "cancelled"
@@ -112,6 +112,10 @@ class TaskRun:
             if self._job is not None:
                 self._job.cancel()
 
+    def was_stopped(self) -> bool:
+        """Whether somebody has told the run to end."""
+        return self.stop_reason is not None
+
     async def outcome(self) -> Outcome | None:
         """Run the task; returns what shall be committed, or None if it is no longer ours."""
         self._job = asyncio.current_task()
@@ -127,14 +131,14 @@ class TaskRun:
         return outcome
 
     async def _run_to_outcome(self, metrics: AgentMetrics, span: Span) -> Outcome | None:
-        if self.stop_reason is not None:  # told before it had begun
+        if self.was_stopped():  # before it had begun
             return await self._stopped()
         try:
             output = await self._work(metrics)
         except asyncio.CancelledError:
-            if self.stop_reason is None:
+            if not self.was_stopped():
                 raise
-            span.fail(self.stop_reason.value, kind=self.stop_reason.value)
+            span.fail(str(self.stop_reason), kind="stopped")
             return await self._stopped()
         except LeaseLost:
             self.chunks.lost = True
@@ -194,6 +198,7 @@ class TaskRun:
                 book,
                 attempt=self.delivery.next_attempt,
             )
+            book.stop_reason = run.stop_reason.value
             return run.output
         return await book.whole_run(provider.run_task(config, self.task, tools, self._call_tool, self.chunks))
 
@@ -232,8 +237,9 @@ class TaskRun:
             cost_usd=cost_usd,
             finished_at=time.time(),
             structured=structured_output(self.book.config, output),
+            stop_reason=self.book.stop_reason,
         )
-        final = self._final(ChunkType.DONE, "", {"usage": msgspec.to_builtins(usage), "cost_usd": cost_usd})
+        final = self._final(ChunkType.DONE, "", self._totals() | {"stop_reason": result.stop_reason})
         return Ack(
             delivery=self.delivery, result=result, chunks=await self._last_chunks(final), records=self._records()
         )
@@ -274,8 +280,12 @@ class TaskRun:
         usage = self.book.usage if self.book else TokenUsage()
         cost_usd = self.book.cost_usd if self.book else None
         result = TaskResult(task_id=self.task.id, error=error, usage=usage, cost_usd=cost_usd, finished_at=time.time())
-        final = self._final(ChunkType.ERROR, error, {"usage": msgspec.to_builtins(usage), "cost_usd": cost_usd})
+        final = self._final(ChunkType.ERROR, error, self._totals())
         return {"result": result, "chunks": await self._last_chunks(final), "records": self._records()}
+
+    def _totals(self) -> dict[str, Any]:
+        usage, cost_usd = (self.book.usage, self.book.cost_usd) if self.book else (TokenUsage(), None)
+        return {"usage": msgspec.to_builtins(usage), "cost_usd": cost_usd}
 
     def _final(self, kind: ChunkType, content: str, metadata: dict[str, Any]) -> ChunkDraft:
         return ChunkDraft(

@@ -36,6 +36,7 @@ class TurnBook:
         self.config = config
         self.usage = TokenUsage()
         self.cost_usd: float | None = None
+        self.stop_reason = ""
         self._around = around
         self._delivery = delivery
         self._provider = provider

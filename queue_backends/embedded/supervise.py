@@ -94,7 +94,7 @@ class Supervisor:
         try:
             for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            pass
+            self._die_with_parent(death_signal)
             if os.getppid() == parent:  # else it died before we had asked to be told
                 body()
                 status = 0

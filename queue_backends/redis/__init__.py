@@ -24,6 +24,7 @@ class RedisBackend(Backend):
         hub = PubSubHub(client.redis, keys.control)
         numbering = Numbering(client, keys)
         self._client = client
+        self._started = False
         self._hub = hub
         self._committer = Committer(client, keys, numbering, options)
         self._redis_state = RedisState(client, keys, hub)
@@ -43,10 +44,12 @@ class RedisBackend(Backend):
         """Check the server and create what must be there."""
         await self._client.check()
         await self._queue.create_group()
+        self._started = True
 
     async def close(self) -> None:
         """Say goodbye to the group, then close the connections."""
-        await self._queue.close()
+        if self._started:
+            await self._queue.close()
         await self._hub.close()
         await self._client.close()
 

@@ -83,14 +83,15 @@ class RedisClient:
         self.url, self.stream = split_url(url)
         # A repeated command could repeat its effect: whether to try again is for callers who know what they did.
         # Waits are bounded by `translating`; the driver's own socket time-out costs microseconds per reply.
+        tcp_only: dict[str, Any] = {} if self.url.startswith("unix:") else {"socket_keepalive": True}
         self.redis = redis.asyncio.Redis.from_url(
             self.url,
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=5,
-            socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
             client_name="shoal",
+            **tcp_only,
         )
         # Replies as they come: the driver's reshaping differs between its versions, and costs time per reply.
         self.redis.response_callbacks.clear()

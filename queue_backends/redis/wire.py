@@ -29,6 +29,7 @@ class ArkResult(Struct, omit_defaults=False):
     cost_usd: float | msgspec.UnsetType | None = msgspec.UNSET
     finished_at: float = 0.0
     structured: Any = msgspec.UNSET
+    stop_reason: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _result_encoder = msgspec.json.Encoder()
@@ -49,6 +50,7 @@ def encode_result(result: TaskResult) -> str:
             cost_usd=result.cost_usd if result.cost_usd is not None else msgspec.UNSET,
             finished_at=result.finished_at,
             structured=result.structured if result.structured is not None else msgspec.UNSET,
+            stop_reason=result.stop_reason or msgspec.UNSET,
         )
     ).decode()
 
@@ -74,6 +76,7 @@ def decode_result(task_id: str, data: bytes) -> TaskResult:
         finished_at=ark.finished_at,
         artifacts=ark.artifacts or {},
         structured=None if ark.structured is msgspec.UNSET else ark.structured,
+        stop_reason=ark.stop_reason or "",
     )
 
 
