@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from worker.metrics import WorkerMetrics
 from worker.persistence import persistently
 
 JOIN_S = 0.004
-"""Text waits this long for more text of its task. A task's first chunk, tool chunks and final ones do not wait."""
+"""Text that follows other text of its task more closely than this waits so long for more. A task's first chunk, one
+after a pause, tool chunks and final ones do not wait."""
 LONGEST_CHUNK_CHARS = 16_384
 MOST_PENDING_CHARS = 262_144
 """A run that is this far ahead of the broker waits for it."""
@@ -61,7 +63,7 @@ class ChunkWriter:
         self._publisher = publisher
         self._pieces: list[_Piece] = []
         self._pending_chars = 0
-        self._has_sent = False
+        self._taken_at = -JOIN_S
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -71,8 +73,7 @@ class ChunkWriter:
             return
         is_text = kind in _TEXT
         self._add(kind, content, metadata or _NO_METADATA, joinable=is_text)
-        self._publisher.wake(self, urgent=not is_text or not self._has_sent)
-        self._has_sent = True
+        self._publisher.wake(self, urgent=not is_text or time.monotonic() - self._taken_at >= JOIN_S)
         if self._pending_chars > MOST_PENDING_CHARS:
             await self._publisher.room(self)
 
@@ -97,6 +98,7 @@ class ChunkWriter:
     def take(self) -> tuple[ChunkDraft, ...]:
         """What is not published yet, in order; it is the caller's to publish."""
         pieces, self._pieces, self._pending_chars = self._pieces, [], 0
+        self._taken_at = time.monotonic()
         return tuple(piece.draft() for piece in pieces)
 
     @property

