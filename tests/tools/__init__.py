@@ -1,0 +1,1 @@
+"""Tools: declaring, calling, and the real servers behind them."""

@@ -1,0 +1,56 @@
+"""Fixtures for tools: the product's HTTP client, local HTTP servers, and where the npm server is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from providers.transport import Transport
+from tests.tools.tool_servers import Handler, Serve
+
+NODE_MODULES = "SHOAL_TEST_NODE_MODULES"
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[Transport]:
+    """The product's HTTP client."""
+    transport = Transport()
+    yield transport
+    await transport.aclose()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start an HTTP server on a free port for a handler of all requests; gives its URL."""
+    async with AsyncExitStack() as stack:
+
+        async def start(handler: Handler) -> str:
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", handler)
+            runner = web.AppRunner(app, shutdown_timeout=1.0)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def everything() -> str:
+    """The command of the official npm server with every feature, which speaks the older protocol revision."""
+    folders = [os.environ.get(NODE_MODULES, ""), str(Path.home() / ".cache" / "shoal-tests" / "node_modules")]
+    for folder in filter(None, folders):
+        command = Path(folder) / ".bin" / "mcp-server-everything"
+        if command.exists():
+            return str(command)
+    pytest.skip(
+        f"npm package @modelcontextprotocol/server-everything is not there: install it and set {NODE_MODULES} "
+        "to its node_modules folder"
+    )

@@ -1,0 +1,55 @@
+"""What can go wrong in the worker, as one tree. The families say what the caller does next.
+
+WorkerError
+├── BadSetting              fix the setting: the message names it, its value and what is allowed
+├── AgentNotFound           no agent of that name is declared: fix the task, or declare the agent
+├── ToolError               tools
+│   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
+│   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
+│       └── ToolUnavailable the tool's server cannot be reached right now; nothing was done
+├── RunCancelled            stop at once: somebody cancelled the run
+└── DeadlineExceeded        stop at once: the run's time is up
+"""
+
+from __future__ import annotations
+
+from queue_backends import RUN_CANCELLED
+
+
+class WorkerError(Exception):
+    """Root of everything that the worker raises."""
+
+
+class BadSetting(WorkerError):
+    """A setting cannot be used. The message is one line: which one, its value, and what is allowed."""
+
+
+class AgentNotFound(WorkerError):
+    """No agent of that name is declared."""
+
+
+class ToolError(WorkerError):
+    """Root of what goes wrong with tools."""
+
+
+class ToolSetupFailed(ToolError):
+    """A tool, or a server that offers tools, cannot be set up."""
+
+
+class ToolCallFailed(ToolError):
+    """A tool call failed. The message goes to the model, so it says what happened and holds no secret."""
+
+
+class ToolUnavailable(ToolCallFailed):
+    """The tool's server cannot be reached right now; the call was not sent."""
+
+
+class RunCancelled(WorkerError):
+    """The run was cancelled from outside."""
+
+    def __init__(self, message: str = RUN_CANCELLED) -> None:
+        super().__init__(message)
+
+
+class DeadlineExceeded(WorkerError):
+    """The run's time limit or its task's deadline has passed."""

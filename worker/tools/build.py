@@ -1,0 +1,41 @@
+"""Puts a worker's catalogue together from its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from providers.transport import Transport
+from worker.tools.builtin import SubmitSubtask
+from worker.tools.catalogue import ToolCatalogue
+from worker.tools.config import McpServer, WebhookTool
+from worker.tools.interfaces import Tool
+from worker.tools.loading import load_tools
+from worker.tools.mcp import McpConnection
+from worker.tools.webhook import Webhook
+
+
+def build_catalogue(
+    http: Transport,
+    *,
+    mcp_servers: Sequence[McpServer] = (),
+    webhook_tools: Sequence[WebhookTool] = (),
+    python_tools: Sequence[str] = (),
+    with_queue: bool = True,
+    environ: Mapping[str, str] = os.environ,
+    max_output_chars: int | None = None,
+) -> ToolCatalogue:
+    """A catalogue that is not open yet. `http` stays the caller's to close; `with_queue` adds the queue's own tools.
+
+    Raises `BadSetting` for names used twice, `ToolSetupFailed` for a Python tool that cannot be loaded.
+    """
+    tools: list[Tool] = [Webhook(config, http, environ=environ) for config in webhook_tools]
+    if with_queue:
+        tools.append(SubmitSubtask())
+    for reference in python_tools:
+        tools.extend(load_tools(reference))
+    return ToolCatalogue(
+        servers=[McpConnection(server, http, environ=environ) for server in mcp_servers],
+        tools=tools,
+        max_output_chars=max_output_chars,
+    )

@@ -1,0 +1,85 @@
+"""What a tool is, and what it is given.
+
+A tool answers, or raises: `ToolCallFailed` with a text for the model, or anything else, which the catalogue turns into
+an outcome for the model too. It honours cancellation at every await; what it started, it ends or leaves to nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from providers.messages import ImagePart, ToolSpec
+from queue_backends import Task
+
+SubmitTask = Callable[[Task], Awaitable[str]]
+"""Enqueues a task and returns its id. Raises a `QueueError`."""
+
+
+class ToolContext(Struct, frozen=True, kw_only=True):
+    """On whose behalf a tool is called. A call repeated by a later attempt of the task has the same context."""
+
+    task_id: str = ""
+    agent: str = ""
+    tenant: str = ""
+    session_id: str = ""
+    call_id: str = ""
+    """The model's id of this call, unique within the task; given by the catalogue."""
+    submit: SubmitTask | None = None
+    """How to enqueue further tasks; None where there is no queue."""
+
+
+class ToolResult(Struct, frozen=True, kw_only=True):
+    """What a tool answered. `is_error` says that `text` is a failure the model should react to."""
+
+    text: str = ""
+    images: tuple[ImagePart, ...] = ()
+    structured: Any = None
+    """The answer as a JSON value, where the tool has one."""
+    is_error: bool = False
+
+
+class Tool(Protocol):
+    """One tool that the model may call."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What the model is told of it, and the limits of one call."""
+        ...
+
+    @property
+    def after_timeout(self) -> str:
+        """What the model is told when the time limit has run out: may the work still take effect?"""
+        ...
+
+    async def call(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Run it with arguments that fit `spec.input_schema`. Raises `ToolCallFailed`."""
+        ...
+
+
+class ToolServer(Protocol):
+    """Something outside this process whose tools come and go, such as an MCP server."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in a catalogue."""
+        ...
+
+    def tools(self) -> Sequence[Tool]:
+        """The tools it had when it was last reachable, in its own order. A new tuple only when they changed."""
+        ...
+
+    def problem(self) -> str:
+        """Why it cannot be used right now; empty when it can."""
+        ...
+
+    async def first_attempt(self) -> None:
+        """Return as soon as the first attempt to reach it has ended, well or not."""
+        ...
+
+    async def serve(self) -> None:
+        """Keep the connection for as long as this runs, reconnecting after each loss. Ends only by cancellation, and
+        has then released everything it held. Raises nothing else."""
+        ...

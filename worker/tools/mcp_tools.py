@@ -1,0 +1,61 @@
+"""The tools of an MCP server, as the catalogue and the model see them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from providers.messages import ToolSpec
+from worker.tools.config import McpServer
+from worker.tools.interfaces import Tool, ToolContext, ToolResult
+from worker.tools.mcp_session import RemoteTool
+
+CallRemote = Callable[[str, dict[str, Any], bool], Awaitable[ToolResult]]
+"""Calls a tool by the server's own name; the flag says whether the call may be repeated. Raises `ToolCallFailed`."""
+
+_NAME_CHARS = 64
+
+
+class McpTool:
+    """One tool of an MCP server."""
+
+    after_timeout = "the server was told to stop, but the call may have taken effect"
+
+    def __init__(self, call_remote: CallRemote, remote_name: str, spec: ToolSpec) -> None:
+        self.spec = spec
+        self._call_remote = call_remote
+        self._remote_name = remote_name
+
+    async def call(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Call it on the server. Raises `ToolCallFailed`."""
+        return await self._call_remote(self._remote_name, arguments, self.spec.idempotent)
+
+
+def tool_name(server: str, tool: str) -> str:
+    """`<server>__<tool>` as ark has it, fitted to what model vendors allow: 64 letters, digits, `_` and `-`."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{server}__{tool}")
+    if len(name) <= _NAME_CHARS:
+        return name
+    digest = hashlib.sha256(f"{server}__{tool}".encode()).hexdigest()[:8]
+    return f"{name[: _NAME_CHARS - 9]}_{digest}"
+
+
+def tools_of(server: McpServer, listed: Sequence[RemoteTool], call_remote: CallRemote) -> tuple[Tool, ...]:
+    """The tools that a server lists, in its order."""
+    return tuple(
+        McpTool(
+            call_remote,
+            remote.name,
+            ToolSpec(
+                name=tool_name(server.name, remote.name),
+                description=remote.description,
+                input_schema=remote.input_schema,
+                idempotent=remote.idempotent,
+                timeout_s=server.timeout_s,
+                kind="mcp",
+            ),
+        )
+        for remote in listed
+    )

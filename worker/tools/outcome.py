@@ -1,0 +1,58 @@
+"""From what a tool answered to what the model reads: bounded, and always encodable."""
+
+from __future__ import annotations
+
+from providers.messages import ToolCall, ToolOutcome
+from queue_backends.messages import encode_json
+from worker.tools.interfaces import ToolResult
+
+MAX_IMAGES = 10
+MAX_IMAGE_CHARS = 5 * 1024 * 1024
+"""Of base64. Vendors refuse a whole request for a bigger picture."""
+
+
+def failed(call: ToolCall, reason: str) -> ToolOutcome:
+    """The outcome of a call that came to nothing."""
+    return ToolOutcome(call_id=call.id, name=call.name, content=_encodable(reason), is_error=True)
+
+
+def outcome_of(call: ToolCall, result: ToolResult, max_chars: int) -> ToolOutcome:
+    """The outcome of a call, its text cut to `max_chars` characters with a note that says so."""
+    structured, structured_text = _structured(result, max_chars)
+    images = tuple(image for image in result.images if len(image.data) <= MAX_IMAGE_CHARS)[:MAX_IMAGES]
+    text = cut(_encodable(result.text or structured_text), max_chars)
+    if left_out := len(result.images) - len(images):
+        text += f"\n[{left_out} image(s) left out: too large or too many]"
+    return ToolOutcome(
+        call_id=call.id,
+        name=call.name,
+        content=text,
+        is_error=result.is_error,
+        images=images,
+        structured=structured,
+    )
+
+
+def cut(text: str, max_chars: int) -> str:
+    """The first `max_chars` characters, and a note of how many there were if that is not all."""
+    if len(text) <= max_chars:
+        return text
+    return f"{text[:max_chars]}\n[output cut: {len(text)} characters, the first {max_chars} are shown]"
+
+
+def _structured(result: ToolResult, max_chars: int) -> tuple[object, str]:
+    if result.structured is None:
+        return None, ""
+    try:
+        text = encode_json(result.structured).decode()
+    except (TypeError, ValueError, RecursionError):
+        return None, str(result.structured)
+    # A value cannot be cut as text can; a huge one would be stored and sent with every later turn.
+    return (result.structured if len(text) <= max_chars else None), text
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates cannot be written as UTF-8, and would fail far from here."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")
