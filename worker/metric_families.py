@@ -1,0 +1,114 @@
+"""The figures of a worker by name, for `worker/prometheus.py` and `worker/otlp_metrics.py` to write in their forms.
+
+Names are ark's, with a prefix of choice: the family `task.started` is `shoal_task_started_total` on the metrics page
+and `shoal.task.started` over OTLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from worker.metrics import AgentMetrics, Histogram, Labels, Metrics, ModelMetrics, ToolMetrics
+
+
+class Sample(Struct, frozen=True):
+    """One value of a family with its labels; a histogram is its own value."""
+
+    labels: Labels
+    value: float | Histogram
+
+
+class Family(Struct, frozen=True, kw_only=True):
+    """All samples of one metric. `name` is dotted and without prefix, as ark writes it: `task.started`."""
+
+    name: str
+    kind: str
+    """`counter`, `gauge` or `histogram`."""
+    help: str
+    samples: Sequence[Sample]
+    unit: str = ""
+    """`seconds`, or empty for a number of things."""
+
+
+def families(metrics: Metrics) -> list[Family]:
+    """Everything, as it stands now. Histograms are live, not copies."""
+    return [
+        *_task_families(metrics.agents()),
+        *_model_families(metrics.models()),
+        *_tool_families(metrics.tools()),
+        *_worker_families(metrics),
+    ]
+
+
+def _worker_families(metrics: Metrics) -> list[Family]:
+    worker = metrics.worker
+    found = [
+        _one("worker.running", "gauge", "Tasks in hand.", worker.running),
+        _one("worker.slots", "gauge", "Tasks that may run at once.", worker.slots),
+        _one("worker.pulled", "counter", "Tasks received from the queue.", worker.pulled),
+        _one("worker.lease_lost", "counter", "Runs stopped because their lease was lost.", worker.lease_lost),
+        _one("worker.retried", "counter", "Runs that failed and will be tried again.", worker.retried),
+        _one("worker.dead", "counter", "Tasks given up for good.", worker.dead),
+        _one("worker.chunks_published", "counter", "Chunks written to the stream.", worker.chunks_published),
+        _one("worker.commit_batch", "histogram", "Outcomes written in one commit.", worker.commit_batch),
+    ]
+    age_s = metrics.last_pull_age_s()
+    if age_s is not None:
+        text = "Time since the queue last answered."
+        found.append(_one("worker.last_pull_age", "gauge", text, age_s, unit="seconds"))
+    return found
+
+
+def _one(name: str, kind: str, text: str, value: float | Histogram, *, unit: str = "") -> Family:
+    return Family(name=name, kind=kind, help=text, samples=[Sample((), value)], unit=unit)
+
+
+def _task_families(agents: Sequence[AgentMetrics]) -> list[Family]:
+    def family(name: str, kind: str, text: str, value: Callable[[AgentMetrics], float | Histogram]) -> Family:
+        unit = "seconds" if kind == "histogram" else ""
+        samples = [Sample(agent.labels, value(agent)) for agent in agents]
+        return Family(name=name, kind=kind, help=text, samples=samples, unit=unit)
+
+    return [
+        family("task.started", "counter", "Task runs begun.", lambda agent: agent.started),
+        family("task.completed", "counter", "Task runs that succeeded.", lambda agent: agent.completed),
+        family("task.failed", "counter", "Task runs that failed.", lambda agent: agent.failed),
+        family("task.duration", "histogram", "Time from start to end of a run.", lambda agent: agent.duration_s),
+        family("task.queue_wait", "histogram", "Time from submit to start.", lambda agent: agent.queue_wait_s),
+    ]
+
+
+def _model_families(models: Sequence[ModelMetrics]) -> list[Family]:
+    def histogram(name: str, text: str, value: Callable[[ModelMetrics], Histogram]) -> Family:
+        samples = [Sample(model.labels, value(model)) for model in models]
+        return Family(name=name, kind="histogram", help=text, samples=samples, unit="seconds")
+
+    def counter(name: str, text: str, value: Callable[[ModelMetrics], float]) -> Family:
+        samples = [Sample(model.labels, value(model)) for model in models]
+        return Family(name=name, kind="counter", help=text, samples=samples)
+
+    calls = [
+        Sample((*model.labels, ("outcome", outcome)), count)
+        for model in models
+        for outcome, count in list(model.calls.items())
+    ]
+    return [
+        Family(name="llm.calls", kind="counter", help="Model calls by outcome.", samples=calls),
+        histogram("llm.call.duration", "Time of a model call.", lambda model: model.duration_s),
+        histogram("llm.call.first_chunk", "Time to the first chunk of a call.", lambda model: model.first_chunk_s),
+        counter("llm.tokens.input", "Input tokens, cached ones included.", lambda model: model.input_tokens.sum),
+        counter("llm.tokens.output", "Output tokens, reasoning included.", lambda model: model.output_tokens.sum),
+    ]
+
+
+def _tool_families(tools: Sequence[ToolMetrics]) -> list[Family]:
+    durations = [Sample(tool.labels, tool.duration_s) for tool in tools]
+    errors = [Sample(tool.labels, tool.errors) for tool in tools]
+    return [
+        Family(
+            name="tool.call.duration", kind="histogram", help="Time of a tool call.", samples=durations, unit="seconds"
+        ),
+        Family(name="tool.call.errors", kind="counter", help="Tool calls that failed.", samples=errors),
+    ]
