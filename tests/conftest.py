@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.servers import Server, fresh_stream, valkey_program
+
+
+_FOREIGN = ("AGENT_", "SHOAL_", "OTEL_", "SWARM_", "ANTHROPIC_", "OPENAI_")
+_FOREIGN_NAMES = ("TASK_QUEUE_URL", "STREAM_CHANNEL_URL", "POD_NAME")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see neither the settings nor the keys of whoever runs them."""
+    for name in list(os.environ):
+        if (name.startswith(_FOREIGN) and not name.startswith("SHOAL_TEST_")) or name in _FOREIGN_NAMES:
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

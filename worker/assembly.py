@@ -130,8 +130,22 @@ async def _assembled(settings: Settings, backend: Backend, *, serves_health: boo
                 python_tools=settings.python_tools,
             )
         )
+        budget = Budget(
+            backend.state,
+            namespace=settings.namespace,
+            agent=settings.agent_name,
+            limit_tokens=settings.daily_token_limit,
+        )
+        stack.push_async_callback(budget.flush)
         surround = functools.partial(
-            _surroundings, settings, backend, tools=tools, providers=providers, metrics=metrics, telemetry=telemetry
+            _surroundings,
+            settings,
+            backend,
+            tools=tools,
+            providers=providers,
+            budget=budget,
+            metrics=metrics,
+            telemetry=telemetry,
         )
         worker = Worker(
             backend,
@@ -163,6 +177,7 @@ def _surroundings(
     *,
     tools: ToolCatalogue,
     providers: ProvidersInUse,
+    budget: Budget,
     metrics: Metrics,
     telemetry: Telemetry,
 ) -> Surroundings:
@@ -172,12 +187,7 @@ def _surroundings(
         agents=AgentDirectory(settings.agent, settings.agents, default_name=settings.agent_name),
         providers=providers,
         tools=tools,
-        budget=Budget(
-            backend.state,
-            namespace=settings.namespace,
-            agent=settings.agent_name,
-            limit_tokens=settings.daily_token_limit,
-        ),
+        budget=budget,
         ledger=UsageLedger(),
         prices=PriceBook(settings.prices),
         metrics=metrics,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from providers import AgentConfig, ProviderError, TurnRequest
@@ -62,6 +64,7 @@ class TurnBook:
     async def after_turn(self, record: TurnRecord) -> None:
         """Note what was used. Between two model calls the record is stored before anything else happens; the last
         one goes with the outcome, and so does that of a cancelled call, which must not wait."""
+        budget, task_id = self._around.budget, self._delivery.task.id
         usage, estimated = billed(record)
         self.usage = self.usage + usage
         self._end_span(record, usage)
@@ -73,10 +76,11 @@ class TurnBook:
         )
         self._note(record, usage, estimated=estimated)
         if record.outcome is CallOutcome.CANCELLED:
-            self._around.budget.release(self._delivery.task.id)
+            budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
             return
-        await self._around.budget.record(self._delivery.task.id, turn=record.turn, attempt=record.attempt, usage=usage)
-        if record.message is None or record.message.tool_calls:
+        await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
+        is_last = record.outcome is CallOutcome.COMPLETED and not (record.message and record.message.tool_calls)
+        if not is_last:
             await self.flush()
 
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
@@ -128,34 +132,32 @@ class TurnBook:
 
     async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> str:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""
+        attempt = self._delivery.next_attempt
         started_at, clock = time.time(), time.monotonic()
-        outcome, usage, error = CallOutcome.CANCELLED, TokenUsage(), ""
-        try:
-            await self._around.budget.check(self._delivery.task.id)
-            output, usage = await run
-            outcome = CallOutcome.COMPLETED
-        except ProviderError as failed:
-            outcome, usage, error = CallOutcome.FAILED, failed.usage or usage, str(failed)
-            raise
-        except Exception as failed:
-            outcome, error = CallOutcome.FAILED, str(failed)
-            raise
-        finally:
-            run.close()
-            record = TurnRecord(
+
+        def record(outcome: CallOutcome, usage: TokenUsage, error: str = "") -> TurnRecord:
+            return TurnRecord(
                 turn=0,
-                attempt=self._delivery.next_attempt,
+                attempt=attempt,
                 outcome=outcome,
                 usage=usage,
                 started_at=started_at,
                 duration_ms=round((time.monotonic() - clock) * 1000),
                 error=error,
             )
-            self.usage = self.usage + usage
-            self._note(record, usage, estimated=False)
-        await self._around.budget.record(
-            self._delivery.task.id, turn=0, attempt=self._delivery.next_attempt, usage=usage
-        )
+
+        with closing(run):
+            await self.before_turn(TurnRequest(config=self.config, messages=(), attempt=attempt), TokenUsage())
+            try:
+                output, usage = await run
+            except asyncio.CancelledError:
+                await self.after_turn(record(CallOutcome.CANCELLED, TokenUsage(), "cancelled"))
+                raise
+            except Exception as error:
+                used = error.usage if isinstance(error, ProviderError) else None
+                await self.after_turn(record(CallOutcome.FAILED, used or TokenUsage(), str(error)))
+                raise
+        await self.after_turn(record(CallOutcome.COMPLETED, usage))
         return output
 
 
@@ -163,7 +165,7 @@ def billed(record: TurnRecord) -> tuple[TokenUsage, bool]:
     """What a call has used, and whether that is our estimate: a vendor reports no usage for a stream that was cut or
     cancelled, but bills what had been produced."""
     known = record.usage.input_tokens is not None or record.usage.output_tokens is not None
-    if record.outcome is CallOutcome.COMPLETED or record.outcome is CallOutcome.FAILED or known:
+    if record.outcome in (CallOutcome.COMPLETED, CallOutcome.FAILED) or known or not record.sent_chars:
         return record.usage, False
     return (
         TokenUsage(

@@ -27,7 +27,7 @@ def unpacked(packed: bytes | None) -> RawFields:
     """Fields that a script has packed; none if they were no text."""
     try:
         return [text.encode() for text in _texts(packed)] if packed else []
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return []
 
 
