@@ -26,6 +26,7 @@ STOP_WITHIN_S = 30
 QUICK_DEATH_S = 1.0
 """A server that lives shorter than this cannot work at all; starting it over and over would not help."""
 LOG_LIMIT_BYTES = 1 << 20
+_HANDLED = (signal.SIGTERM, signal.SIGALRM)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -87,13 +88,17 @@ class Supervisor:
 
     def _fork(self, body: Callable[[], object], death_signal: signal.Signals) -> int:
         parent = os.getpid()
+        # Held back until the child has given up our handlers: a signal must end it, not be answered in our name.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             return pid
         status = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
+            for number in _HANDLED:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._die_with_parent(death_signal)
             if os.getppid() == parent:  # else it died before we had asked to be told
                 body()

@@ -6,18 +6,22 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 
-from queue_backends.errors import ReplayTrimmed, TaskNotFound
+from queue_backends.errors import BackendUnavailable, ReplayTrimmed, TaskNotFound
 from queue_backends.interfaces import BackendOptions, ChunkBatch, Delivery
 from queue_backends.messages import Chunk
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
-from queue_backends.redis.pubsub import PubSubHub
+from queue_backends.redis.pubsub import Inbox, PubSubHub
 from queue_backends.redis.wire import CallTable, encode_chunks, fence_of, keep_of
 
 PAGE = 500
+RETRY_S = 0.5
 RECHECK_S = 15.0
 """A silent subscription looks into the replay stream this often, in case an announcement was lost on the way."""
+
+log = structlog.get_logger(__name__)
 
 _decode = msgspec.json.Decoder(Chunk).decode
 
@@ -100,18 +104,21 @@ class RedisChunks:
         )
 
     async def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
-        """Replay, then live, merged by `seq`."""
+        """Replay, then live, merged by `seq`. Goes on after lost connections, for as long as the consumer likes."""
         last = after_seq
         async with self._hub.listen(self._keys.chunks(task_id)) as inbox:
             message: bytes | None = None
             while True:
                 chunk = _decode(message) if message is not None else None
-                if chunk is None or chunk.seq > last + 1:
-                    async for kept in self._replay(task_id, last):
+                is_behind = chunk is None or chunk.seq > last + 1
+                while is_behind:
+                    page = await self._page(task_id, last, inbox)
+                    for kept in page:
                         last = kept.seq
                         yield kept
                         if kept.is_final:
                             return
+                    is_behind = len(page) == PAGE
                 if chunk is not None and chunk.seq == last + 1:
                     last = chunk.seq
                     yield chunk
@@ -119,18 +126,27 @@ class RedisChunks:
                         return
                 message = await inbox.get(RECHECK_S)
 
-    async def _replay(self, task_id: str, last: int) -> AsyncIterator[Chunk]:
+    async def _page(self, task_id: str, last: int, inbox: Inbox) -> list[Chunk]:
+        """Kept chunks after `last`, up to `PAGE`; waits while the server is away."""
+        complained = False
+        while True:
+            try:
+                return await self._read(task_id, last)
+            except BackendUnavailable as error:
+                if not complained:
+                    log.warning("cannot read chunks, trying again", task=task_id, error=str(error))
+                    complained = True
+                await inbox.get(RETRY_S)  # a connection that is back announces itself as a gap
+
+    async def _read(self, task_id: str, last: int) -> list[Chunk]:
         key = self._keys.chunks(task_id)
-        found = False
-        while page := await self._client.command("XRANGE", key, f"{last + 2}-0", "+", "COUNT", PAGE):
-            for _, fields in page:
-                chunk = _decode(fields[1])
-                if chunk.seq > last + 1:
-                    raise ReplayTrimmed(task_id, chunk.seq)
-                found, last = True, chunk.seq
-                yield chunk
-        if not found:
+        page = await self._client.command("XRANGE", key, f"{last + 2}-0", "+", "COUNT", PAGE)
+        chunks = [_decode(fields[1]) for _, fields in page]
+        if not chunks:
             await self._check_kept(task_id, key)
+        elif chunks[0].seq > last + 1:
+            raise ReplayTrimmed(task_id, chunks[0].seq)
+        return chunks
 
     async def _check_kept(self, task_id: str, key: str) -> None:
         """Nothing new: that is well for a task that goes on, and hopeless for one whose stream has expired."""

