@@ -1,0 +1,122 @@
+"""The command tree: which commands there are, and where each one lives. A command is imported when it runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import click
+
+from worker.cli.failures import report_failure
+
+HELP = """Shoal runs LLM agent tasks: durable queue, tool use, live streams, token accounting.
+
+\b
+Examples:
+  shoal run "Write a haiku about the sea"      one task, answered here
+  shoal worker                                 work on the queue until stopped
+  shoal submit "Summarise …" --follow          hand a task to the workers, watch it
+  shoal doctor                                 what is wrong, and what to do
+
+Without --queue and TASK_QUEUE_URL, all commands share a server of your own on this machine.
+"""
+
+EPILOG = "Exit codes: 0 ok, 1 failed, 2 usage or settings, 3 queue unavailable, 4 not found, 130 interrupted."
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what it does, known without importing it."""
+
+    section: str
+    module: str
+    name: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "run": Entry("Work", "worker.cli.run", "run", "Run one task here and stream its answer."),
+    "worker": Entry("Work", "worker.cli.worker", "worker", "Work on the queue until stopped."),
+    "submit": Entry("Tasks", "worker.cli.submit", "submit", "Hand tasks to the workers."),
+    "tail": Entry("Tasks", "worker.cli.tail", "tail", "Watch a task's stream, live or afterwards."),
+    "tasks": Entry("Tasks", "worker.cli.tasks", "tasks", "List, show and cancel tasks."),
+    "dead": Entry("Tasks", "worker.cli.dead", "dead", "List, requeue and purge dead letters."),
+    "stats": Entry("Operate", "worker.cli.queue", "stats", "Show the queue's figures."),
+    "pause": Entry("Operate", "worker.cli.queue", "pause", "Deliver no more tasks to any worker."),
+    "resume": Entry("Operate", "worker.cli.queue", "resume", "Deliver tasks again."),
+    "usage": Entry("Operate", "worker.cli.usage", "usage", "Show what was spent: tokens and cost."),
+    "doctor": Entry("Operate", "worker.cli.doctor", "doctor", "Check queue, providers and tools."),
+}
+
+
+class LazyCommands(click.Group):
+    """A group whose help comes from the table, so that it imports no command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command, if there is one of that name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(entry.module), entry.name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{entry.module}.{entry.name} is no command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no such command {args[0]!r}: {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section."""
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section], col_max=12
+                )
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"shoal {version()}")
+        ctx.exit()
+
+
+def version() -> str:
+    """The installed distribution's version."""
+    from importlib import metadata  # 20 ms that only this needs
+
+    try:
+        return metadata.version("shoal")
+    except metadata.PackageNotFoundError:
+        return "0 (not installed)"
+
+
+@click.command(
+    cls=LazyCommands,
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Say it.")
+def app() -> None:
+    """The root of all commands."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code. Writes errors as one line on stderr."""
+    try:
+        code = app.main(args=list(arguments), prog_name="shoal", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost frame: every error becomes a line
+        return report_failure(error, debug="--debug" in arguments)
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,91 @@
+"""What every command has in common: its options, its settings, its output, and how it runs and reaches the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from worker.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from worker.client import Fleet
+    from worker.settings import Settings
+
+T = TypeVar("T")
+
+
+class Invocation:
+    """One run of one command."""
+
+    def __init__(self, *, queue_url: str | None, config: Path | None, as_json: bool) -> None:
+        self._queue_url = queue_url
+        self._config = config
+        self.screen = Screen(as_json=as_json)
+
+    def settings(self, overrides: dict[str, object] | None = None) -> Settings:
+        """The settings with this command's flags on top. Raises `BadSetting`."""
+        from worker.settings import load_settings
+
+        flags: dict[str, object] = {"queue_url": self._queue_url, **(overrides or {})}
+        return load_settings(os.environ, file=self._config, overrides=flags)
+
+    @asynccontextmanager
+    async def fleet(self, settings: Settings | None = None) -> AsyncIterator[Fleet]:
+        """A connection to the queue. Raises `QueueError`s as the backend does."""
+        from worker.client import Fleet, connect
+
+        settings = settings or self.settings()
+        if settings.stream_url or settings.state_url:
+            from worker.assembly import open_backends  # imports the whole worker
+
+            async with await open_backends(settings) as backend:
+                yield Fleet(backend)
+        else:
+            async with connect(settings.queue_url, options=settings.backend) as fleet:
+                yield fleet
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run the command's work in an event loop of its own. Ctrl-C cancels it and raises `KeyboardInterrupt`."""
+        from worker.log import LEVELS, configure_logging
+
+        level = os.environ.get("SHOAL_LOG_LEVEL", "").lower()
+        # What matters comes as an error or as output; stdout is for what was asked for.
+        configure_logging(level if level in LEVELS else "error", pretty=True, stream=sys.stderr)
+        return asyncio.run(work)
+
+
+def shoal_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Give a command the options that all have, and an `Invocation` as its first argument."""
+
+    @click.option(
+        "--queue", "queue_url", metavar="URL", help="The queue.  [env: TASK_QUEUE_URL; default: on this machine]"
+    )
+    @click.option(
+        "--config",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Settings file.  [env: SHOAL_CONFIG; default: ./shoal.yaml]",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Write JSON; streams and lists as one document a line.")
+    @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def command(
+        *arguments: Any, queue_url: str | None, config: Path | None, as_json: bool, **options: Any
+    ) -> int | None:
+        invocation = Invocation(queue_url=queue_url, config=config, as_json=as_json)
+        return function(invocation, *arguments, **options)
+
+    return command
+
+
+def examples(*lines: str) -> str:
+    """The part of a command's help that shows its use."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

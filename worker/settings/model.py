@@ -1,0 +1,138 @@
+"""`Settings`: everything that configures a worker, validated once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from providers import AgentConfig
+from providers.pricing import ModelPrice
+from queue_backends import BackendOptions
+from worker.errors import BadSetting
+from worker.settings.masking import MASK, masked, masked_url
+from worker.settings.table import SETTINGS
+from worker.tools.config import McpServer, WebhookTool
+
+ARK_SIGNS = ("TASK_QUEUE_URL", "AGENT_NAMESPACE")
+"""Variables that only somebody who deploys this worker on purpose sets: an ark operator, or a compose file."""
+
+_VARIABLES = frozenset(setting.variable for setting in SETTINGS)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that configures a worker. What each field means and allows: `worker.settings.table`.
+
+    Secrets do not appear in its `repr`.
+    """
+
+    queue_url: str = ""
+    """Empty: the embedded server."""
+    stream_url: str = ""
+    """Empty: as `queue_url`."""
+    state_url: str = ""
+    """Empty: as `queue_url`."""
+    backend: BackendOptions = BackendOptions()
+    agent: AgentConfig = AgentConfig(model="")
+    """The agent of tasks that name none. Its `model` is empty if nothing configures one."""
+    agents: dict[str, AgentConfig] = {}
+    """Agents by name. Each one's `name` is its key."""
+    concurrency: int = 100
+    timeout_s: int = 120
+    """For one attempt of a task."""
+    max_retries: int = 3
+    grace_s: float = 30.0
+    retry_base_s: float = 1.0
+    retry_max_s: float = 60.0
+    drop_stale: bool = False
+    processes: int = 1
+    daily_token_limit: int = 0
+    """0: no limit."""
+    mcp_servers: tuple[McpServer, ...] = ()
+    webhook_tools: tuple[WebhookTool, ...] = ()
+    python_tools: tuple[str, ...] = ()
+    """`module:name`, or the path of a file."""
+    team_routes: dict[str, str] = {}
+    """Role -> queue URL."""
+    namespace: str = ""
+    agent_name: str = ""
+    team_role: str = ""
+    team_name: str = ""
+    validator_prompt: str = ""
+    health_host: str = "0.0.0.0"  # noqa: S104 - a kubelet probes the pod's own address
+    health_port: int = 8080
+    log_level: str = "info"
+    log_format: str = "auto"
+    metrics_prefix: str = "shoal"
+    prices: dict[str, ModelPrice] = {}
+    """Model, or `provider/model` -> its price, for those that the list has not or has wrong."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Key -> where its value comes from (`AGENT_MODEL`, `shoal.yaml`, `--model`); keys with a default are absent."""
+
+    @property
+    def for_ark(self) -> bool:
+        """Whether somebody deployed this process as an ark worker, and declared no agent by file or flag."""
+        deployed = any(source in ARK_SIGNS for source in self.sources.values())
+        return deployed and not self.agents and self.kind_of_source("agent.model") in {"default", "variable"}
+
+    def require_ark(self) -> None:
+        """Demand what an ark worker must have; does nothing if this is none (see `for_ark`).
+
+        Raises `BadSetting` with ark's text: `required env var AGENT_MODEL is not set`.
+        """
+        if not self.for_ark:
+            return
+        required = {
+            "AGENT_MODEL": self.agent.model,
+            "AGENT_SYSTEM_PROMPT": self.agent.system_prompt,
+            "TASK_QUEUE_URL": self.queue_url,
+        }
+        for variable, value in required.items():
+            if not value:
+                raise BadSetting(f"required env var {variable} is not set")
+
+    def kind_of_source(self, key: str) -> str:
+        """`default`, `variable`, `flag` or `file`: where the value of a key comes from."""
+        source = self.sources.get(key, "")
+        if not source:
+            return "default"
+        if source.startswith("--"):
+            return "flag"
+        return "variable" if source in _VARIABLES else "file"
+
+    def agent_named(self, name: str) -> AgentConfig | None:
+        """The configuration of an agent; the empty name is the default agent. None: no such agent."""
+        return self.agents.get(name) if name else self.agent
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.shown().items())
+        return f"Settings({shown})"
+
+    def shown(self) -> dict[str, Any]:
+        """All fields that differ from their default, as plain values without secrets."""
+        default = Settings()
+        return {
+            name: self._shown(name)
+            for name in self.__struct_fields__
+            if name != "sources" and getattr(self, name) != getattr(default, name)
+        }
+
+    def _shown(self, name: str) -> Any:
+        value = getattr(self, name)
+        if name.endswith("_url"):
+            return masked_url(value)
+        if name == "mcp_servers":
+            return masked([_without_env(server) for server in value])
+        return masked(msgspec.to_builtins(value))
+
+
+def _without_env(server: McpServer) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        name: item for name, item in msgspec.to_builtins(server).items() if item not in ("", (), [], {})
+    }
+    if server.env:
+        plain["env"] = dict.fromkeys(server.env, MASK)
+    if server.args:
+        plain["args"] = f"{len(server.args)} arguments"
+    return plain

@@ -1,0 +1,335 @@
+"""Every setting there is, as data: its key, its environment variable, what it may be and what it means.
+
+The loader, `docs/configuration.md` and `shoal doctor` all read this table, so none of them can drift from the others. A
+`key` is the path of a field in `Settings` (`agent.max_tokens`), which is its place in `shoal.yaml` too. Defaults are
+those of the Structs. Names, bounds and error texts of the `AGENT_*` variables, `TASK_QUEUE_URL`, `STREAM_CHANNEL_URL`
+and `POD_NAME` are ark's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from providers import Thinking, ToolChoice
+from providers.pricing import ModelPrice
+from queue_backends.messages import JsonObject
+from worker.tools.config import McpServer, WebhookTool
+
+MAX_SECONDS = 366 * 24 * 3600
+LOG_LEVELS = ("debug", "info", "warning", "error")
+METRIC_PREFIXES = ("shoal", "arkonis", "kubeswarm")
+LOG_FORMATS = ("auto", "console", "json")
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """One setting. `minimum` and `maximum` are inclusive; `choices` are all allowed values, any letter case."""
+
+    key: str
+    type: Any
+    meaning: str
+    variable: str = ""
+    """Its environment variable; empty: only in `shoal.yaml` and by flag."""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    """May hold a password: shown masked everywhere."""
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, in words: for error messages and the documentation."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.maximum is not None:
+            return f"{_plain(self.minimum or 0)} to {_plain(self.maximum)}"
+        if self.minimum is not None:
+            return f"{_plain(self.minimum)} or more"
+        return _ALLOWED.get(self.type, "JSON in a variable, plain YAML in the file")
+
+
+def _plain(number: float) -> str:
+    return f"{number:g}" if number != int(number) else str(int(number))
+
+
+_ALLOWED: dict[Any, str] = {
+    str: "text",
+    bool: "1, true, yes, on, or 0, false, no, off",
+    tuple[str, ...]: "comma-separated in a variable, a list in the file",
+}
+
+
+def _queue() -> list[Setting]:
+    return [
+        Setting(
+            key="queue_url",
+            type=str,
+            variable="TASK_QUEUE_URL",
+            secret=True,
+            meaning="Where tasks are: `redis://…?stream=name`, `host:port`, `memory://`; empty: the embedded server",
+        ),
+        Setting(
+            key="stream_url",
+            type=str,
+            variable="STREAM_CHANNEL_URL",
+            secret=True,
+            meaning="Where chunks go; empty: with the queue",
+        ),
+        Setting(
+            key="state_url",
+            type=str,
+            variable="SHOAL_STATE_URL",
+            secret=True,
+            meaning="Where journal, usage and budgets are kept; empty: with the queue",
+        ),
+        _seconds(
+            "backend.lease_s", "SHOAL_LEASE_SECONDS", "How long a task stays its worker's without a renewal", 1, 3600
+        ),
+        _seconds("backend.result_retention_s", "SHOAL_RESULT_RETENTION_SECONDS", "How long results stay readable", 1),
+        _seconds(
+            "backend.chunk_retention_s",
+            "SHOAL_CHUNK_RETENTION_SECONDS",
+            "How long a stream can be replayed after its end",
+            1,
+        ),
+        _whole("backend.chunk_limit", "SHOAL_CHUNK_LIMIT", "Chunks kept for replay, per task", 1, 10_000_000),
+        _seconds(
+            "backend.unfinished_ttl_s",
+            "SHOAL_UNFINISHED_TTL_SECONDS",
+            "What belongs to a task that nobody finishes disappears this long after its last write",
+            60,
+        ),
+        _seconds(
+            "backend.idempotency_retention_s",
+            "SHOAL_IDEMPOTENCY_RETENTION_SECONDS",
+            "How long an idempotency key is remembered",
+            1,
+        ),
+        _whole("backend.max_depth", "SHOAL_MAX_DEPTH", "Waiting tasks above which submit is refused; 0: no limit", 0),
+        _whole("backend.dead_limit", "SHOAL_DEAD_LIMIT", "Dead letters kept", 1),
+        _whole(
+            "backend.max_prompt_bytes", "SHOAL_MAX_PROMPT_BYTES", "Longest prompt that is accepted", 1, 512 * 1024**2
+        ),
+        _whole(
+            "backend.max_deliveries",
+            "SHOAL_MAX_DELIVERIES",
+            "Deliveries that may end in a crash before a task counts as poison",
+            1,
+            1000,
+        ),
+        Setting(
+            key="backend.consumer",
+            type=str,
+            variable="POD_NAME",
+            meaning="This process' name among the workers; a unique suffix is added; empty: the host name",
+        ),
+    ]
+
+
+def _agent() -> list[Setting]:
+    return [
+        _text("agent.model", "AGENT_MODEL", "The model; its prefix selects the provider"),
+        _text("agent.provider", "AGENT_PROVIDER", "The provider's name; empty: found from the model"),
+        _text("agent.name", "", "Name in usage records and traces; empty: the agent's key, or `agent_name`"),
+        _text("agent.system_prompt", "AGENT_SYSTEM_PROMPT", "The system prompt"),
+        Setting(
+            key="agent.system_prompt_path",
+            type=str,
+            variable="AGENT_SYSTEM_PROMPT_PATH",
+            meaning="A file that holds the system prompt; wins over the text. In the file: relative to the file",
+        ),
+        _whole("agent.max_tokens", "AGENT_MAX_TOKENS", "Output tokens of one model call", 1, 200_000),
+        _number("agent.temperature", "SHOAL_TEMPERATURE", "Sampling temperature; unset: the model's own", 0, 2),
+        _number("agent.top_p", "SHOAL_TOP_P", "Nucleus sampling; unset: the model's own", 0, 1),
+        Setting(key="agent.stop", type=tuple[str, ...], variable="SHOAL_STOP", meaning="Texts that end an answer"),
+        Setting(
+            key="agent.tools",
+            type=tuple[str, ...],
+            variable="SHOAL_TOOLS",
+            meaning="Names or patterns (`search__*`) of the tools that the agent may call",
+        ),
+        Setting(
+            key="agent.tool_choice",
+            type=ToolChoice,
+            meaning="Whether the model may, must or must not call a tool",
+            choices=tuple(choice.value for choice in ToolChoice),
+        ),
+        Setting(
+            key="agent.thinking",
+            type=Thinking | None,
+            variable="SHOAL_THINKING",
+            meaning='How much the model reasons, such as `{"budget_tokens": 2048}` or `{"effort": "high"}`',
+        ),
+        _whole("agent.max_turns", "SHOAL_MAX_TURNS", "Model calls in one run", 1, 10_000),
+        Setting(
+            key="agent.max_run_tokens",
+            type=int | None,
+            variable="SHOAL_MAX_RUN_TOKENS",
+            minimum=1,
+            meaning="Input and output tokens of one run; unset: no limit",
+        ),
+        _whole("agent.max_parallel_tools", "SHOAL_MAX_PARALLEL_TOOLS", "Tools of one turn that run at once", 1, 1000),
+        _whole(
+            "agent.max_repeated_calls",
+            "SHOAL_MAX_REPEATED_CALLS",
+            "Answers to the same tool with the same arguments in one run",
+            1,
+            1000,
+        ),
+        _whole(
+            "agent.max_turn_restarts",
+            "SHOAL_MAX_TURN_RESTARTS",
+            "How often a turn is started over after its stream broke",
+            0,
+            100,
+        ),
+        Setting(key="agent.output_schema", type=JsonObject | None, meaning="JSON Schema that the answer has to fit"),
+        _text("agent.base_url", "SHOAL_BASE_URL", "The provider's address, such as a local server; empty: its own"),
+        _text("agent.api_key_env", "SHOAL_API_KEY_ENV", "Name of the variable that holds the provider's key"),
+        _seconds("agent.connect_timeout_s", "SHOAL_CONNECT_TIMEOUT_SECONDS", "To connect to the provider", 0.1, 3600),
+        _seconds(
+            "agent.first_event_timeout_s",
+            "SHOAL_FIRST_EVENT_TIMEOUT_SECONDS",
+            "From a request to the answer's first event",
+            0.1,
+            86400,
+        ),
+        _seconds("agent.idle_timeout_s", "SHOAL_IDLE_TIMEOUT_SECONDS", "Between two events of an answer", 0.1, 86400),
+        _whole("agent.max_retries", "SHOAL_HTTP_RETRIES", "HTTP requests repeated before an answer began", 0, 100),
+        Setting(
+            key="agent.options",
+            type=JsonObject,
+            variable="SHOAL_PROVIDER_OPTIONS",
+            meaning="Settings that only this provider knows",
+            secret=True,
+        ),
+    ]
+
+
+def _work() -> list[Setting]:
+    return [
+        _whole("concurrency", "AGENT_MAX_CONCURRENT_TASKS", "Tasks that run at once in one process", 1, 1000),
+        _whole("timeout_s", "AGENT_TIMEOUT_SECONDS", "Seconds one attempt of a task may take", 1, 86400),
+        _whole(
+            "max_retries", "AGENT_MAX_RETRIES", "Retries of a failed task; then it goes to the dead letters", 0, 100
+        ),
+        _seconds("grace_s", "SHOAL_GRACE_SECONDS", "After SIGTERM, how long running tasks may still take", 0, 86400),
+        _seconds(
+            "retry_base_s", "SHOAL_RETRY_BASE_SECONDS", "Wait before the first retry; it doubles each time", 0, 86400
+        ),
+        _seconds("retry_max_s", "SHOAL_RETRY_MAX_SECONDS", "Longest wait before a retry", 0, 86400),
+        Setting(
+            key="drop_stale",
+            type=bool,
+            variable="SHOAL_DROP_STALE",
+            meaning="ark's rule: a task that waited longer than its time limit fails instead of being run",
+        ),
+        _whole("processes", "SHOAL_PROCESSES", "Worker processes of one `shoal worker`", 1, 256),
+        _whole(
+            "daily_token_limit",
+            "AGENT_DAILY_TOKEN_LIMIT",
+            "Tokens this agent may use in 24 hours; 0: no limit. Needs `namespace` and `agent_name`",
+            0,
+        ),
+    ]
+
+
+def _tools() -> list[Setting]:
+    return [
+        Setting(
+            key="mcp_servers",
+            type=tuple[McpServer, ...],
+            variable="AGENT_MCP_SERVERS",
+            meaning="MCP servers whose tools the agents get",
+            secret=True,
+        ),
+        Setting(
+            key="webhook_tools",
+            type=tuple[WebhookTool, ...],
+            variable="AGENT_WEBHOOK_TOOLS",
+            meaning="Tools that are an HTTP request",
+            secret=True,
+        ),
+        Setting(
+            key="python_tools",
+            type=tuple[str, ...],
+            variable="SHOAL_PYTHON_TOOLS",
+            meaning="Tools that are Python functions: `module:name`, or the path of a file",
+        ),
+        Setting(
+            key="team_routes",
+            type=dict[str, str],
+            variable="AGENT_TEAM_ROUTES",
+            meaning="Role -> queue URL: whom the agent may delegate to",
+            secret=True,
+        ),
+    ]
+
+
+def _labels_and_operations() -> list[Setting]:
+    return [
+        _text("namespace", "AGENT_NAMESPACE", "Label in traces, metrics and budgets"),
+        _text("agent_name", "AGENT_NAME", "Label in traces, metrics and budgets"),
+        _text("team_role", "AGENT_TEAM_ROLE", "Label: the role in a team"),
+        _text("team_name", "AGENT_TEAM_NAME", "Label: the team"),
+        _text("validator_prompt", "AGENT_VALIDATOR_PROMPT", "Makes /readyz ask the model; the answer must say HEALTHY"),
+        _text("health_host", "SHOAL_HEALTH_HOST", "Address that /healthz, /readyz and /metrics listen on"),
+        _whole("health_port", "SHOAL_HEALTH_PORT", "Port of the same; 0: any free one", 0, 65535),
+        Setting(
+            key="log_level",
+            type=str,
+            variable="SHOAL_LOG_LEVEL",
+            choices=LOG_LEVELS,
+            meaning="Least level that is logged",
+        ),
+        Setting(
+            key="log_format",
+            type=str,
+            variable="SHOAL_LOG_FORMAT",
+            choices=LOG_FORMATS,
+            meaning="How log lines look; `auto`: `console` on a terminal, else `json`",
+        ),
+        Setting(
+            key="metrics_prefix",
+            type=str,
+            variable="SHOAL_METRICS_PREFIX",
+            choices=METRIC_PREFIXES,
+            meaning="First part of every metric's name; `arkonis` and `kubeswarm` suit dashboards made for ark",
+        ),
+        Setting(
+            key="prices",
+            type=dict[str, ModelPrice],
+            variable="SHOAL_PRICES",
+            meaning='Model -> USD per million tokens, such as `{"my-model": {"input_usd": 0.5, "output_usd": 1.5}}`',
+        ),
+    ]
+
+
+def _text(key: str, variable: str, meaning: str) -> Setting:
+    return Setting(key=key, type=str, variable=variable, meaning=meaning)
+
+
+def _whole(key: str, variable: str, meaning: str, minimum: int, maximum: int | None = None) -> Setting:
+    return Setting(key=key, type=int, variable=variable, meaning=meaning, minimum=minimum, maximum=maximum)
+
+
+def _number(key: str, variable: str, meaning: str, minimum: float, maximum: float) -> Setting:
+    return Setting(key=key, type=float | None, variable=variable, meaning=meaning, minimum=minimum, maximum=maximum)
+
+
+def _seconds(key: str, variable: str, meaning: str, minimum: float, maximum: float = MAX_SECONDS) -> Setting:
+    return Setting(key=key, type=float, variable=variable, meaning=meaning, minimum=minimum, maximum=maximum)
+
+
+SECTIONS: dict[str, tuple[Setting, ...]] = {
+    "Queue": tuple(_queue()),
+    "Agent": tuple(_agent()),
+    "Work": tuple(_work()),
+    "Tools": tuple(_tools()),
+    "Labels and operations": tuple(_labels_and_operations()),
+}
+SETTINGS: tuple[Setting, ...] = tuple(setting for section in SECTIONS.values() for setting in section)
+"""All settings but `agents`, which is a mapping of names to what `agent` has."""
+
+BY_KEY = {setting.key: setting for setting in SETTINGS}
