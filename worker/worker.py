@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -53,6 +54,8 @@ class Worker:
         """Runs by fencing key: they occupy a slot."""
         self._held: dict[str, Delivery] = {}
         """Deliveries whose lease is ours to renew: running ones, and those whose outcome is on its way."""
+        self._recent_cancels: deque[str] = deque(maxlen=1000)
+        """Asked for while no run had the task: it may be on its way here in the reply to a pull."""
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._runs: asyncio.TaskGroup | None = None
@@ -127,6 +130,8 @@ class Worker:
         self._held[key] = delivery
         self._metrics.pulled += 1
         self._metrics.running = len(self._running)
+        if self._recent_cancels and delivery.task.id in self._recent_cancels:
+            run.stop(Stop.CANCELLED)
         self._runs.create_task(self._run_one(key, run), name=delivery.task.id)
 
     async def _run_one(self, key: str, run: TaskRun) -> None:
@@ -177,9 +182,11 @@ class Worker:
 
     async def _listen_for_cancels(self) -> None:
         async for task_id in self._backend.queue.cancellations():
-            for run in list(self._running.values()):
-                if run.task.id == task_id:
-                    run.stop(Stop.CANCELLED)
+            runs = [run for run in self._running.values() if run.task.id == task_id]
+            for run in runs:
+                run.stop(Stop.CANCELLED)
+            if not runs:
+                self._recent_cancels.append(task_id)
 
     # Leaving
 

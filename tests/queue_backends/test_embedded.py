@@ -236,7 +236,8 @@ async def test_everything_is_private(tmp_path: Path) -> None:
     async with await EmbeddedServer.open(tmp_path) as server:
         assert stat.S_IMODE(server.folder.path.stat().st_mode) == 0o700
         assert stat.S_IMODE(server.socket.stat().st_mode) == 0o700
-        assert command(tmp_path, "CONFIG", "GET", "port") == {b"port": b"0"}
+        reply = command(tmp_path, "CONFIG", "GET", "port")  # a mapping or a list, as the driver's version has it
+        assert b"0" in (reply.values() if isinstance(reply, dict) else reply)
 
 
 async def test_a_missing_server_program_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

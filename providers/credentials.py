@@ -1,0 +1,30 @@
+"""Keys and addresses come from the environment, and are read at each call: a rotated key needs no restart."""
+
+from __future__ import annotations
+
+import os
+
+from providers.errors import AuthenticationFailed
+from providers.messages import AgentConfig
+
+
+def api_key(config: AgentConfig, default_env: str, provider: str, *, required: bool = True) -> str:
+    """The key from `config.api_key_env`, or else from the vendor's usual variable; empty if it may be missing.
+
+    Raises `AuthenticationFailed` if it is required and not set, or cannot be a key.
+    """
+    name = config.api_key_env or default_env
+    key = os.environ.get(name, "").strip()
+    if not key and (required or config.api_key_env):
+        raise AuthenticationFailed(f"{name} is not set; required for the {provider} provider", provider=provider)
+    if not (key.isascii() and key.isprintable()):
+        raise AuthenticationFailed(
+            f"{name} has characters that no key has (line breaks or non-ASCII): set it again, without quotes or breaks",
+            provider=provider,
+        )
+    return key
+
+
+def base_url(config: AgentConfig, env: str, default: str) -> str:
+    """`config.base_url`, or the variable, or the vendor's own address; without a slash at the end."""
+    return (config.base_url or os.environ.get(env, "").strip() or default).rstrip("/")

@@ -1,0 +1,126 @@
+"""The answer of a model as it comes in: batches of event data, with a limit on silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Self
+
+from providers.errors import BadResponse, ProviderError, ProviderTimeout, StreamBroken
+from providers.silence import SilenceLimit
+from providers.sse import OversizedEventError, SseDecoder
+
+_SETTLE_S = 0.1
+
+
+class EventStream:
+    """An asynchronous iterator over the answer's events: each item is the data of those that arrived together.
+
+    Iterating raises `StreamBroken` if the connection breaks, `ProviderTimeout` after `idle_timeout_s` without a byte,
+    `BadResponse` if what comes is no event stream. It ends when the answer does; whether that was its proper end is for
+    the reader of the events to say. `aclose` closes the connection at once, unless the answer was read to its end.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        close: Callable[[], Awaitable[None]],
+        *,
+        provider: str,
+        idle_timeout_s: float,
+        connection_errors: tuple[type[Exception], ...],
+    ) -> None:
+        self._chunks = chunks
+        self._close = close
+        self._provider = provider
+        self._idle_timeout_s = idle_timeout_s
+        self._connection_errors = connection_errors
+        self._decoder = SseDecoder()
+        self._silence: SilenceLimit | None = None
+        self._pending: list[bytes] = []
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        if self._pending:
+            events, self._pending = self._pending, []
+            return events
+        if self._silence is None:
+            self._silence = SilenceLimit(self._idle_timeout_s)
+        while not self._ended:
+            events = self._decode(await self._read(self._silence))
+            if events:
+                return events
+        raise StopAsyncIteration
+
+    def replace_by(self, data: bytes) -> None:
+        """The whole answer is one document instead of a stream: make it the only event."""
+        self._pending = [data] if data else []
+        self._ended = True
+
+    async def peek(self) -> bytes:
+        """Wait for the first event, without a limit of its own, and leave it in the stream.
+
+        Raises `StreamBroken` if the answer ends without any.
+        """
+        while not self._pending and not self._ended:
+            try:
+                self._pending = self._decode(await anext(self._chunks, None))
+            except self._connection_errors as error:
+                raise self._broken("broke before the first event", error) from error
+        if not self._pending:
+            raise self._broken("ended without any event")
+        return self._pending[0]
+
+    async def settle(self) -> None:
+        """The reader has all it wants: wait a moment for the proper end, so that the connection can be used again."""
+        try:
+            async with asyncio.timeout(_SETTLE_S):
+                while await anext(self._chunks, None) is not None:
+                    continue
+        except TimeoutError:
+            return  # the answer is complete all the same; closing the connection is all that is left to do
+        except self._connection_errors:
+            return
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it if the answer has not ended."""
+        if self._silence is not None:
+            self._silence.close()
+        await self._close()
+
+    async def _read(self, silence: SilenceLimit) -> bytes | None:
+        silence.begin()
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            return None
+        except asyncio.CancelledError:
+            if silence.ended_it():
+                raise self._silent() from None
+            raise
+        except self._connection_errors as error:
+            raise self._broken("broke", error) from error
+        finally:
+            silence.end()
+
+    def _decode(self, chunk: bytes | None) -> list[bytes]:
+        if chunk is None:
+            self._ended = True
+            return self._decoder.flush()
+        try:
+            return self._decoder.feed(chunk)
+        except OversizedEventError as error:
+            raise BadResponse(f"{self._provider}: {error}", provider=self._provider) from error
+
+    def _silent(self) -> ProviderError:
+        return ProviderTimeout(
+            f"{self._provider}: the stream was silent for {self._idle_timeout_s:g} s (idle_timeout_s)",
+            provider=self._provider,
+        )
+
+    def _broken(self, how: str, cause: Exception | None = None) -> ProviderError:
+        why = f" ({type(cause).__name__})" if cause is not None else ""
+        return StreamBroken(f"{self._provider}: the stream {how}{why}", provider=self._provider)

@@ -1,0 +1,240 @@
+"""From the chunks of an OpenAI chat completion stream to turn events. Pure.
+
+Source: https://platform.openai.com/docs/api-reference/chat-streaming. Compatible servers (Ollama, vLLM, llama.cpp,
+OpenRouter, DeepSeek, Mistral, Gemini's compatible API and others) differ in many details, so more is accepted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from providers.errors import BadResponse, ProviderError, StreamBroken
+from providers.http_errors import error_body, error_for
+from providers.messages import (
+    Message,
+    Part,
+    Role,
+    StopReason,
+    TextDelta,
+    TextPart,
+    ThinkingDelta,
+    ThinkingPart,
+    ToolCall,
+    TurnEnd,
+    TurnEvent,
+    UsageUpdate,
+)
+from providers.openai_tool_calls import CallDelta, ToolCallAssembly
+from queue_backends import TokenUsage
+
+PROVIDER = "openai"
+
+_DONE = b"[DONE]"
+
+
+class _PromptDetails(Struct, gc=False):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _CompletionDetails(Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class Usage(Struct, gc=False):
+    """Token counts as on the wire; here too the input includes what was cached."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    """DeepSeek's name for what was read from the cache."""
+
+
+class _Delta(Struct, gc=False):
+    content: str | list[Any] | None = None
+    tool_calls: list[CallDelta] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    refusal: str | None = None
+
+
+class _Choice(Struct, gc=False):
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    """A server that cannot stream answers in one piece."""
+    finish_reason: str | None = None
+
+
+class _Chunk(Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: Usage | None = None
+    id: str | None = None
+    model: str | None = None
+    error: Any = None
+
+
+_chunk_decoder = msgspec.json.Decoder(_Chunk)
+
+_FINISH_REASONS = {
+    "length": StopReason.MAX_TOKENS,
+    "content_filter": StopReason.REFUSAL,
+}
+
+
+def error_event(data: bytes) -> ProviderError | None:
+    """The error that this event reports, if it is one."""
+    if b'"error"' not in data or data == _DONE:
+        return None
+    chunk = _decode(data)
+    return _reported(chunk) if chunk.error else None
+
+
+def neutral_usage(usage: Usage) -> TokenUsage:
+    """Counts as ours."""
+    prompt = usage.prompt_tokens_details or _PromptDetails()
+    completion = usage.completion_tokens_details or _CompletionDetails()
+    cached = prompt.cached_tokens
+    return TokenUsage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cache_read_tokens=usage.prompt_cache_hit_tokens if cached is None else cached,
+        cache_write_tokens=prompt.cache_write_tokens,
+        reasoning_tokens=completion.reasoning_tokens,
+    )
+
+
+class CompletionReader:
+    """Reads one streamed completion, chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls = ToolCallAssembly()
+        self._usage: TokenUsage | None = None
+        self._finish_reason: str | None = None
+        self._refused = False
+        self._any_choice = False
+        self._id = ""
+        self._model = ""
+        self.complete = False
+        """The end marker was seen."""
+
+    @property
+    def usage(self) -> TokenUsage | None:
+        """What is known of the usage so far; None if nothing was reported."""
+        return self._usage
+
+    def read(self, data: bytes) -> Sequence[TurnEvent]:
+        """What the chunk means for the turn. Raises `BadResponse`, or what an error chunk says."""
+        if data == _DONE:
+            self.complete = True
+            return ()
+        chunk = _decode(data)
+        if chunk.error:
+            raise _broken_by(_reported(chunk))
+        if not self._id and chunk.id:
+            self._id = chunk.id
+            self._model = chunk.model or ""
+        events: list[TurnEvent] = []
+        for choice in chunk.choices or ():
+            self._choice(choice, events)
+        if chunk.usage is not None:
+            self._count(chunk.usage, events)
+        return events
+
+    def end(self) -> TurnEnd:
+        """The whole turn. Raises `StreamBroken` if neither a finish reason nor the end marker came."""
+        if self._finish_reason is None and not self.complete:
+            raise StreamBroken(f"{PROVIDER}: the stream ended before the answer did", provider=PROVIDER)
+        if not self._any_choice:
+            raise BadResponse(f"{PROVIDER}: empty choices in response", provider=PROVIDER)
+        calls = self._calls.calls()
+        parts: list[Part] = []
+        if self._reasoning:
+            parts.append(ThinkingPart(text="".join(self._reasoning), provider=PROVIDER))
+        if self._text:
+            parts.append(TextPart(text="".join(self._text)))
+        return TurnEnd(
+            message=Message(role=Role.ASSISTANT, parts=(*parts, *calls)),
+            stop_reason=self._reason(calls),
+            usage=self._usage or TokenUsage(),
+            model=self._model,
+            response_id=self._id,
+        )
+
+    def _choice(self, choice: _Choice, events: list[TurnEvent]) -> None:
+        self._any_choice = True
+        delta = choice.delta or choice.message
+        if delta is not None:
+            self._delta(delta, events)
+        if choice.finish_reason:
+            self._finish_reason = choice.finish_reason
+
+    def _delta(self, delta: _Delta, events: list[TurnEvent]) -> None:
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning and isinstance(reasoning, str):
+            self._reasoning.append(reasoning)
+            events.append(ThinkingDelta(reasoning))
+        text = delta.content
+        if isinstance(text, list):
+            text = "".join(piece["text"] for piece in text if isinstance(piece, dict) and piece.get("type") == "text")
+        if delta.refusal:
+            self._refused = True
+            text = (text or "") + delta.refusal
+        if text:
+            self._text.append(text)
+            events.append(TextDelta(text))
+        for call in delta.tool_calls or ():
+            self._calls.add(call)
+
+    def _count(self, usage: Usage, events: list[TurnEvent]) -> None:
+        """Some servers report with every chunk; the counts are cumulative, so each replaces the one before."""
+        counted = neutral_usage(usage)
+        if counted != TokenUsage() and counted != self._usage:
+            self._usage = counted
+            events.append(UsageUpdate(counted))
+
+    def _reason(self, calls: tuple[ToolCall, ...]) -> StopReason:
+        """Local servers say `stop` although there are calls, so what the message holds counts.
+
+        Except for a call that was cut by the token limit: it must not be run.
+        """
+        if calls and not (self._finish_reason == "length" and not _is_json(calls[-1].arguments)):
+            return StopReason.TOOL_USE
+        if self._refused:
+            return StopReason.REFUSAL
+        return _FINISH_REASONS.get(self._finish_reason or "", StopReason.END_TURN)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _decode(data: bytes) -> _Chunk:
+    try:
+        return _chunk_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadResponse(f"{PROVIDER}: a chunk cannot be read: {error}", provider=PROVIDER) from error
+
+
+def _reported(chunk: _Chunk) -> ProviderError:
+    return error_for(PROVIDER, None, error_body(chunk.error))
+
+
+def _broken_by(error: ProviderError) -> ProviderError:
+    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
+    if not error.retryable:
+        return error
+    broken = StreamBroken(str(error), provider=error.provider, retry_after_s=error.retry_after_s)
+    broken.__cause__ = error
+    return broken

@@ -1,0 +1,499 @@
+"""OpenAI's provider: what it sends, and what it makes of the many servers that speak nearly the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from providers.errors import AuthenticationFailed, BadResponse, InvalidRequest, Overloaded, StreamBroken
+from providers.interfaces import Completer, Embedder, HealthCheck
+from providers.messages import (
+    AgentConfig,
+    ImagePart,
+    Message,
+    Role,
+    StopReason,
+    TextDelta,
+    TextPart,
+    Thinking,
+    ThinkingPart,
+    ToolCall,
+    ToolChoice,
+    ToolOutcome,
+    ToolSpec,
+    TurnEnd,
+    TurnEvent,
+    TurnRequest,
+    UsageUpdate,
+)
+from providers.openai_chat import OpenAIChatProvider
+from providers.openai_request import OPENAI, relaxed
+from providers.replay_server import ReplayServer, Reply, json_error
+from providers.transport import Transport
+from queue_backends import TokenUsage
+
+_DONE = b"data: [DONE]\n\n"
+pytestmark = pytest.mark.timeout(20)
+
+_TOOL = ToolSpec(name="look", description="Looks.", input_schema={"type": "object"})
+
+
+async def _no_wait(_: float) -> None:
+    return
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[OpenAIChatProvider]:
+    """A provider that does not sleep between tries."""
+    provider = OpenAIChatProvider(Transport(sleep=_no_wait))
+    yield provider
+    await provider.aclose()
+
+
+def _chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return b"data: " + json.dumps({"id": "c1", "model": "m", "choices": choices, **more}).encode() + b"\n\n"
+
+
+_OK = Reply(frames=(_chunk({"content": "ok"}, "stop"), _DONE))
+
+
+def _turn(*messages: Message, tools: tuple[ToolSpec, ...] = (), **config: Any) -> TurnRequest:
+    config = {"model": "gpt-x", **config}
+    return TurnRequest(config=AgentConfig(**config), messages=messages or (Message.user("Hi"),), tools=tools)
+
+
+async def _events(provider: OpenAIChatProvider, *frames: bytes) -> list[TurnEvent]:
+    async with ReplayServer([Reply(frames=frames)]) as server:
+        return [event async for event in provider.stream_turn(_turn(base_url=server.url, max_retries=0))]
+
+
+async def _end(provider: OpenAIChatProvider, *frames: bytes) -> TurnEnd:
+    end = (await _events(provider, *frames))[-1]
+    assert isinstance(end, TurnEnd)
+    return end
+
+
+async def _sent(
+    provider: OpenAIChatProvider, request: TurnRequest, replies: tuple[Reply, ...] = (_OK,)
+) -> list[dict[str, Any]]:
+    """The bodies that went over the wire."""
+    async with ReplayServer(replies) as server:
+        config = msgspec.structs.replace(request.config, base_url=server.url)
+        _ = [event async for event in provider.stream_turn(msgspec.structs.replace(request, config=config))]
+    return [json.loads(sent.body) for sent in server.requests]
+
+
+def _refusal(message: str, status: int = 400) -> Reply:
+    return json_error(status, json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode())
+
+
+async def test_plain_request(provider: OpenAIChatProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path, headers, and usage always asked for; an unknown server gets both names of the limit."""
+    async with ReplayServer([_OK]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url + "/v1/")
+        _ = [event async for event in provider.stream_turn(_turn(system_prompt="Be kind.", max_tokens=77))]
+    sent = server.requests[0]
+    assert (sent.method, sent.target) == ("POST", "/v1/chat/completions")
+    assert sent.headers["authorization"] == "Bearer test-key-openai"
+    assert json.loads(sent.body) == {
+        "model": "gpt-x",
+        "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_completion_tokens": 77,
+        "max_tokens": 77,
+    }
+
+
+async def test_key(provider: OpenAIChatProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Required for the vendor and where one is named; a local server needs none."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(AuthenticationFailed) as caught:
+        await anext(provider.stream_turn(_turn()))
+    assert str(caught.value) == "OPENAI_API_KEY is not set; required for the openai provider"
+    async with ReplayServer([_OK]) as server:
+        _ = [event async for event in provider.stream_turn(_turn(base_url=server.url))]
+        assert "authorization" not in server.requests[0].headers
+        with pytest.raises(AuthenticationFailed, match="TEAM_KEY is not set"):
+            await anext(provider.stream_turn(_turn(base_url=server.url, api_key_env="TEAM_KEY")))
+
+
+async def test_conversation(provider: OpenAIChatProvider) -> None:
+    """Calls and outcomes keep their order; a tool's pictures follow as the user's."""
+    assistant = Message(
+        role=Role.ASSISTANT,
+        parts=(
+            ThinkingPart(text="first", provider="openai"),
+            ThinkingPart(text="foreign", signature="s", provider="anthropic"),
+            TextPart(text="Let me look."),
+            ToolCall(id="t1", name="look", arguments='{"at":1}'),
+            ToolCall(id="t2", name="look", arguments=""),
+        ),
+    )
+    picture = ImagePart(media_type="image/png", data="AAAA")
+    outcomes = Message(
+        role=Role.USER,
+        parts=(
+            ToolOutcome(call_id="t1", name="look", content="nothing", images=(picture,)),
+            ToolOutcome(call_id="t2", name="look", content="no such place", is_error=True),
+        ),
+    )
+    question = Message(role=Role.USER, parts=(TextPart(text="What?"), ImagePart(url="https://example.com/a.png")))
+    (body,) = await _sent(provider, _turn(question, assistant, outcomes, tools=(_TOOL,)))
+    data_url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    assert body["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What?"},
+                {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": "Let me look.",
+            "tool_calls": [
+                {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"at":1}'}},
+                {"id": "t2", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+            ],
+            "reasoning_content": "first",
+        },
+        {"role": "tool", "tool_call_id": "t1", "content": "nothing"},
+        {"role": "tool", "tool_call_id": "t2", "content": "no such place"},
+        {"role": "user", "content": [data_url]},
+    ]
+    assert body["tools"] == [
+        {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}}
+    ]
+
+
+async def test_old_reasoning_stays_at_home(provider: OpenAIChatProvider) -> None:
+    """Reasoning goes back within a tool loop, and not after the user has asked something new."""
+    thought = ThinkingPart(text="old", provider="openai")
+    called = Message(role=Role.ASSISTANT, parts=(thought, ToolCall(id="t", name="look")))
+    answered = Message(role=Role.USER, parts=(ToolOutcome(call_id="t", name="look", content="x"),))
+    only_thought = Message(role=Role.ASSISTANT, parts=(thought,))
+    conversation = (Message.user("a"), called, answered, only_thought, Message.user("b"))
+    (body,) = await _sent(provider, _turn(*conversation))
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "tool", "user"]
+    assert "old" not in json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "effort"),
+    [
+        (Thinking(effort="high"), "high"),
+        (Thinking(budget_tokens=20_000), "high"),
+        (Thinking(budget_tokens=4_096), "medium"),
+        (Thinking(budget_tokens=100), "low"),
+        (Thinking(), None),
+        (None, None),
+    ],
+)
+async def test_reasoning_effort(provider: OpenAIChatProvider, thinking: Thinking | None, effort: str | None) -> None:
+    """An effort is passed on; a budget becomes one."""
+    (body,) = await _sent(provider, _turn(thinking=thinking))
+    assert body.get("reasoning_effort") == effort
+
+
+async def test_settings(provider: OpenAIChatProvider) -> None:
+    """Sampling, tool choice, output schema and the options for what we do not know."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    request = _turn(
+        tools=(_TOOL,),
+        temperature=0.0,
+        top_p=0.5,
+        stop=("END",),
+        tool_choice=ToolChoice.REQUIRED,
+        output_schema=schema,
+        options={"extra_body": {"seed": 7}},
+    )
+    (body,) = await _sent(provider, request)
+    assert (body["temperature"], body["top_p"], body["stop"], body["seed"]) == (0.0, 0.5, ["END"], 7)
+    assert body["tool_choice"] == "required"
+    wanted = {"name": "answer", "schema": schema, "strict": True}
+    assert body["response_format"] == {"type": "json_schema", "json_schema": wanted}
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "object", "properties": {"a": {"type": "object", "properties": {}}}}, {"type": "object"}]
+)
+async def test_open_schemas_are_not_strict(provider: OpenAIChatProvider, schema: dict[str, Any]) -> None:
+    """The vendor's strict mode refuses schemas with optional or additional properties."""
+    (body,) = await _sent(provider, _turn(output_schema=schema))
+    assert body["response_format"]["json_schema"]["strict"] is False
+
+
+async def test_server_without_usage_option(provider: OpenAIChatProvider) -> None:
+    """A server that refuses `stream_options` is asked again without, and remembered."""
+    replies = (_refusal("Unrecognized request argument supplied: stream_options"), _OK)
+    async with ReplayServer(replies) as server:
+        for _ in range(2):
+            request = _turn(base_url=server.url)
+            end = [event async for event in provider.stream_turn(request)][-1]
+            assert isinstance(end, TurnEnd)
+            assert end.usage == TokenUsage()
+    assert ["stream_options" in json.loads(sent.body) for sent in server.requests] == [True, False, False]
+
+
+async def test_server_with_the_old_limit_only(provider: OpenAIChatProvider) -> None:
+    """A server that refuses the newer name of the limit gets the older one."""
+    first, second = await _sent(provider, _turn(), (_refusal("extra_forbidden: max_completion_tokens", 422), _OK))
+    assert ("max_tokens" in first, "max_completion_tokens" in first) == (True, True)
+    assert ("max_tokens" in second, "max_completion_tokens" in second) == (True, False)
+
+
+async def test_server_with_the_new_limit_only(provider: OpenAIChatProvider) -> None:
+    """And the other way round."""
+    said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    _, second = await _sent(provider, _turn(), (_refusal(said), _OK))
+    assert ("max_tokens" in second, "max_completion_tokens" in second) == (False, True)
+
+
+async def test_model_without_tools(provider: OpenAIChatProvider) -> None:
+    """The tools are left out once the server says that the model has none; asked anew each turn."""
+    refusal = _refusal("registry.ollama.ai/library/gemma:2b does not support tools")
+    async with ReplayServer([refusal, _OK, refusal, _OK]) as server:
+        for _ in range(2):
+            _ = [event async for event in provider.stream_turn(_turn(tools=(_TOOL,), base_url=server.url))]
+    bodies = [json.loads(sent.body) for sent in server.requests]
+    assert ["tools" in body for body in bodies] == [True, False, True, False]
+    assert ["tool_choice" in body for body in bodies] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("said", ["max_tokens is too large: 9000000", "messages: field required", "model not found"])
+async def test_other_refusals_are_final(provider: OpenAIChatProvider, said: str) -> None:
+    """A refusal about something else is not answered by a second request."""
+    async with ReplayServer([_refusal(said)]) as server:
+        with pytest.raises(InvalidRequest, match=said):
+            await anext(provider.stream_turn(_turn(base_url=server.url)))
+    assert len(server.requests) == 1
+
+
+def test_dialects_get_simpler() -> None:
+    """Every step takes something away, so that asking again comes to an end."""
+    dialect, steps = OPENAI, 0
+    said = "unsupported: stream_options, max_completion_tokens; does not support tools"
+    while (easier := relaxed(dialect, InvalidRequest(said, status=400))) is not None:
+        dialect, steps = easier, steps + 1
+    assert steps == 3
+    assert relaxed(OPENAI, Overloaded(said)) is None
+
+
+async def test_reasoning_fields(provider: OpenAIChatProvider) -> None:
+    """`reasoning` and `reasoning_content` are both read; an object in their place is no error."""
+    end = await _end(
+        provider,
+        _chunk({"reasoning_content": "a"}),
+        _chunk({"reasoning": "b", "reasoning_details": [{}]}),
+        _chunk({"reasoning": {"x": 1}}),
+        _chunk({"content": "c"}, "stop"),
+        _DONE,
+    )
+    assert end.message.parts == (ThinkingPart(text="ab", provider="openai"), TextPart(text="c"))
+
+
+async def test_finish_reason_stop_with_calls(provider: OpenAIChatProvider) -> None:
+    """Local servers say `stop` although there are calls; whole calls, without index or id, are taken too."""
+    calls = [{"function": {"name": "a", "arguments": {"x": 1}}}, {"function": {"name": "b"}}]
+    end = await _end(provider, _chunk({"tool_calls": calls}, "stop"), _DONE)
+    first, second = end.message.tool_calls
+    assert (first.name, first.arguments, second.name, second.arguments) == ("a", '{"x":1}', "b", "{}")
+    assert end.stop_reason is StopReason.TOOL_USE
+    assert first.id
+    assert first.id != second.id
+
+
+async def test_calls_that_share_an_index(provider: OpenAIChatProvider) -> None:
+    """Another id at the same index is another call; a repeated name is not."""
+
+    def delta(id_: str, arguments: str) -> bytes:
+        return _chunk({"tool_calls": [{"index": 0, "id": id_, "function": {"name": "look", "arguments": arguments}}]})
+
+    end = await _end(provider, delta("a", '{"x"'), delta("a", ":1}"), delta("b", "{}"), _chunk({}, "tool_calls"), _DONE)
+    assert end.message.tool_calls == (
+        ToolCall(id="a", name="look", arguments='{"x":1}'),
+        ToolCall(id="b", name="look", arguments="{}"),
+    )
+
+
+async def test_pieces_without_an_index(provider: OpenAIChatProvider) -> None:
+    """Pieces that say nothing about where they belong continue the last call."""
+    pieces = [
+        {"id": "a", "function": {"name": "look", "arguments": "{"}},
+        {"function": {"arguments": "}"}},
+        {"id": "a", "function": {"arguments": " "}},
+    ]
+    end = await _end(provider, *(_chunk({"tool_calls": [piece]}) for piece in pieces), _chunk({}, "tool_calls"))
+    assert end.message.tool_calls == (ToolCall(id="a", name="look", arguments="{} "),)
+
+
+async def test_a_call_cut_by_the_token_limit(provider: OpenAIChatProvider) -> None:
+    """Half a call must not be run: the turn says that the limit was hit."""
+    piece = {"index": 0, "id": "a", "function": {"name": "look", "arguments": '{"at": "he'}}
+    end = await _end(provider, _chunk({"tool_calls": [piece]}), _chunk({}, "length"), _DONE)
+    assert end.stop_reason is StopReason.MAX_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        ("stop", StopReason.END_TURN),
+        ("length", StopReason.MAX_TOKENS),
+        ("content_filter", StopReason.REFUSAL),
+        ("tool_calls", StopReason.END_TURN),
+        ("eos", StopReason.END_TURN),
+    ],
+)
+async def test_finish_reasons(provider: OpenAIChatProvider, finish: str, reason: StopReason) -> None:
+    """Every finish reason has its place; an unknown one ends the turn."""
+    assert (await _end(provider, _chunk({"content": "x"}, finish))).stop_reason is reason
+
+
+async def test_refusal(provider: OpenAIChatProvider) -> None:
+    """The words of a refusal are the answer's text."""
+    events = await _events(provider, _chunk({"refusal": "I will "}), _chunk({"refusal": "not."}, "stop"), _DONE)
+    end = events[-1]
+    assert isinstance(end, TurnEnd)
+    assert (end.message.text, end.stop_reason) == ("I will not.", StopReason.REFUSAL)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "I will not."
+
+
+async def test_content_in_pieces_of_objects(provider: OpenAIChatProvider) -> None:
+    """Content may be a list of typed pieces, of which the text counts."""
+    content = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert (await _end(provider, _chunk({"content": content}, "stop"))).message.text == "ab"
+
+
+async def test_usage_with_every_chunk(provider: OpenAIChatProvider) -> None:
+    """Counts are cumulative: the last ones stand. Unknown stays unknown."""
+    events = await _events(
+        provider,
+        _chunk({"content": "a"}, usage={"prompt_tokens": 5, "completion_tokens": 1}),
+        _chunk({"content": "b"}, "stop", usage={"prompt_tokens": 5, "completion_tokens": 2}),
+        _chunk(usage={"prompt_tokens": 5, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}),
+        _DONE,
+    )
+    updates = [event.usage.output_tokens for event in events if isinstance(event, UsageUpdate)]
+    end = events[-1]
+    assert isinstance(end, TurnEnd)
+    assert updates == [1, 2, 2]
+    assert end.usage == TokenUsage(input_tokens=5, output_tokens=2, cache_read_tokens=4)
+
+
+async def test_no_usage_is_not_zero(provider: OpenAIChatProvider) -> None:
+    """A server that reports nothing leaves every count unknown."""
+    events = await _events(provider, _chunk({"content": "a"}, "stop", usage=None), _DONE)
+    end = events[-1]
+    assert isinstance(end, TurnEnd)
+    assert end.usage == TokenUsage()
+    assert not any(isinstance(event, UsageUpdate) for event in events)
+
+
+async def test_ends_of_a_stream(provider: OpenAIChatProvider) -> None:
+    """A finish reason or the end marker will do; without both the stream is broken."""
+    assert (await _end(provider, _chunk({"content": "a"}, "stop"))).message.text == "a"
+    assert (await _end(provider, _chunk({"content": "a"}), _DONE)).message.text == "a"
+    with pytest.raises(StreamBroken):
+        await _end(provider, _chunk({"content": "a"}, usage={"prompt_tokens": 1, "completion_tokens": 1}))
+
+
+async def test_nothing_but_an_end(provider: OpenAIChatProvider) -> None:
+    """An answer without any choice is none."""
+    with pytest.raises(BadResponse, match="openai: empty choices in response"):
+        await _end(provider, _chunk(), _DONE)
+
+
+async def test_answer_in_one_piece(provider: OpenAIChatProvider) -> None:
+    """A server that ignores `stream` answers with a document; it counts."""
+    document = {
+        "id": "c9",
+        "model": "m",
+        "choices": [{"message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+    }
+    async with ReplayServer([json_error(200, json.dumps(document).encode())]) as server:
+        events = [event async for event in provider.stream_turn(_turn(base_url=server.url))]
+    end = events[-1]
+    assert isinstance(end, TurnEnd)
+    assert (end.message.text, end.usage.input_tokens) == ("whole", 3)
+    assert TextDelta("whole") in events
+
+
+@pytest.mark.parametrize(
+    "error", [{"message": "Overloaded", "code": 503}, {"message": "slots full", "type": "server_error"}]
+)
+async def test_error_chunk_in_the_middle(provider: OpenAIChatProvider, error: dict[str, Any]) -> None:
+    """An error after the first words breaks the stream and keeps the usage."""
+    failed = b"data: " + json.dumps({"error": error}).encode() + b"\n\n"
+    begun = _chunk({"content": "a"}, usage={"prompt_tokens": 5, "completion_tokens": 1})
+    with pytest.raises(StreamBroken, match=str(error["message"])) as caught:
+        await _end(provider, begun, failed)
+    assert caught.value.usage == TokenUsage(input_tokens=5, output_tokens=1)
+
+
+async def test_error_chunk_first(provider: OpenAIChatProvider) -> None:
+    """As the first event it is a failed request, which is tried again."""
+    busy = Reply(frames=(b'data: {"error":{"message":"Overloaded","code":503}}\n\n',))
+    async with ReplayServer([busy, _OK]) as server:
+        events = [event async for event in provider.stream_turn(_turn(base_url=server.url, max_retries=1))]
+    assert isinstance(events[-1], TurnEnd)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "frame", [b"data: {\n\n", b'data: {"choices": 1}\n\n', b'data: {"choices":[{"delta":{"content":1}}]}\n\n']
+)
+async def test_impossible_chunks(provider: OpenAIChatProvider, frame: bytes) -> None:
+    """What no server may send is `BadResponse`, never a crash."""
+    with pytest.raises(BadResponse):
+        await _end(provider, _chunk({"content": "a"}), frame)
+
+
+async def test_complete(provider: OpenAIChatProvider) -> None:
+    """A single answer."""
+    assert isinstance(provider, Completer)
+    answer = b'{"choices":[{"message":{"content":"Yes."}}]}'
+    async with ReplayServer([json_error(200, answer), json_error(200, b'{"choices":[]}')]) as server:
+        config = AgentConfig(model="m", base_url=server.url)
+        assert await provider.complete(config, "Be brief.", "Is it?", 9) == "Yes."
+        body = json.loads(server.requests[0].body)
+        assert (body["max_tokens"], body["messages"][0]["role"]) == (9, "system")
+        with pytest.raises(BadResponse, match="openai: empty choices in response"):
+            await provider.complete(config, "", "Is it?", 9)
+
+
+async def test_embed(provider: OpenAIChatProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors come back in the order of the texts; the model is a setting."""
+    assert isinstance(provider, Embedder)
+    monkeypatch.setenv("AGENT_EMBED_MODEL", "embed-small")
+    answer = b'{"data":[{"index":1,"embedding":[0.5]},{"index":0,"embedding":[0.25]}]}'
+    async with ReplayServer([json_error(200, answer), json_error(200, b'{"data":[]}')]) as server:
+        config = AgentConfig(model="m", base_url=server.url)
+        assert await provider.embed(config, []) == []
+        assert await provider.embed(config, ["a", "b"]) == [[0.25], [0.5]]
+        body = json.loads(server.requests[0].body)
+        assert (body["model"], body["input"]) == ("embed-small", ["a", "b"])
+        with pytest.raises(BadResponse, match="0 vectors came back for 1 texts"):
+            await provider.embed(config, ["a"])
+
+
+async def test_health_check(provider: OpenAIChatProvider) -> None:
+    """Asks for the models; a failure is an answer, with the reason."""
+    assert isinstance(provider, HealthCheck)
+    async with ReplayServer([json_error(200, b'{"data":[]}'), json_error(503, b'{"error":"loading"}')]) as server:
+        config = AgentConfig(model="m", base_url=server.url + "/v1")
+        assert (await provider.health_check(config)).healthy
+        assert server.requests[0].target == "/v1/models"
+        failing = await provider.health_check(config)
+        assert (failing.healthy, "503 loading" in failing.message) == (False, True)
