@@ -22,7 +22,6 @@ from msgspec import Struct
 from queue_backends.errors import LeaseLost
 from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult
 
-
 ATTEMPTS_PER_DELIVERY = 10
 """A delivery may use this many attempts for one turn. After one that ended without a word, numbering skips so many."""
 
@@ -59,7 +58,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     entry_id: str
     """The backend's own address of what was delivered; differs from `task.id` after a retry."""
     token: str
-    """The fencing token: unique to this delivery of this entry."""
+    """The fencing token: together with `entry_id` unique to this delivery."""
     redeliveries: int = 0
     """How many earlier deliveries of this entry ended without an answer."""
     first: bool = True

@@ -9,7 +9,6 @@ import pytest
 
 from tests.servers import Server, fresh_stream, valkey_program
 
-
 _FOREIGN = ("AGENT_", "SHOAL_", "OTEL_", "SWARM_", "ANTHROPIC_", "OPENAI_")
 _FOREIGN_NAMES = ("TASK_QUEUE_URL", "STREAM_CHANNEL_URL", "POD_NAME")
 

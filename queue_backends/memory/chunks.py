@@ -19,6 +19,7 @@ class MemoryChunks:
     def __init__(self, store: Store, options: BackendOptions) -> None:
         self._store = store
         self._options = options
+        self._closed = False
 
     async def publish(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
         """Write all batches whose lease holds."""
@@ -44,7 +45,7 @@ class MemoryChunks:
     async def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
         """Kept chunks, then new ones as they are written."""
         last = after_seq
-        while True:
+        while not self._closed:
             for chunk in self._after(task_id, last):
                 last = chunk.seq
                 yield chunk
@@ -64,4 +65,6 @@ class MemoryChunks:
         return [chunk for chunk in stream.chunks if chunk.seq > last]
 
     async def close(self) -> None:
-        """Subscriptions hold nothing."""
+        """End all subscriptions that were made here."""
+        self._closed = True
+        self._store.changed.notify()

@@ -43,6 +43,7 @@ class MemoryQueue:
     def __init__(self, store: Store, options: BackendOptions) -> None:
         self._store = store
         self._options = options
+        self.consumer = f"{options.consumer or 'memory'}-{uuid.uuid4().hex[:8]}"
 
     async def submit(self, task: Task, *, run_at: float | None = None) -> str:
         """Accept one task."""
@@ -104,7 +105,9 @@ class MemoryQueue:
         crashes = entry.deliveries
         entry.deliveries += 1
         token = uuid.uuid4().hex
-        self._store.running[entry.id] = (entry, Lease(token, time.monotonic() + self._options.lease_s, self))
+        self._store.running[entry.id] = (entry, self._lease(token))
+        if entry.task.id in self._store.cancel_asked:
+            self._store.changed.notify()  # whoever listens for cancels here has one more to hear of
         return Delivery(
             task=replace(entry.task, attempt=entry.task.attempt + crashes),
             entry_id=entry.id,
@@ -113,6 +116,9 @@ class MemoryQueue:
             first=entry.first and crashes == 0,
             next_attempt=entry.next_attempt + crashes * ATTEMPTS_PER_DELIVERY,
         )
+
+    def _lease(self, token: str) -> Lease:
+        return Lease(token, time.monotonic() + self._options.lease_s, self, self.consumer)
 
     def _refuse(self, entry: Entry) -> None:
         result = TaskResult(task_id=entry.task.id, error=entry.problem, finished_at=time.time())
@@ -128,7 +134,7 @@ class MemoryQueue:
             except LeaseLost:
                 lost.append(delivery)
             else:
-                lease = Lease(delivery.token, time.monotonic() + self._options.lease_s, self)
+                lease = self._lease(delivery.token)
                 self._store.running[entry.id] = (entry, lease)
         return lost
 
@@ -265,7 +271,7 @@ class MemoryQueue:
                 id=entry.task.id,
                 state=TaskState.RUNNING,
                 task=entry.task,
-                worker=lease.holder.__class__.__name__,
+                worker=lease.worker,
                 leased_s=max(0.0, self._options.lease_s - (lease.expires_at - now)),
             )
             for entry, lease in store.running.values()

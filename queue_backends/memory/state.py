@@ -78,7 +78,7 @@ class MemoryState:
         return sum(self._append(record) for record in records)
 
     def _append(self, record: LogRecord) -> bool:
-        log, now = self._store.logs.setdefault(record.log, {}), time.time()
+        log, now = self._store.live_log(record.log), time.time()
         if record.id in log:
             return False
         log[record.id] = LogEntry(id=record.id, value=record.value, at=now)
@@ -86,30 +86,34 @@ class MemoryState:
             if log[name].at > now - record.keep_s:
                 break
             del log[name]
+        self._store.keep("log", record.log, record.keep_s)
         for set_name, amounts in record.counters.items():
-            counters = self._store.counters.setdefault(set_name, {})
+            counters = self._store.live_counters(set_name)
+            self._store.keep("counters", set_name, record.keep_s)
             for field, amount in amounts.items():
                 counters[field] = counters.get(field, 0) + amount
         return True
 
     async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:
         """Records in order of arrival."""
-        entries = list(self._store.logs.get(log, {}).values())
+        entries = list(self._store.live_log(log).values())
         return (entries[::-1] if newest_first else entries)[:limit]
 
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""
-        return dict(self._store.counters.get(name, {}))
+        return dict(self._store.live_counters(name))
 
     async def add(
         self, name: str, field: str, amount: int, *, limit: int | None = None, ttl_s: float | None = None
     ) -> int | None:
-        """Add within the limit. Lifetimes of counters end with the process here."""
-        counters = self._store.counters.setdefault(name, {})
+        """Add within the limit."""
+        counters = self._store.live_counters(name)
         total = counters.get(field, 0) + amount
         if limit is not None and total > limit:
             return None
         counters[field] = total
+        if ttl_s is not None:
+            self._store.keep("counters", name, ttl_s)
         return total
 
     async def window_add(self, name: str, member: str, amount: int, *, window_s: float) -> None:

@@ -35,6 +35,7 @@ class Lease(NamedTuple):
     token: str
     expires_at: float
     holder: object
+    worker: str
 
 
 class Due(NamedTuple):
@@ -95,6 +96,8 @@ class Store:
         self.values: dict[str, tuple[bytes, float | None]] = {}
         self.logs: dict[str, dict[str, LogEntry]] = {}
         self.counters: dict[str, dict[str, int]] = {}
+        self.lifetimes: dict[tuple[str, str], float] = {}
+        """Kind (`log`, `counters`) and name -> the monotonic moment at which it is forgotten."""
         self.windows: dict[str, dict[str, tuple[float, int]]] = {}
         self.watchers: set[asyncio.Queue[StateChange]] = set()
         self._last_id = (0, 0)
@@ -182,6 +185,28 @@ class Store:
             del self.streams[task_id]
             return None
         return stream
+
+    def live_log(self, name: str) -> dict[str, LogEntry]:
+        """A log's records, unless the log has outlived its time."""
+        if self._is_over("log", name):
+            self.logs.pop(name, None)
+        return self.logs.setdefault(name, {})
+
+    def live_counters(self, name: str) -> dict[str, int]:
+        """A counter set, unless it has outlived its time."""
+        if self._is_over("counters", name):
+            self.counters.pop(name, None)
+        return self.counters.setdefault(name, {})
+
+    def keep(self, kind: str, name: str, keep_s: float) -> None:
+        """Forget a log or counter set so long from now, unless it is kept anew before."""
+        self.lifetimes[kind, name] = time.monotonic() + keep_s
+
+    def _is_over(self, kind: str, name: str) -> bool:
+        over = self.lifetimes.get((kind, name), float("inf")) <= time.monotonic()
+        if over:
+            del self.lifetimes[kind, name]
+        return over
 
     def waiting(self) -> list[Entry]:
         """All entries that wait: ready ones by priority, then delayed ones."""

@@ -37,7 +37,7 @@ class Numbering:
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> None:
         """Make sure that `next_seq` knows these."""
-        unknown = [d for d in deliveries if not d.first and (d.task.id, d.token) not in self._next]
+        unknown = [d for d in deliveries if not d.first and _key(d) not in self._next]
         if not unknown:
             return
         replies = await self._client.pipeline(
@@ -45,19 +45,24 @@ class Numbering:
         )
         for delivery, last in zip(unknown, replies, strict=True):
             seq = int(last[0][0].partition(b"-")[0]) if last else 0
-            self._next[delivery.task.id, delivery.token] = seq
+            self._next[_key(delivery)] = seq
 
     def next_seq(self, delivery: Delivery) -> int:
         """The `seq` of the next chunk."""
-        return self._next.get((delivery.task.id, delivery.token), 0)
+        return self._next.get(_key(delivery), 0)
 
     def advance(self, delivery: Delivery, written: int) -> None:
         """Note that so many chunks were written."""
-        self._next[delivery.task.id, delivery.token] = self.next_seq(delivery) + written
+        self._next[_key(delivery)] = self.next_seq(delivery) + written
 
     def forget(self, delivery: Delivery) -> None:
         """The delivery is over."""
-        self._next.pop((delivery.task.id, delivery.token), None)
+        self._next.pop(_key(delivery), None)
+
+
+def _key(delivery: Delivery) -> tuple[str, str]:
+    """One delivery. A token alone comes back when a worker gets a task again that was retried meanwhile."""
+    return delivery.entry_id, delivery.token
 
 
 class RedisChunks:
@@ -100,7 +105,7 @@ class RedisChunks:
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
             encode_chunks(task.id, first_seq, batch.chunks),
-            batch.chunks[-1].is_final,
+            bool(batch.chunks) and batch.chunks[-1].is_final,
         )
 
     async def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
@@ -125,6 +130,8 @@ class RedisChunks:
                     if chunk.is_final:
                         return
                 message = await inbox.get(RECHECK_S)
+                if inbox.closed:
+                    return
 
     async def _page(self, task_id: str, last: int, inbox: Inbox) -> list[Chunk]:
         """Kept chunks after `last`, up to `PAGE`; waits while the server is away."""
@@ -137,6 +144,8 @@ class RedisChunks:
                     log.warning("cannot read chunks, trying again", task=task_id, error=str(error))
                     complained = True
                 await inbox.get(RETRY_S)  # a connection that is back announces itself as a gap
+                if inbox.closed:
+                    raise
 
     async def _read(self, task_id: str, last: int) -> list[Chunk]:
         key = self._keys.chunks(task_id)

@@ -21,6 +21,9 @@ from queue_backends.redis.keys import DEFAULT_STREAM
 
 OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 15.0
+MOST_CONNECTIONS = 32
+"""Per backend. One blocks in a pull and one listens; the rest are for commands, which wait for a free one."""
+MOST_CONNECTIONS = 100
 
 _TRANSIENT = ("LOADING", "READONLY", "OOM ", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
 
@@ -84,8 +87,10 @@ class RedisClient:
         # A repeated command could repeat its effect: whether to try again is for callers who know what they did.
         # Waits are bounded by `translating`; the driver's own socket time-out costs microseconds per reply.
         tcp_only: dict[str, Any] = {} if self.url.startswith("unix:") else {"socket_keepalive": True}
-        self.redis = redis.asyncio.Redis.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             self.url,
+            max_connections=MOST_CONNECTIONS,
+            timeout=COMMAND_TIMEOUT_S,
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=5,
@@ -93,6 +98,7 @@ class RedisClient:
             client_name="shoal",
             **tcp_only,
         )
+        self.redis = redis.asyncio.Redis.from_pool(pool)
         # Replies as they come: the driver's reshaping differs between its versions, and costs time per reply.
         self.redis.response_callbacks.clear()
 

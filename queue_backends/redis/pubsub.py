@@ -31,6 +31,8 @@ class Inbox:
         self._messages: deque[bytes] = deque()
         self._filled = asyncio.Event()
         self._gap = False
+        self.closed = False
+        """The backend was closed: nothing more will come."""
 
     def put(self, message: bytes) -> None:
         """Add a message."""
@@ -44,6 +46,11 @@ class Inbox:
         """Say that messages may be missing."""
         self._messages.clear()
         self._gap = True
+        self._filled.set()
+
+    def close(self) -> None:
+        """Wake the listener for good."""
+        self.closed = True
         self._filled.set()
 
     async def get(self, timeout_s: float) -> bytes | None:
@@ -182,7 +189,10 @@ class PubSubHub:
                 inbox.mark_gap()
 
     async def close(self) -> None:
-        """End the connection; listeners get nothing more."""
+        """End the connection and wake all listeners: nothing more will come."""
+        for channel in self._channels.values():
+            for inbox in channel.inboxes:
+                inbox.close()
         if self._reader is not None:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):

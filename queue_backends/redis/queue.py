@@ -135,6 +135,8 @@ class RedisQueue:
                     if found := (await self.results([task_id]))[0]:
                         return found
                     message = await inbox.get(RESULT_RECHECK_S)
+                    if inbox.closed:
+                        raise BackendUnavailable(f"the backend was closed while somebody waited for task {task_id}")
                     if message is not None:
                         return decode_result(task_id, message)
         except TimeoutError as error:

@@ -86,6 +86,8 @@ class RedisState:
             await inbox.get(0)  # the subscription's own first gap: nothing was missed yet
             while True:
                 message = await inbox.get(WATCH_RECHECK_S)
+                if inbox.closed:
+                    return
                 if message is None:
                     async for key, value in self.scan(prefix):
                         yield StateChange(key=key, value=value)

@@ -58,10 +58,13 @@ local function add_record(book, record, now)
   if redis.call('HSETNX', log, record[3], ARGV[record[4]]) == 0 then
     return
   end
-  redis.call('ZADD', index, now, record[3])
-  book.added = book.added + 1
+  -- Records of the same millisecond keep their order: each is a thousandth later than the one before.
   local seen = book.logs[log]
-  book.logs[log] = { index, record[5], seen and seen[3] + 1 or 1 }
+  local last = seen and seen[4] or tonumber(redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2] or 0)
+  local at = math.max(now, last + 0.001)
+  redis.call('ZADD', index, string.format('%.3f', at), record[3])
+  book.added = book.added + 1
+  book.logs[log] = { index, record[5], seen and seen[3] + 1 or 1, at }
   for _, set in ipairs(record[6]) do
     local counter = KEYS[set[1]]
     local totals = book.counters[counter]
