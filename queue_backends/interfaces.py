@@ -216,11 +216,18 @@ class TaskQueue(Protocol):
         ...
 
     async def nack(
-        self, delivery: Delivery, error: str, *, retry_in_s: float | None = None, dead: bool = False
+        self,
+        delivery: Delivery,
+        error: str,
+        *,
+        retry_in_s: float | None = None,
+        dead: bool = False,
+        next_attempt: int = 0,
+        result: TaskResult | None = None,
     ) -> None:
         """Give the task back. With `retry_in_s`, the failed attempt counts and it is ready again after that time;
-        with `dead`, it goes to the dead letters and its result is `error`; with neither, it was merely released:
-        ready at once, no attempt counted. Raises `LeaseLost`."""
+        with `dead`, it goes to the dead letters and its result is `result`, or says just `error`; with neither, it was
+        merely released: ready at once, no attempt counted. `next_attempt`: see `Retry`. Raises `LeaseLost`."""
         ...
 
     async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
@@ -290,10 +297,11 @@ class ChunkBatch(Struct, frozen=True, kw_only=True):
 class ChunkStream(Protocol):
     """The chunks of tasks: ordered, numbered by the backend, replayable."""
 
-    async def publish(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
+    async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
         """Number the chunks, keep them for replay and send them to live subscribers, in one round trip.
 
-        Returns the deliveries whose lease is lost: nothing was written for those.
+        Returns the deliveries whose lease is lost: nothing was written for those. Without `fenced`, leases are not
+        looked at: for tasks of a queue that another engine holds, whose leases the caller has checked.
         """
         ...
 
@@ -390,8 +398,8 @@ class StateStore(Protocol):
 class Backend:
     """A queue, a chunk stream and a state store that work together.
 
-    The three may come from different engines; then `commit` and `append` are composed of their single steps, in an
-    order that repeats safely. An engine that holds all three overrides both with one atomic step.
+    Here `commit` and `append` are composed of their single steps, in an order that repeats safely. An engine that holds
+    all three overrides both with one atomic step.
     """
 
     def __init__(self, queue: TaskQueue, chunks: ChunkStream, state: StateStore, *, url: str = "") -> None:
@@ -424,12 +432,12 @@ class Backend:
         match outcome:
             case Ack(result=result):
                 await self.queue.ack(delivery, result)
-            case Retry(error=error, retry_in_s=retry_in_s):
-                await self.queue.nack(delivery, error, retry_in_s=retry_in_s)
+            case Retry(error=error, retry_in_s=retry_in_s, next_attempt=next_attempt):
+                await self.queue.nack(delivery, error, retry_in_s=retry_in_s, next_attempt=next_attempt)
             case Dead(result=result):
-                await self.queue.nack(delivery, result.error, dead=True)
-            case Release():
-                await self.queue.nack(delivery, "")
+                await self.queue.nack(delivery, result.error, dead=True, result=result)
+            case Release(next_attempt=next_attempt):
+                await self.queue.nack(delivery, "", next_attempt=next_attempt)
 
     async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
         """Append records under the delivery's fence. Raises `LeaseLost`; then nothing was written."""

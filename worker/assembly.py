@@ -15,6 +15,7 @@ from providers import ToolCall, ToolOutcome
 from providers.pricing import PriceBook
 from providers.transport import Transport
 from queue_backends import Backend, ChunkType, Task, open_backend
+from queue_backends.composed import ComposedBackend
 from worker.agents import AgentDirectory
 from worker.budgets import Budget
 from worker.health import HealthServer, HealthState
@@ -37,21 +38,24 @@ log = structlog.get_logger(__name__)
 
 async def open_backends(settings: Settings) -> Backend:
     """The backend that the settings name; queue, chunks and state may be on different ones."""
-    backend = await open_backend(settings.queue_url, settings.backend)
-    if not (settings.stream_url or settings.state_url):
-        return backend
-    others = [backend]
-    try:
+    queue_url = settings.queue_url
+    async with AsyncExitStack() as opened:
+        queue = await opened.enter_async_context(await open_backend(queue_url, settings.backend))
+        others = []
         for url in (settings.stream_url, settings.state_url):
-            same = not url or url == settings.queue_url
-            others.append(backend if same else await open_backend(url, settings.backend))
-    except BaseException:
-        await backend.close()
-        raise
-    _, stream, state = others
-    if stream is backend and state is backend:
-        return backend
-    return Backend(backend.queue, stream.chunks, state.state, url=backend.url)
+            if not url or same_server(url, queue_url):
+                others.append(queue)
+            else:
+                others.append(await opened.enter_async_context(await open_backend(url, settings.backend)))
+        opened.pop_all()
+    stream, state = others
+    return queue if stream is queue and state is queue else ComposedBackend(queue, stream, state)
+
+
+def same_server(url: str, other: str) -> bool:
+    """Whether two URLs name the same server and database. ark's operators give the stream's URL without a queue name,
+    and keys of chunks follow the queue's name here."""
+    return url.partition("?")[0].rstrip("/") == other.partition("?")[0].rstrip("/")
 
 
 @asynccontextmanager

@@ -21,20 +21,21 @@ class MemoryChunks:
         self._options = options
         self._closed = False
 
-    async def publish(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
+    async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
         """Write all batches whose lease holds."""
         lost = []
         for batch in batches:
             try:
-                self.write(batch)
+                self.write(batch, fenced=fenced)
             except LeaseLost:
                 lost.append(batch.delivery)
         await asyncio.sleep(0)
         return lost
 
-    def write(self, batch: ChunkBatch) -> None:
+    def write(self, batch: ChunkBatch, *, fenced: bool = True) -> None:
         """Write one batch. Raises `LeaseLost`."""
-        self._store.owned(batch.delivery)
+        if fenced:
+            self._store.owned(batch.delivery)
         self._store.write_chunks(
             batch.delivery.task.id,
             batch.chunks,

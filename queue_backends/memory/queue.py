@@ -145,13 +145,21 @@ class MemoryQueue:
         self._store.finish(result, self._options.result_retention_s)
 
     async def nack(
-        self, delivery: Delivery, error: str, *, retry_in_s: float | None = None, dead: bool = False
+        self,
+        delivery: Delivery,
+        error: str,
+        *,
+        retry_in_s: float | None = None,
+        dead: bool = False,
+        next_attempt: int = 0,
+        result: TaskResult | None = None,
     ) -> None:
         """Give the task back, or give it up."""
         if dead:
-            self.bury(delivery, TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time()))
+            said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
+            self.bury(delivery, said)
         else:
-            self.bring_back(delivery, retry_in_s=retry_in_s)
+            self.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt)
 
     def bury(self, delivery: Delivery, result: TaskResult) -> None:
         """To the dead letters. Raises `LeaseLost`."""

@@ -14,7 +14,7 @@ from queue_backends.messages import Chunk
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import Inbox, PubSubHub
-from queue_backends.redis.wire import CallTable, encode_chunks, fence_of, keep_of
+from queue_backends.redis.wire import NO_FENCE, CallTable, Fence, encode_chunks, fence_of, keep_of
 
 PAGE = 500
 RETRY_S = 0.5
@@ -77,13 +77,13 @@ class RedisChunks:
         self._numbering = numbering
         self._keep = keep_of(options)
 
-    async def publish(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
+    async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
         """Write all batches in one script call."""
         if not batches:
             return []
         await self._numbering.prepare([batch.delivery for batch in batches])
         table = CallTable(*self._keys.lanes)
-        packed = [self._pack(batch, table) for batch in batches]
+        packed = [self._pack(batch, table, fence_of(batch.delivery) if fenced else NO_FENCE) for batch in batches]
         lost = await self._client.script("publish", table.names, table.arguments((GROUP, self._keep, packed)))
         for batch in batches:
             self._numbering.advance(batch.delivery, len(batch.chunks))
@@ -91,10 +91,9 @@ class RedisChunks:
             self._numbering.forget(batches[position].delivery)
         return [batches[position].delivery for position in lost]
 
-    def _pack(self, batch: ChunkBatch, table: CallTable) -> tuple[Any, ...]:
+    def _pack(self, batch: ChunkBatch, table: CallTable, fence: Fence) -> tuple[Any, ...]:
         delivery = batch.delivery
         task = delivery.task
-        fence = fence_of(delivery)
         first_seq = self._numbering.next_seq(delivery)
         return (
             fence.lane,

@@ -365,17 +365,24 @@ class RedisQueue:
         await self._commit_one(Ack(delivery=delivery, result=result))
 
     async def nack(
-        self, delivery: Delivery, error: str, *, retry_in_s: float | None = None, dead: bool = False
+        self,
+        delivery: Delivery,
+        error: str,
+        *,
+        retry_in_s: float | None = None,
+        dead: bool = False,
+        next_attempt: int = 0,
+        result: TaskResult | None = None,
     ) -> None:
         """Give the task back, or give it up."""
         outcome: Outcome
         if dead:
-            result = TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
-            outcome = Dead(delivery=delivery, result=result)
+            said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
+            outcome = Dead(delivery=delivery, result=said)
         elif retry_in_s is not None:
-            outcome = Retry(delivery=delivery, error=error, retry_in_s=retry_in_s)
+            outcome = Retry(delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt)
         else:
-            outcome = Release(delivery=delivery)
+            outcome = Release(delivery=delivery, next_attempt=next_attempt)
         await self._commit_one(outcome)
 
     async def _commit_one(self, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
--- Publish chunks of several tasks, each under its delivery's fence.
+-- Publish chunks of several tasks, each under its delivery's fence; an empty consumer means that there is none.
 --
 -- KEYS  1-3  lanes high, normal, low   STREAM
 --       4-   chunks of each task       STREAM  replay of the chunks, and the channel of the same name
@@ -13,7 +13,7 @@ local group, keep = request[1], request[2]
 keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
 local lost = {}
 for position, batch in ipairs(request[3]) do
-  if owns(KEYS[batch[1]], group, batch[2], batch[3], batch[4]) then
+  if batch[3] == '' or owns(KEYS[batch[1]], group, batch[2], batch[3], batch[4]) then
     local list = batch[6] > 0 and KEYS[batch[6]] or nil
     write_chunks(KEYS[batch[5]], list, batch[7], batch[8], batch[9], keep)
   else

@@ -1,0 +1,52 @@
+"""A backend whose queue, chunks and state are on different engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+
+from queue_backends.interfaces import Backend, ChunkBatch, ChunkStream, Delivery, TaskQueue
+from queue_backends.messages import Chunk
+
+
+class ForeignChunks:
+    """Chunks on another engine than the queue: the queue is asked for the lease first, and the chunks follow.
+
+    Two steps instead of one: a lease that is lost between them lets a late chunk through. And a task that is cancelled
+    while it waits ends on the queue's engine alone: its consumers here hear of it through its result.
+    """
+
+    def __init__(self, queue: TaskQueue, chunks: ChunkStream) -> None:
+        self._queue = queue
+        self._chunks = chunks
+
+    async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
+        """Renew, then publish what is still owned."""
+        lost = await self._queue.renew([batch.delivery for batch in batches]) if fenced else []
+        owned = [batch for batch in batches if batch.delivery not in lost]
+        if owned:
+            await self._chunks.publish(owned, fenced=False)
+        return lost
+
+    def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
+        """As the other engine has them."""
+        return self._chunks.subscribe(task_id, after_seq=after_seq)
+
+    async def close(self) -> None:
+        """Close the other engine's stream."""
+        await self._chunks.close()
+
+
+class ComposedBackend(Backend):
+    """Three engines, or two; each is closed with it."""
+
+    def __init__(self, queue: Backend, chunks: Backend, state: Backend) -> None:
+        stream = queue.chunks if chunks is queue else ForeignChunks(queue.queue, chunks.chunks)
+        super().__init__(queue.queue, stream, state.state, url=queue.url)
+        self._engines = tuple({id(backend): backend for backend in (queue, chunks, state)}.values())
+
+    async def close(self) -> None:
+        """Close all engines, whatever happens to one of them."""
+        async with AsyncExitStack() as stack:
+            for engine in self._engines:
+                stack.push_async_callback(engine.close)
