@@ -23,7 +23,6 @@ OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 15.0
 MOST_CONNECTIONS = 32
 """Per backend. One blocks in a pull and one listens; the rest are for commands, which wait for a free one."""
-MOST_CONNECTIONS = 100
 
 _TRANSIENT = ("LOADING", "READONLY", "OOM ", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
 
@@ -107,9 +106,15 @@ class RedisClient:
         async with translating(timeout_s):
             return await self.redis.execute_command(*args)
 
-    async def pipeline(self, commands: Sequence[Sequence[Any]], *, transaction: bool = False) -> list[Any]:
+    async def pipeline(
+        self,
+        commands: Sequence[Sequence[Any]],
+        *,
+        transaction: bool = False,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> list[Any]:
         """The replies of several commands, in one round trip. An error of any is raised."""
-        async with translating(), self.redis.pipeline(transaction=transaction) as pipe:
+        async with translating(timeout_s), self.redis.pipeline(transaction=transaction) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
             return await pipe.execute()

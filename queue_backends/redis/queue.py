@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
-import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import structlog
 
 from queue_backends.errors import (
     BackendUnavailable,
-    InvalidTask,
     LeaseLost,
     QueueError,
     QueueFull,
@@ -36,24 +31,19 @@ from queue_backends.interfaces import (
 )
 from queue_backends.messages import RUN_CANCELLED, DeadLetter, Task, TaskResult, check_task, now_rfc3339, task_to_entry
 from queue_backends.redis import inspection
-from queue_backends.redis.client import RedisClient, translating
+from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
-from queue_backends.redis.entries import RawFields, delivery_of, flat, task_id_of
+from queue_backends.redis.entries import flat
 from queue_backends.redis.keys import GROUP, LANES, Keys
 from queue_backends.redis.pubsub import PubSubHub
-from queue_backends.redis.wire import CallTable, Fence, decode_result, encode_result, fence_of, keep_of
+from queue_backends.redis.pulling import Puller
+from queue_backends.redis.wire import CallTable, decode_result, encode_result, fence_of, keep_of
 
 log = structlog.get_logger(__name__)
 
-LONGEST_BLOCK_S = 1.0
-"""A blocked pull looks this often for delayed tasks, expired leases and a pause, which cannot wake it."""
+CONTROL_RECHECK_S = 60.0
 RESULT_RECHECK_S = 5.0
 """`wait` looks this often by itself: ark's own workers announce no results."""
-
-
-def consumer_name(wish: str) -> str:
-    """A name that no other process has: two consumers of one name would read each other's pending entries."""
-    return f"{wish or socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 class RedisQueue:
@@ -67,15 +57,17 @@ class RedisQueue:
         self._hub = hub
         self._committer = committer
         self._options = options
-        self._lease_ms = round(options.lease_s * 1000)
-        self._reclaim_every_s = min(2.0, options.lease_s / 5)
-        self._next_reclaim = 0.0
-        self._cursors = ["0-0"] * len(LANES)
-        self._surplus: deque[Delivery] = deque()
-        self._reply_lost = False
         self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
-        self._resumed = asyncio.Event()
-        self.consumer = consumer_name(options.consumer)
+        self._puller = Puller(client, keys, committer, options, self._to_cancel.put_nowait)
+
+    @property
+    def consumer(self) -> str:
+        """This process' name in the group."""
+        return self._puller.consumer
+
+    async def create_group(self) -> None:
+        """Create the consumer group where it is missing."""
+        await self._puller.create_group()
 
     # Engines
 
@@ -169,175 +161,11 @@ class RedisQueue:
 
     async def pull(self, limit: int, wait_s: float) -> list[Delivery]:
         """Take ready tasks: what is there at once, else the first that comes."""
-        deadline = time.monotonic() + wait_s
-        while True:
-            taken = await self._take(limit)
-            if isinstance(taken, list):
-                return taken
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return []
-            paused, next_due_s = taken
-            if paused:
-                await self._await_resume(min(remaining, LONGEST_BLOCK_S))
-                continue
-            block_s = min(remaining, LONGEST_BLOCK_S, next_due_s, max(0.001, self._next_reclaim - time.monotonic()))
-            if deliveries := await self._block(limit, block_s):
-                return deliveries
-
-    async def _take(self, limit: int) -> list[Delivery] | tuple[bool, float]:
-        """Deliveries; or, if there is none, whether the queue is paused and when the next delayed task is due."""
-        if self._reply_lost:
-            await self._recover()
-        if self._surplus:
-            return [self._surplus.popleft() for _ in range(min(limit, len(self._surplus)))]
-        deliveries: list[Delivery] = []
-        keys = self._keys
-        reply = await self._group_script(
-            "pull",
-            [*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved, keys.paused],
-            [GROUP, self.consumer, limit],
-        )
-        paused, next_due_ms, *read = reply
-        deliveries = await self._deliveries(read)
-        if not paused and len(deliveries) < limit and time.monotonic() >= self._next_reclaim:
-            self._next_reclaim = time.monotonic() + self._reclaim_every_s
-            deliveries += await self._reclaim(limit - len(deliveries))
-        if deliveries:
-            return deliveries
-        return bool(paused), (max(next_due_ms, 1) / 1000 if next_due_ms >= 0 else LONGEST_BLOCK_S)
-
-    async def _group_script(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return await self._client.script(name, keys, args)
-        except QueueError as error:
-            if "NOGROUP" not in str(error):
-                raise
-        await self.create_group()
-        return await self._client.script(name, keys, args)
-
-    async def create_group(self) -> None:
-        """Create the consumer group where it is missing, from entry 0: what came before the first worker counts."""
-        for lane in self._keys.lanes:
-            try:
-                await self._client.command("XGROUP", "CREATE", lane, GROUP, "0", "MKSTREAM")
-            except QueueError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-
-    async def _block(self, limit: int, block_s: float) -> list[Delivery]:
-        """Wait for one entry. The check for a pause rides behind it on the same connection, answered in the same
-        moment, so that a pause that began meanwhile is seen without a second round trip."""
-        lanes = self._keys.lanes
-        read = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", 1, "BLOCK", max(1, round(block_s * 1000)))
-        try:
-            async with translating(block_s + 10), self._client.redis.pipeline(transaction=False) as pipe:
-                pipe.execute_command(*read, "STREAMS", *lanes, *(">" for _ in lanes))
-                pipe.execute_command("EXISTS", self._keys.paused)
-                reply, paused = await pipe.execute()
-        except (asyncio.CancelledError, BackendUnavailable):
-            self._reply_lost = True
-            raise
-        except QueueError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            await self.create_group()
-            return []
-        deliveries = await self._deliveries(reply or [])
-        if paused:
-            await self._committer.commit([Release(delivery=delivery) for delivery in deliveries])
-            return []
-        self._surplus.extend(deliveries[limit:])
-        return deliveries[:limit]
-
-    async def _await_resume(self, timeout_s: float) -> None:
-        self._resumed.clear()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._resumed.wait()
-        except TimeoutError:
-            return
-
-    async def _deliveries(self, read: Sequence[Any]) -> list[Delivery]:
-        """What XREADGROUP returned, as deliveries; what cannot be read is refused."""
-        deliveries = []
-        for name, entries in read:
-            lane = self._keys.lanes.index(name.decode()) + 1
-            for entry_id, raw in entries:
-                if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, 1), raw):
-                    deliveries.append(delivery)
-        return deliveries
-
-    async def _accept(self, fence: Fence, raw: RawFields) -> Delivery | None:
-        try:
-            delivery = delivery_of(fence, raw, self._options)
-        except InvalidTask as error:
-            await self._refuse(fence, raw, str(error))
-            return None
-        self._committer.hold(delivery)
-        return delivery
-
-    async def _refuse(self, fence: Fence, raw: RawFields, reason: str) -> None:
-        keys = self._keys
-        task_id = task_id_of(fence.entry, raw)
-        log.warning("unreadable entry goes to the dead letters", entry=fence.entry, reason=reason)
-        result = encode_result(TaskResult(task_id=task_id, error=reason, finished_at=time.time()))
-        await self._client.script(
-            "refuse",
-            [
-                keys.lanes[fence.lane - 1],
-                keys.results,
-                keys.results_expiry,
-                keys.dead,
-                keys.moved,
-                keys.chunks(task_id),
-            ],
-            [
-                GROUP,
-                fence.consumer,
-                fence.deliveries,
-                fence.entry,
-                task_id,
-                reason,
-                result,
-                keys.done_prefix,
-                self._options.dead_limit,
-                *keep_of(self._options),
-            ],
-        )
-
-    async def _reclaim(self, limit: int) -> list[Delivery]:
-        reply = await self._group_script(
-            "reclaim",
-            [*self._keys.lanes, self._keys.cancelled],
-            [GROUP, self.consumer, self._lease_ms, limit, *self._cursors],
-        )
-        cursors, *claimed = reply
-        self._cursors = [cursor.decode() for cursor in cursors]
-        deliveries = []
-        for lane, entry_id, raw, count, cancelled in claimed:
-            if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, count), raw):
-                deliveries.append(delivery)
-                if cancelled:
-                    self._to_cancel.put_nowait(delivery.task.id)
-        return deliveries
-
-    async def _recover(self) -> None:
-        """Find entries that the server gave us in a reply that never arrived."""
-        for lane, name in enumerate(self._keys.lanes, start=1):
-            pending = await self._client.command("XPENDING", name, GROUP, "-", "+", 100, self.consumer)
-            for row in inspection.pending_rows(pending):
-                fence = Fence(lane, row.entry_id, self.consumer, row.deliveries)
-                if self._committer.holds(fence):
-                    continue
-                for _, raw in await self._client.command("XRANGE", name, row.entry_id, row.entry_id):
-                    if delivery := await self._accept(fence, raw):
-                        self._surplus.append(delivery)
-        self._reply_lost = False
+        return await self._puller.pull(limit, wait_s)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Extend leases; those of deliveries that wait here for the next pull, too."""
-        held = [*deliveries, *self._surplus]
+        held = [*deliveries, *self._puller.surplus]
         if not held:
             return []
         keys = self._keys
@@ -355,7 +183,7 @@ class RedisQueue:
             self._to_cancel.put_nowait(task_id.decode())
         for position in lost:
             self._committer.drop(held[position])
-        self._surplus = deque(
+        self._puller.surplus = deque(
             delivery for position, delivery in enumerate(held) if position >= len(deliveries) and position not in lost
         )
         return [held[position] for position in lost if position < len(deliveries)]
@@ -404,12 +232,12 @@ class RedisQueue:
             try:
                 async with self._hub.listen(self._keys.control) as inbox:
                     while True:
-                        message = await inbox.get(LONGEST_BLOCK_S * 60)
+                        message = await inbox.get(CONTROL_RECHECK_S)
                         verb, _, task_id = (message or b"").decode().partition(" ")
                         if verb == "cancel":
                             self._to_cancel.put_nowait(task_id)
                         elif verb == "resume":
-                            self._resumed.set()
+                            self._puller.resumed.set()
             except BackendUnavailable as error:  # renewals see cancellations meanwhile
                 log.warning("not listening for cancellations, trying again", error=str(error))
 
@@ -474,19 +302,9 @@ class RedisQueue:
     async def close(self) -> None:
         """Give back what no run ever saw, and leave the group. Deliveries still held are left to their leases."""
         try:
-            if self._reply_lost:
-                await self._recover()
-            await self._committer.commit([Release(delivery=delivery) for delivery in self._surplus])
-            self._surplus.clear()
-            await self._leave_group()
+            await self._puller.leave()
         except QueueError as error:
             log.warning("could not say goodbye to the queue", error=str(error))
-
-    async def _leave_group(self) -> None:
-        """Remove our consumer where nothing is pending: removing one with pending entries would lose them."""
-        for lane in self._keys.lanes:
-            if not await self._client.command("XPENDING", lane, GROUP, "-", "+", 1, self.consumer):
-                await self._client.command("XGROUP", "DELCONSUMER", lane, GROUP, self.consumer)
 
 
 def _full(queue: str, depth: int) -> QueueFull:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 import redis.exceptions
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from queue_backends import (
     Ack,
@@ -25,7 +32,7 @@ from queue_backends import (
     open_backend,
 )
 from queue_backends.redis.client import masked, translated
-from tests.servers import PROGRAMS, Server
+from tests.servers import PROGRAMS, Server, free_port
 from worker.persistence import persistently
 
 LIMIT_S = 20
@@ -148,6 +155,25 @@ async def test_subscription_survives_a_lost_connection(durable_server: Server, s
             assert await consuming == ["a", "b", "c"]
 
 
+async def test_consumers_of_killed_processes_are_forgotten(
+    queue_url: str, valkey_server: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group does not grow with every process that ever died; a consumer that still holds a task stays."""
+    monkeypatch.setattr("queue_backends.redis.pulling.SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr("queue_backends.redis.pulling.CONSUMER_IDLE_MS", -1)
+    async with (
+        redis.asyncio.Redis.from_url(valkey_server.url(), decode_responses=True) as raw,
+        await open_backend(queue_url, BackendOptions(lease_s=60)) as backend,
+    ):
+        await backend.queue.submit_many([Task(prompt="a"), Task(prompt="b")])
+        await raw.xreadgroup("agent-workers", "killed-with-a-task", {stream: ">"}, count=1)
+        await raw.xgroup_createconsumer(stream, "agent-workers", "killed")
+        assert len(await backend.queue.pull(10, LIMIT_S)) == 1
+        names = {consumer["name"] for consumer in await raw.xinfo_consumers(stream, "agent-workers")}
+    assert "killed" not in names
+    assert "killed-with-a-task" in names
+
+
 async def test_repeated_publish_after_a_lost_reply_writes_once(queue_url: str) -> None:
     """The same numbers again are refused by the server itself, not doubled."""
     async with await open_backend(queue_url) as backend:
@@ -205,3 +231,61 @@ def test_server_states_that_pass_are_worth_waiting_for(text: str) -> None:
 def test_urls_are_shown_without_their_password() -> None:
     """Secrets never reach a message."""
     assert masked("redis://u:p@h:1/0") == "redis://u:***@h:1/0"
+
+
+async def test_tls_with_a_private_authority(tmp_path: Path, stream: str) -> None:
+    """`rediss://` checks the server's certificate against the authority that the URL names."""
+    program = PROGRAMS["redis"]()
+    if program is None:
+        pytest.skip("the bundled Valkey is built without TLS, and there is no redis-server on PATH")
+    certificate, key = _self_signed(tmp_path)
+    tls_port = free_port()
+    files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
+    with Server(program, options=["--tls-port", str(tls_port), *files, "--tls-auth-clients", "no"]):
+        url = f"rediss://localhost:{tls_port}/0?stream={stream}"
+        async with await open_backend(f"{url}&ssl_ca_certs={certificate}") as backend:
+            assert await backend.queue.submit(Task(prompt="hi"))
+        with pytest.raises(BackendUnavailable, match="certificate"):
+            await open_backend(url)
+
+
+async def test_acl_user_with_the_rights_of_one_queue(stream: str) -> None:
+    """A user may be confined to a queue's keys and channels."""
+    program = PROGRAMS["valkey"]()
+    assert program is not None
+    rights = ["on", ">pw", f"~{stream}*", f"&{stream}*", "+@all", "-@dangerous", "+info"]
+    with Server(program) as server:
+        async with redis.asyncio.Redis.from_url(server.url()) as admin:
+            await admin.execute_command("ACL", "SETUSER", "fleet", *rights)
+        async with await open_backend(f"redis://fleet:pw@127.0.0.1:{server.port}?stream={stream}") as backend:
+            task_id = await backend.queue.submit(Task(prompt="hi"))
+            (delivery,) = await backend.queue.pull(1, LIMIT_S)
+            await backend.queue.ack(delivery, TaskResult(task_id=task_id, output="ok"))
+            assert (await backend.queue.wait(task_id, LIMIT_S)).output == "ok"
+        with pytest.raises(BackendMisconfigured, match="ACL"):
+            await open_backend(f"redis://fleet:pw@127.0.0.1:{server.port}?stream=somebody-elses")
+
+
+def _self_signed(folder: Path) -> tuple[str, str]:
+    """A certificate for localhost that is its own authority, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pem_key = folder / "server.pem", folder / "server.key"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem_key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return str(pem), str(pem_key)

@@ -1,0 +1,265 @@
+"""Taking tasks: ready ones, due ones, those whose lease has run out, and those whose reply got lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from queue_backends.errors import BackendUnavailable, InvalidTask, QueueError
+from queue_backends.interfaces import BackendOptions, Delivery, Release
+from queue_backends.messages import TaskResult
+from queue_backends.redis import inspection
+from queue_backends.redis.client import RedisClient
+from queue_backends.redis.commit import Committer
+from queue_backends.redis.entries import RawFields, delivery_of, task_id_of
+from queue_backends.redis.keys import GROUP, LANES, Keys
+from queue_backends.redis.wire import Fence, encode_result, keep_of
+
+log = structlog.get_logger(__name__)
+
+LONGEST_BLOCK_S = 1.0
+"""A blocked pull looks this often for delayed tasks, expired leases and a pause, which cannot wake it."""
+MOST_PENDING = 10_000
+CONSUMER_IDLE_MS = 3_600_000
+"""A consumer that has done nothing for so long, and holds nothing, belongs to a process that was killed."""
+SWEEP_EVERY_S = 600.0
+
+
+def consumer_name(wish: str) -> str:
+    """A name that no other process has: two consumers of one name would read each other's pending entries."""
+    return f"{wish or socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+class Puller:
+    """Takes tasks for one consumer of the group."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        keys: Keys,
+        committer: Committer,
+        options: BackendOptions,
+        cancel_asked: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._committer = committer
+        self._options = options
+        self._cancel_asked = cancel_asked
+        self._lease_ms = round(options.lease_s * 1000)
+        self._reclaim_every_s = min(2.0, options.lease_s / 5)
+        self._next_reclaim = 0.0
+        self._next_sweep = time.monotonic() + SWEEP_EVERY_S
+        self._cursors = ["0-0"] * len(LANES)
+        self._reply_lost = False
+        self.surplus: deque[Delivery] = deque()
+        """Taken beyond what was asked for: the next pull has them first, and renewals keep them until then."""
+        self.resumed = asyncio.Event()
+        self.consumer = consumer_name(options.consumer)
+
+    async def pull(self, limit: int, wait_s: float) -> list[Delivery]:
+        """Take ready tasks: what is there at once, else the first that comes."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            taken = await self._take(limit)
+            if isinstance(taken, list):
+                return taken
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return []
+            paused, next_due_s = taken
+            if paused:
+                await self._await_resume(min(remaining, LONGEST_BLOCK_S))
+                continue
+            block_s = min(remaining, LONGEST_BLOCK_S, next_due_s, max(0.001, self._next_reclaim - time.monotonic()))
+            if deliveries := await self._block(limit, block_s):
+                return deliveries
+
+    async def _take(self, limit: int) -> list[Delivery] | tuple[bool, float]:
+        """Deliveries; or, if there is none, whether the queue is paused and when the next delayed task is due."""
+        if self._reply_lost:
+            await self._recover()
+        if self.surplus:
+            return [self.surplus.popleft() for _ in range(min(limit, len(self.surplus)))]
+        keys = self._keys
+        paused, next_due_ms, *read = await self._claim(
+            "pull",
+            [*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved, keys.paused],
+            [GROUP, self.consumer, limit],
+        )
+        deliveries = await self._deliveries(read)
+        if not paused and len(deliveries) < limit and time.monotonic() >= self._next_reclaim:
+            self._next_reclaim = time.monotonic() + self._reclaim_every_s
+            deliveries += await self._reclaim(limit - len(deliveries))
+            if time.monotonic() >= self._next_sweep:
+                self._next_sweep = time.monotonic() + SWEEP_EVERY_S
+                await self._sweep()
+        if deliveries:
+            return deliveries
+        return bool(paused), (max(next_due_ms, 1) / 1000 if next_due_ms >= 0 else LONGEST_BLOCK_S)
+
+    async def _claim(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """A script's reply with entries that are ours from now on; makes the group if it has vanished."""
+        try:
+            with self._noting_lost_replies():
+                return await self._client.script(name, keys, args)
+        except QueueError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        await self.create_group()
+        with self._noting_lost_replies():
+            return await self._client.script(name, keys, args)
+
+    @contextmanager
+    def _noting_lost_replies(self) -> Iterator[None]:
+        """A claim without its reply leaves entries that are ours and unknown to us: the next pull looks for them."""
+        try:
+            yield
+        except (asyncio.CancelledError, BackendUnavailable):
+            self._reply_lost = True
+            raise
+
+    async def create_group(self) -> None:
+        """Create the consumer group where it is missing, from entry 0: what came before the first worker counts."""
+        for lane in self._keys.lanes:
+            try:
+                await self._client.command("XGROUP", "CREATE", lane, GROUP, "0", "MKSTREAM")
+            except QueueError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    async def _block(self, limit: int, block_s: float) -> list[Delivery]:
+        """Wait for one entry. The check for a pause rides behind it on the same connection, answered in the same
+        moment, so that a pause that began meanwhile is seen without a second round trip."""
+        lanes = self._keys.lanes
+        read = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", 1, "BLOCK", max(1, round(block_s * 1000)))
+        try:
+            with self._noting_lost_replies():
+                reply, paused = await self._client.pipeline(
+                    [(*read, "STREAMS", *lanes, *(">" for _ in lanes)), ("EXISTS", self._keys.paused)],
+                    timeout_s=block_s + 10,
+                )
+        except QueueError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await self.create_group()
+            return []
+        deliveries = await self._deliveries(reply or [])
+        if paused:
+            await self._committer.commit([Release(delivery=delivery) for delivery in deliveries])
+            return []
+        self.surplus.extend(deliveries[limit:])
+        return deliveries[:limit]
+
+    async def _await_resume(self, timeout_s: float) -> None:
+        self.resumed.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.resumed.wait()
+        except TimeoutError:
+            return
+
+    async def _deliveries(self, read: Sequence[Any]) -> list[Delivery]:
+        """What XREADGROUP returned, as deliveries; what cannot be read is refused."""
+        deliveries = []
+        for name, entries in read:
+            lane = self._keys.lanes.index(name.decode()) + 1
+            for entry_id, raw in entries:
+                if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, 1), raw):
+                    deliveries.append(delivery)
+        return deliveries
+
+    async def _accept(self, fence: Fence, raw: RawFields) -> Delivery | None:
+        try:
+            delivery = delivery_of(fence, raw, self._options)
+        except InvalidTask as error:
+            await self._refuse(fence, raw, str(error))
+            return None
+        self._committer.hold(delivery)
+        return delivery
+
+    async def _refuse(self, fence: Fence, raw: RawFields, reason: str) -> None:
+        keys = self._keys
+        task_id = task_id_of(fence.entry, raw)
+        log.warning("unreadable entry goes to the dead letters", entry=fence.entry, reason=reason)
+        result = encode_result(TaskResult(task_id=task_id, error=reason, finished_at=time.time()))
+        await self._client.script(
+            "refuse",
+            [
+                keys.lanes[fence.lane - 1],
+                keys.results,
+                keys.results_expiry,
+                keys.dead,
+                keys.moved,
+                keys.chunks(task_id),
+            ],
+            [
+                GROUP,
+                fence.consumer,
+                fence.deliveries,
+                fence.entry,
+                task_id,
+                reason,
+                result,
+                keys.done_prefix,
+                self._options.dead_limit,
+                *keep_of(self._options),
+            ],
+        )
+
+    async def _reclaim(self, limit: int) -> list[Delivery]:
+        reply = await self._claim(
+            "reclaim",
+            [*self._keys.lanes, self._keys.cancelled],
+            [GROUP, self.consumer, self._lease_ms, limit, *self._cursors],
+        )
+        cursors, *claimed = reply
+        self._cursors = [cursor.decode() for cursor in cursors]
+        deliveries = []
+        for lane, entry_id, raw, count, cancelled in claimed:
+            if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, count), raw):
+                deliveries.append(delivery)
+                if cancelled:
+                    self._cancel_asked(delivery.task.id)
+        return deliveries
+
+    async def _recover(self) -> None:
+        """Find entries that the server gave us in a reply that never arrived."""
+        for lane, name in enumerate(self._keys.lanes, start=1):
+            pending = await self._client.command("XPENDING", name, GROUP, "-", "+", MOST_PENDING, self.consumer)
+            for row in inspection.pending_rows(pending):
+                fence = Fence(lane, row.entry_id, self.consumer, row.deliveries)
+                if self._committer.holds(fence):
+                    continue
+                for _, raw in await self._client.command("XRANGE", name, row.entry_id, row.entry_id):
+                    if delivery := await self._accept(fence, raw):
+                        self.surplus.append(delivery)
+        self._reply_lost = False
+
+    async def _sweep(self) -> None:
+        """Forget consumers of processes that were killed; nothing else would ever remove them."""
+        for lane in self._keys.lanes:
+            for facts in await self._client.command("XINFO", "CONSUMERS", lane, GROUP):
+                consumer = dict(zip(facts[::2], facts[1::2], strict=True))
+                if consumer[b"pending"] == 0 and consumer[b"idle"] > CONSUMER_IDLE_MS:
+                    await self._client.command("XGROUP", "DELCONSUMER", lane, GROUP, consumer[b"name"])
+
+    async def leave(self) -> None:
+        """Give back what no run ever saw, and leave the group where nothing is pending: removing a consumer with
+        pending entries would lose them."""
+        if self._reply_lost:
+            await self._recover()
+        await self._committer.commit([Release(delivery=delivery) for delivery in self.surplus])
+        self.surplus.clear()
+        for lane in self._keys.lanes:
+            if not await self._client.command("XPENDING", lane, GROUP, "-", "+", 1, self.consumer):
+                await self._client.command("XGROUP", "DELCONSUMER", lane, GROUP, self.consumer)
