@@ -165,4 +165,6 @@ def _count(tokens: int | None) -> str:
 
 
 def _money(cost_usd: float | None) -> str:
-    return "-" if cost_usd is None else f"${cost_usd:.4f}"
+    if cost_usd is None:
+        return "-"
+    return f"${cost_usd:.4f}" if cost_usd >= 0.01 else f"${cost_usd:.6f}"
