@@ -62,7 +62,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     redeliveries: int = 0
     """How many earlier deliveries of this entry ended without an answer."""
     first: bool = True
-    """True if no worker ever had this task before, so that nothing of it can have been written yet."""
+    """True only if no worker ever had this task before, so that nothing of it can have been written yet."""
     next_attempt: int = 0
     """From here on this delivery numbers the attempts of its model calls; higher than any that was used before."""
 
@@ -309,7 +309,8 @@ class ChunkStream(Protocol):
         """All chunks with a `seq` greater than `after_seq`: kept ones first, then live ones; no gap, no duplicate.
 
         Ends after the final chunk. A task that was never submitted simply has no chunks yet, so bound the wait.
-        Raises `ReplayTrimmed` if the chunks asked for are no longer kept.
+        Raises `ReplayTrimmed` if the chunks asked for are no longer all kept, `TaskNotFound` if the task has ended and
+        none are.
         """
         ...
 

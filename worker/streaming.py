@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from queue_backends import Backend, ChunkBatch, ChunkDraft, ChunkType, Delivery
+from queue_backends import Backend, ChunkBatch, ChunkDraft, ChunkType, Delivery, QueueError
 from worker.metrics import WorkerMetrics
 from worker.persistence import persistently
 
@@ -178,7 +178,7 @@ class ChunkPublisher:
                 batches.append(ChunkBatch(delivery=writer.delivery, chunks=drafts))
         try:
             # The very same batches until it succeeds: their numbers make a repetition harmless.
-            lost = await persistently(lambda: self._backend.chunks.publish(batches), "publish chunks")
+            lost = await self._write(batches)
         finally:
             for writer in writers:
                 writer.set_busy(False)
@@ -189,3 +189,13 @@ class ChunkPublisher:
         self._metrics.chunks_published += sum(len(batch.chunks) for batch in batches)
         async with self._flushed:
             self._flushed.notify_all()
+
+    async def _write(self, batches: list[ChunkBatch]) -> list[Delivery]:
+        """Publish; what the broker refuses for good is dropped alone, because a stream never fails a run."""
+        try:
+            return await persistently(lambda: self._backend.chunks.publish(batches), "publish chunks")
+        except QueueError:
+            if len(batches) == 1:
+                log.exception("chunks cannot be published", task=batches[0].delivery.task.id)
+                return []
+        return [delivery for batch in batches for delivery in await self._write([batch])]

@@ -261,6 +261,14 @@ class TaskRun:
             records=self._records(),
         )
 
+    def crashed(self, error: Exception) -> Outcome:
+        """What is left to say when `outcome` itself has failed: the bare error, as for any failed attempt."""
+        failure = self.around.retries.decide(error, self.task.attempt)
+        if failure.retry_in_s is not None:
+            return Retry(delivery=self.delivery, error=failure.error, retry_in_s=failure.retry_in_s)
+        result = TaskResult(task_id=self.task.id, error=failure.error, finished_at=time.time())
+        return Dead(delivery=self.delivery, result=result, chunks=(self._final(ChunkType.ERROR, failure.error, {}),))
+
     async def _stopped(self) -> Outcome | None:
         if self.stop_reason is Stop.LEASE_LOST:
             await self.chunks.finish()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from queue_backends import Backend, BackendUnavailable, Delivery, Outcome, QueueError, Release
+from queue_backends import Backend, Delivery, Outcome, QueueError, Release
 from worker.committer import Committer
 from worker.health import HealthState
 from worker.metrics import Metrics
@@ -135,11 +135,12 @@ class Worker:
         self._runs.create_task(self._run_one(key, run), name=delivery.task.id)
 
     async def _run_one(self, key: str, run: TaskRun) -> None:
-        outcome: Outcome | None = Release(delivery=run.delivery)  # if even the run's own error handling fails
+        outcome: Outcome | None = Release(delivery=run.delivery)  # if it is cancelled from above
         try:
             outcome = await run.outcome()
-        except Exception:
-            log.exception("a run ended in an unforeseen way; its task is handed back", task=run.task.id)
+        except Exception as error:  # the run's own error handling has failed: that must not end the worker
+            log.exception("a run ended in an unforeseen way", task=run.task.id)
+            outcome = run.crashed(error)
         finally:
             del self._running[key]
             self._metrics.running = len(self._running)
@@ -166,7 +167,8 @@ class Worker:
                 continue
             try:
                 lost = await self._backend.queue.renew(list(self._held.values()))
-            except BackendUnavailable:
+            except QueueError as error:
+                log.warning("cannot renew leases, trying again", error=str(error))
                 pause_s = min(1.0, pause_s)  # the leases run on: be there as soon as the broker is back
                 continue
             for delivery in lost:

@@ -52,7 +52,7 @@ class MemoryChunks:
                 yield chunk
                 if chunk.is_final:
                     return
-            if not self._after(task_id, last):
+            if not self._closed and not self._after(task_id, last):
                 await self._store.changed.wait(RECHECK_S)
 
     def _after(self, task_id: str, last: int) -> list[Chunk]:

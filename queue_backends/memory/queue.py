@@ -54,22 +54,27 @@ class MemoryQueue:
         for task in tasks:
             check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
         depth = self._options.max_depth
-        if depth and len(self._store.waiting()) + len(tasks) > depth:
+        new = [task for task in tasks if not self._known(task)]
+        if depth and new and len(self._store.waiting()) + len(new) > depth:
             raise QueueFull(f"the queue has reached its max_depth of {depth} waiting tasks: try again later")
         return [self._accept(task, run_at) for task in tasks]
 
     def _accept(self, task: Task, run_at: float | None) -> str:
-        store, now = self._store, time.time()
-        if task.idempotency_key:
-            known, expires_at = store.idempotency.get(task.idempotency_key, ("", 0.0))
-            if expires_at > now:
-                return known
+        store = self._store
+        if known := self._known(task):
+            return known
         task_id = store.new_id()
         if task.idempotency_key:
-            store.idempotency[task.idempotency_key] = (task_id, now + self._options.idempotency_retention_s)
+            expires_at = time.time() + self._options.idempotency_retention_s
+            store.idempotency[task.idempotency_key] = (task_id, expires_at)
         accepted = replace(task, id=task_id, attempt=0, enqueued_at=task.enqueued_at or now_rfc3339())
         store.put(Entry(id=task_id, task=accepted), run_at=run_at)
         return task_id
+
+    def _known(self, task: Task) -> str:
+        """The id that the task's idempotency key has already; empty if it is new."""
+        known, expires_at = self._store.idempotency.get(task.idempotency_key, ("", 0.0))
+        return known if expires_at > time.time() else ""
 
     def inject_raw(self, fields: dict[str, str]) -> str:
         """Add an entry as a foreign engine would write it: text fields that may or may not be a task."""

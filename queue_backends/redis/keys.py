@@ -20,9 +20,9 @@
 | `{q}:state:counters:<name>` | hash   | field -> amount                               | as its writer says            |
 
 Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
-`resume`), `{q}:state:changes` (`+key` or `-key`, a line break, the value). Two names come from elsewhere: the list of
-a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`). With a braced
-name, such as `{agents}`, all others share one slot of a Redis Cluster.
+`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value). Two names come from elsewhere:
+the list of a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`).
+With a braced name, such as `{agents}`, all others share one slot of a Redis Cluster.
 """
 
 from __future__ import annotations

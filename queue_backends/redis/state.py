@@ -166,13 +166,15 @@ class RedisState:
 
 
 def _announcement(key: str, value: bytes | None) -> bytes:
-    """A change on the wire: `+key` or `-key`, a line break, the value."""
-    return b"%b%b\n%b" % (b"-" if value is None else b"+", key.encode(), value or b"")
+    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value."""
+    name = key.encode()
+    return b"%b%d:%b%b" % (b"-" if value is None else b"+", len(name), name, value or b"")
 
 
 def _change(message: bytes) -> StateChange:
-    head, _, value = message.partition(b"\n")
-    return StateChange(key=head[1:].decode(), value=value if head.startswith(b"+") else None)
+    head, _, rest = message.partition(b":")
+    length = int(head[1:])
+    return StateChange(key=rest[:length].decode(), value=rest[length:] if head.startswith(b"+") else None)
 
 
 def _ms(seconds: float) -> int:

@@ -94,6 +94,18 @@ async def test_stream_key_receives_the_text_and_ends_in_eof(raw: Any, backend: B
     assert 0 < await raw.ttl(f"chunks:{stream}") <= 300
 
 
+async def test_stream_key_that_is_no_list_harms_nobody(raw: Any, backend: Backend, stream: str) -> None:
+    """A task names a key of another type: its chunks and its end are written all the same."""
+    await raw.set(f"{stream}-text", "I am no list")
+    await raw.xadd(stream, {"prompt": "hi", "stream_key": f"{stream}-text"})
+    delivery = await one(backend)
+    await backend.chunks.publish([_batch(delivery, ChunkDraft(type=ChunkType.CONTENT, content="a"))])
+    result = TaskResult(task_id=delivery.task.id, output="a")
+    assert await backend.commit([Ack(delivery=delivery, result=result, chunks=(final(),))]) == []
+    assert [chunk.content async for chunk in backend.chunks.subscribe(delivery.task.id)] == ["a", ""]
+    assert await raw.get(f"{stream}-text") == "I am no list"
+
+
 async def test_chunks_are_a_channel_and_a_stream_of_the_same_name(raw: Any, backend: Backend, stream: str) -> None:
     """A plain SUBSCRIBE sees each chunk as JSON with rising seq; XRANGE replays the same."""
     entry = await raw.xadd(stream, {"prompt": "hi"})

@@ -17,5 +17,5 @@ elseif tonumber(ARGV[5]) > 0 then
 else
   redis.call('SET', KEYS[1], ARGV[4])
 end
-redis.call('PUBLISH', ARGV[6], (ARGV[3] == '1' and '+' or '-') .. ARGV[7] .. '\n' .. ARGV[4])
+redis.call('PUBLISH', ARGV[6], (ARGV[3] == '1' and '+' or '-') .. #ARGV[7] .. ':' .. ARGV[7] .. ARGV[4])
 return 1

@@ -14,6 +14,15 @@ local function owns(lane, group, entry, consumer, deliveries)
   return row ~= nil and row[2] == consumer and row[4] == deliveries
 end
 
+-- Feed ark's list. Its name comes from the task: if it is no list, that is the task's own loss.
+local function feed(list, text, lifetime_ms)
+  local length = redis.pcall('LLEN', list)
+  if type(length) == 'number' and (length < 10000 or text == '__EOF__') then
+    redis.call('RPUSH', list, text)
+    redis.call('PEXPIRE', list, lifetime_ms)
+  end
+end
+
 -- Append chunks with the ids <seq + 1>-0, publish them, and feed ark's list where the task names one.
 -- An id that exists already was written by an earlier try whose reply got lost: it is skipped.
 local function write_chunks(key, list, first_seq, chunks, is_final, keep)
@@ -22,9 +31,8 @@ local function write_chunks(key, list, first_seq, chunks, is_final, keep)
     local added = redis.pcall('XADD', key, 'MAXLEN', '~', keep.limit, id, 'chunk', chunk[1])
     if type(added) == 'string' then
       redis.call('PUBLISH', key, chunk[1])
-      if list and chunk[2] ~= '' and redis.call('LLEN', list) < 10000 then
-        redis.call('RPUSH', list, chunk[2])
-        redis.call('PEXPIRE', list, keep.unfinished_ms)
+      if list and chunk[2] ~= '' then
+        feed(list, chunk[2], keep.unfinished_ms)
       end
     elseif not string.find(added.err, 'equal or smaller', 1, true) then
       error(added.err)
@@ -33,8 +41,7 @@ local function write_chunks(key, list, first_seq, chunks, is_final, keep)
   if is_final then
     redis.call('PEXPIRE', key, keep.finished_ms)
     if list then
-      redis.call('RPUSH', list, '__EOF__')
-      redis.call('EXPIRE', list, 300)
+      feed(list, '__EOF__', 300000)
     end
   elseif first_seq == 0 then
     redis.call('PEXPIRE', key, keep.unfinished_ms)

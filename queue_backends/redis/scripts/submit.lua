@@ -12,12 +12,19 @@
 local request = cmsgpack.unpack(ARGV[1])
 local group, max_depth, idempotency_ms, tasks = request[1], request[2], request[3], request[4]
 
+local new = 0
+for _, task in ipairs(tasks) do
+  if task[3] == 0 or redis.call('EXISTS', KEYS[task[3]]) == 0 then
+    new = new + 1
+  end
+end
+
 local function waiting()
   local count = redis.call('ZCARD', KEYS[4])
   for lane = 1, 3 do
     count = count + redis.call('XLEN', KEYS[lane])
   end
-  if count + #tasks > max_depth then -- only now is it worth asking how many of them are running
+  if count + new > max_depth then -- only now is it worth asking how many of them are running
     for lane = 1, 3 do
       local pending = redis.pcall('XPENDING', KEYS[lane], group)
       count = count - (pending[1] or 0)
@@ -26,7 +33,7 @@ local function waiting()
   return count
 end
 
-if max_depth > 0 and waiting() + #tasks > max_depth then
+if max_depth > 0 and new > 0 and waiting() + new > max_depth then
   return 'full'
 end
 

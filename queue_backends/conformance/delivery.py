@@ -1,0 +1,292 @@
+"""Submitting and pulling: what goes in comes out once, in the right order."""
+# ruff: noqa: S101 - tests speak in asserts
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from queue_backends.conformance.support import (
+    PATIENCE_S,
+    Conformance,
+    InjectRaw,
+    OpenBackend,
+    background,
+    done,
+    eventually,
+    pull_nothing,
+    pull_one,
+    pull_some,
+    submit,
+    within,
+)
+from queue_backends.errors import InvalidTask, QueueFull
+from queue_backends.interfaces import BackendOptions, TaskState
+from queue_backends.messages import Priority, Task
+
+_FULL_TASK = Task(
+    prompt="Grüße, 世界 🌍\n\x00 and a NUL",
+    agent="writer",
+    history=({"role": "user", "content": [{"type": "text", "text": "ü"}]},),
+    meta={"ticket": "42", "Ünïcode": "wert"},
+    priority=Priority.HIGH,
+    deadline=4102444800.25,
+    enqueued_at="2026-04-04T17:48:15Z",
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    tracestate="a=b",
+    baggage="c=d",
+    idempotency_key="once",
+    tenant="acme",
+    session_id="s-1",
+    overrides={"model": "other", "limits": [1, 2.5, None, True]},
+    stream_key="list-of-the-answer",
+)
+
+_UNREADABLE: Mapping[str, tuple[Mapping[str, bytes], str]] = {
+    "not UTF-8": ({"prompt": b"\xff\xfe"}, "UTF-8"),
+    "no prompt": ({"note": b"x"}, "prompt"),
+    "empty prompt": ({"prompt": b""}, "prompt"),
+    "history that is no JSON": ({"prompt": b"x", "history": b"{"}, "history"),
+    "overrides that are no object": ({"prompt": b"x", "overrides": b"[1]"}, "overrides"),
+    "unknown priority": ({"prompt": b"x", "priority": b"urgent"}, "priority"),
+    "deadline that is no number": ({"prompt": b"x", "deadline": b"soon"}, "deadline"),
+}
+"""Entries that cannot be tasks, each with a word that the reason must have."""
+
+
+class DeliveryConformance(Conformance):
+    """From `submit` to `pull`."""
+
+    @pytest.fixture
+    def inject_raw(self) -> InjectRaw | None:
+        """Override it with a function that writes an entry past `submit`, to run the tests of unreadable entries."""
+        return None
+
+    async def test_what_was_submitted_is_delivered(self, open_backend: OpenBackend) -> None:
+        """Every field of a task survives the way through the queue, into another process."""
+        engine, worker = await open_backend(), await open_backend()
+        task_id = await engine.queue.submit(_FULL_TASK)
+        delivery = await pull_one(worker)
+        assert task_id
+        assert delivery.task == Task(
+            **{name: getattr(_FULL_TASK, name) for name in Task.__struct_fields__} | {"id": task_id}
+        )
+        assert delivery.redeliveries == 0
+        assert delivery.next_attempt == 0
+
+    async def test_a_new_task_is_first_and_has_its_time(self, open_backend: OpenBackend) -> None:
+        """A task that nobody had before says so, is at attempt 0, and knows when it was enqueued."""
+        backend = await open_backend()
+        await submit(backend)
+        delivery = await pull_one(backend)
+        assert delivery.first
+        assert delivery.task.attempt == 0
+        assert delivery.task.enqueued_at.endswith("Z")
+
+    async def test_submit_many_keeps_the_order(self, open_backend: OpenBackend) -> None:
+        """Ids come back in the order of the tasks, all different, and the tasks in that order too."""
+        backend = await open_backend()
+        prompts = [f"task {number}" for number in range(300)]
+        ids = await backend.queue.submit_many([Task(prompt=prompt) for prompt in prompts])
+        assert len(set(ids)) == 300
+        deliveries = await pull_some(backend, 300)
+        assert [(delivery.task.id, delivery.task.prompt) for delivery in deliveries] == list(
+            zip(ids, prompts, strict=True)
+        )
+
+    async def test_nothing_to_submit(self, open_backend: OpenBackend) -> None:
+        """No tasks in, no ids out."""
+        backend = await open_backend()
+        assert await backend.queue.submit_many([]) == []
+
+    async def test_urgent_ones_first_then_in_order(self, open_backend: OpenBackend) -> None:
+        """All HIGH ones come before NORMAL ones before LOW ones, and first in, first out among equals."""
+        backend = await open_backend()
+        for number in range(3):
+            for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+                await submit(backend, f"{priority} {number}", priority=priority)
+        prompts = [delivery.task.prompt for delivery in await backend.queue.pull(20, PATIENCE_S)]
+        assert prompts == [f"{priority} {n}" for priority in ("high", "normal", "low") for n in range(3)]
+
+    async def test_one_at_a_time_is_the_same_order(self, open_backend: OpenBackend) -> None:
+        """The order holds over several pulls as well, in whichever process."""
+        one, other = await open_backend(), await open_backend()
+        for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+            await submit(one, priority.value, priority=priority)
+        found = [(await pull_one(backend)).task.prompt for backend in (one, other, one)]
+        assert found == ["high", "normal", "low"]
+
+    async def test_a_pull_takes_no_more_than_its_limit(self, open_backend: OpenBackend) -> None:
+        """What is beyond the limit stays for others."""
+        one, other = await open_backend(), await open_backend()
+        await one.queue.submit_many([Task(prompt=str(number)) for number in range(5)])
+        first = await one.queue.pull(2, PATIENCE_S)
+        assert [delivery.task.prompt for delivery in first] == ["0", "1"]
+        assert [delivery.task.prompt for delivery in await other.queue.pull(10, PATIENCE_S)] == ["2", "3", "4"]
+
+    async def test_every_task_has_one_owner(self, open_backend: OpenBackend) -> None:
+        """Workers that pull at the same time share the tasks: each goes to one of them."""
+        workers = [await open_backend() for _ in range(4)]
+        ids = await workers[0].queue.submit_many([Task(prompt=str(number)) for number in range(40)])
+
+        async def drain(position: int) -> list[str]:
+            found: list[str] = []
+            while deliveries := await workers[position].queue.pull(3, 0):
+                found += [delivery.task.id for delivery in deliveries]
+            return found
+
+        shares = await asyncio.gather(*(drain(position) for position in range(4)))
+        assert sorted(task_id for share in shares for task_id in share) == sorted(ids)
+
+    async def test_an_empty_queue_gives_nothing(self, open_backend: OpenBackend) -> None:
+        """A pull that finds nothing comes back empty when its time is over."""
+        backend = await open_backend()
+        await pull_nothing(backend)
+        await pull_nothing(backend, 0.1)
+
+    async def test_a_waiting_pull_gets_what_is_submitted(self, open_backend: OpenBackend) -> None:
+        """A pull that waits is woken by a submit of another process, whatever the priority."""
+        engine, worker = await open_backend(), await open_backend()
+        for priority in Priority:
+            async with background(worker.queue.pull(1, PATIENCE_S)) as pulled:
+                await asyncio.sleep(0)
+                task_id = await submit(engine, priority=priority)
+                assert [delivery.task.id for delivery in await within(pulled)] == [task_id]
+
+    async def test_a_cancelled_pull_loses_nothing(self, open_backend: OpenBackend) -> None:
+        """Whoever stops waiting leaves the queue as it was: the next pull gets the next task."""
+        backend = await open_backend()
+        async with background(backend.queue.pull(1, PATIENCE_S)):
+            await asyncio.sleep(0.05)  # lets the pull begin; it may not have, and then the test proves less
+        task_id = await submit(backend)
+        assert (await pull_one(backend)).task.id == task_id
+
+    async def test_run_at_in_the_future(self, open_backend: OpenBackend) -> None:
+        """A scheduled task waits for its moment, and says when that is."""
+        backend = await open_backend()
+        due_at = time.time() + 3600
+        task_id = await backend.queue.submit(Task(prompt="later"), run_at=due_at)
+        await pull_nothing(backend)
+        (status,) = await backend.queue.status([task_id])
+        assert status.state is TaskState.DELAYED
+        assert status.due_at == pytest.approx(due_at, abs=0.01)
+
+    async def test_run_at_comes(self, open_backend: OpenBackend) -> None:
+        """When its moment comes, a scheduled task is delivered under the id it was given, before later ones."""
+        backend = await open_backend()
+        later, sooner = await asyncio.gather(
+            backend.queue.submit(Task(prompt="b"), run_at=time.time() + 0.4),
+            backend.queue.submit(Task(prompt="a"), run_at=time.time() + 0.2),
+        )
+        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == [sooner, later]
+
+    async def test_run_at_in_the_past(self, open_backend: OpenBackend) -> None:
+        """A moment that has passed means at once."""
+        backend = await open_backend()
+        ids = await backend.queue.submit_many([Task(prompt="a"), Task(prompt="b")], run_at=time.time() - 10)
+        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == ids
+
+    async def test_a_bad_task_is_refused(self, open_backend: OpenBackend) -> None:
+        """What no worker could run raises InvalidTask, and of several tasks none is added then."""
+        backend = await open_backend(BackendOptions(max_prompt_bytes=10))
+        for bad in (Task(prompt=" "), Task(prompt="far too long"), Task(prompt="x", meta={"agent": "y"})):
+            with pytest.raises(InvalidTask):
+                await backend.queue.submit_many([Task(prompt="good"), bad])
+        await pull_nothing(backend)
+
+    async def test_the_same_key_is_the_same_task(self, open_backend: OpenBackend) -> None:
+        """A second submit with an idempotency key adds nothing and returns the first one's id, running or ended."""
+        one, other = await open_backend(), await open_backend()
+        first = await submit(one, "first", idempotency_key="k")
+        assert await submit(other, "second", idempotency_key="k") == first
+        delivery = await pull_one(one)
+        assert await submit(other, idempotency_key="k") == first
+        await one.queue.ack(delivery, done(delivery))
+        assert await submit(other, idempotency_key="k", priority=Priority.HIGH) == first
+        await pull_nothing(other)
+        assert await submit(other, idempotency_key="another") != first
+
+    async def test_the_same_key_twice_in_one_call(self, open_backend: OpenBackend) -> None:
+        """The key counts inside one call too."""
+        backend = await open_backend()
+        task = Task(prompt="x", idempotency_key="k")
+        first, other, again = await backend.queue.submit_many([task, Task(prompt="y"), task])
+        assert first == again
+        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == [first, other]
+        await pull_nothing(backend)
+
+    async def test_the_same_key_at_the_same_time(self, open_backend: OpenBackend) -> None:
+        """Of many processes that submit a key at once, one adds the task and all get its id."""
+        backends = [await open_backend() for _ in range(4)]
+        ids = await asyncio.gather(*(submit(backends[n % 4], str(n), idempotency_key="k") for n in range(40)))
+        assert len(set(ids)) == 1
+        assert (await pull_one(backends[0])).task.id == ids[0]
+        await pull_nothing(backends[1])
+
+    async def test_a_key_is_forgotten_in_time(self, open_backend: OpenBackend) -> None:
+        """After `idempotency_retention_s` the key makes a new task."""
+        backend = await open_backend(BackendOptions(idempotency_retention_s=0.2))
+        first = await submit(backend, idempotency_key="k")
+
+        async def is_new() -> bool:
+            return await submit(backend, idempotency_key="k") != first
+
+        await eventually(is_new)
+
+    async def test_a_known_task_is_no_addition_to_a_full_queue(self, open_backend: OpenBackend) -> None:
+        """Submitting a key again gives its task's id, whether there is room or not."""
+        backend = await open_backend(BackendOptions(max_depth=1))
+        task = Task(prompt="hello", idempotency_key="once")
+        assert await backend.queue.submit(task) == await backend.queue.submit(task)
+
+    async def test_a_full_queue_refuses(self, open_backend: OpenBackend) -> None:
+        """With `max_depth` reached, QueueFull is raised, nothing is added, and there is room again after a pull."""
+        backend = await open_backend(BackendOptions(max_depth=3))
+        await backend.queue.submit_many([Task(prompt="0"), Task(prompt="1")])
+        with pytest.raises(QueueFull, match="3"):
+            await backend.queue.submit_many([Task(prompt="2"), Task(prompt="3")])
+        await backend.queue.submit(Task(prompt="2"), run_at=time.time() + 3600)
+        with pytest.raises(QueueFull):
+            await submit(backend)
+        stats = await backend.queue.stats()
+        assert (stats.ready, stats.delayed) == (2, 1)
+        await pull_one(backend)
+        await submit(backend, "3")
+        assert [delivery.task.prompt for delivery in await backend.queue.pull(10, PATIENCE_S)] == ["1", "3"]
+
+    @pytest.mark.parametrize("name", _UNREADABLE)
+    async def test_an_unreadable_entry_becomes_a_dead_letter(
+        self, open_backend: OpenBackend, inject_raw: InjectRaw | None, name: str
+    ) -> None:
+        """An entry that is no task goes to the dead letters with the reason; the tasks around it are delivered."""
+        if inject_raw is None:
+            pytest.skip("no fixture inject_raw")
+        fields, word = _UNREADABLE[name]
+        backend = await open_backend()
+        before = await submit(backend)
+        await inject_raw(dict(fields))
+        after = await submit(backend)
+        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == [before, after]
+        await pull_nothing(backend)
+        (letter,) = await backend.queue.dead_letters()
+        assert word in letter.error
+
+    async def test_whoever_waits_for_an_unreadable_entry_is_told(
+        self, open_backend: OpenBackend, inject_raw: InjectRaw | None
+    ) -> None:
+        """The reason is the task's result as well."""
+        if inject_raw is None:
+            pytest.skip("no fixture inject_raw")
+        backend = await open_backend()
+        await inject_raw({"note": b"no prompt"})
+        await pull_nothing(backend)
+        (letter,) = await backend.queue.dead_letters()
+        assert (await backend.queue.wait(letter.task_id, PATIENCE_S)).error == letter.error
+
+    async def test_ping_answers(self, open_backend: OpenBackend) -> None:
+        """A broker that works is one that answers."""
+        backend = await open_backend()
+        await within(backend.queue.ping())
