@@ -1,19 +1,19 @@
 """What can go wrong with a model call, as one tree. `retryable` says whether the same call may succeed later.
 
-    ProviderError
-    ├── Unavailable (retryable)         the provider cannot be reached, or answers 5xx
-    │   ├── Overloaded                  it says that it has too much to do (529, 503, "overloaded")
-    │   ├── RateLimited                 429; `retry_after_s` if it said so
-    │   ├── ProviderTimeout             no connection, no answer or no next event within the limit
-    │   └── StreamBroken                the answer began and did not end; `usage` holds what was reported of it
-    ├── BadResponse (retryable)         the answer cannot be read: HTML, broken JSON, an impossible event
-    ├── InvalidRequest                  400, 404, 413, 422: this call will never succeed
-    │   └── ContextTooLong              the conversation does not fit into the model's window
-    ├── AuthenticationFailed            401, 403, or no key at all: fix the set-up
-    ├── Refused                         the model declined to answer
-    ├── LimitReached                    the run's own limit: turns, tokens, repeated calls, output cut at max_tokens
-    │   └── BudgetExceeded              tokens or money that this run, agent or tenant may not spend
-    └── UnknownProvider                 no provider of that name is registered
+ProviderError
+├── Unavailable (retryable)         the provider cannot be reached, or answers 5xx
+│   ├── Overloaded                  it says that it has too much to do (529, 503, "overloaded")
+│   ├── RateLimited                 429; `retry_after_s` if it said so
+│   ├── ProviderTimeout             no connection, no answer or no next event within the limit
+│   └── StreamBroken                the answer began and did not end; `usage` holds what was reported of it
+├── BadResponse (retryable)         the answer cannot be read: HTML, broken JSON, an impossible event
+├── InvalidRequest                  400, 404, 413, 422: this call will never succeed
+│   └── ContextTooLong              the conversation does not fit into the model's window
+├── AuthenticationFailed            401, 403, or no key at all: fix the set-up
+├── Refused                         the model declined to answer
+├── LimitReached                    the run's own limit: turns, tokens, repeated calls, output cut at max_tokens
+│   └── BudgetExceeded              tokens or money that this run, agent or tenant may not spend
+└── UnknownProvider                 no provider of that name is registered
 """
 
 from __future__ import annotations

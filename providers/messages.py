@@ -220,7 +220,6 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Vendor- or provider-specific settings, such as a script's path for `scripted`."""
 
 
-
 def conversation(history: Sequence[JsonObject], prompt: str) -> tuple[Message, ...]:
     """The messages that a run starts with. A history message may also have plain `content` text instead of `parts`.
 
