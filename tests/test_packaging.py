@@ -229,7 +229,12 @@ def test_the_image_is_built_from_files_that_are_sent() -> None:
 
 def test_make_says_what_it_can_do() -> None:
     """`make` alone lists every target."""
-    said = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, check=True, text=True, timeout=30).stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--no-print-directory"]
+    made = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, check=True, text=True, timeout=30
+    )
+    said = made.stdout
 
     assert [line.split()[:2] for line in said.splitlines()] == [
         ["make", target] for target in ("help", "demo", "test", "lint", "bench", "clean")

@@ -8,9 +8,9 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,11 +24,14 @@ from queue_backends.redis.entries import RawFields, delivery_of, task_id_of
 from queue_backends.redis.keys import GROUP, LANES, Keys
 from queue_backends.redis.wire import Fence, encode_result, keep_of
 
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
 
 LONGEST_BLOCK_S = 1.0
 """A blocked pull looks this often for delayed tasks, expired leases and a pause, which cannot wake it."""
 MOST_PENDING = 10_000
+LATE_CLAIM_S = 5.0
 CONSUMER_IDLE_MS = 3_600_000
 """A consumer that has done nothing for so long, and holds nothing, belongs to a process that was killed."""
 SWEEP_EVERY_S = 600.0
@@ -60,7 +63,7 @@ class Puller:
         self._next_reclaim = 0.0
         self._next_sweep = time.monotonic() + SWEEP_EVERY_S
         self._cursors = ["0-0"] * len(LANES)
-        self._reply_lost = False
+        self._reply_lost_at: float | None = None
         self.surplus: deque[Delivery] = deque()
         """Taken beyond what was asked for: the next pull has them first, and renewals keep them until then."""
         self.resumed = asyncio.Event()
@@ -70,7 +73,7 @@ class Puller:
         """Take ready tasks: what is there at once, else the first that comes."""
         deadline = time.monotonic() + wait_s
         while True:
-            taken = await self._take(limit)
+            taken = await self._to_its_end(self._take(limit))
             if isinstance(taken, list):
                 return taken
             remaining = deadline - time.monotonic()
@@ -81,12 +84,28 @@ class Puller:
                 await self._await_resume(min(remaining, LONGEST_BLOCK_S))
                 continue
             block_s = min(remaining, LONGEST_BLOCK_S, next_due_s, max(0.001, self._next_reclaim - time.monotonic()))
-            if deliveries := await self._block(limit, block_s):
+            if deliveries := await self._to_its_end(self._block(limit, block_s)):
                 return deliveries
+
+    async def _to_its_end(self, claim: Coroutine[Any, Any, T]) -> T:
+        """Let a claim end even if the pull is cancelled: a command that was sent may be carried out long after its
+        sender has gone, and nobody would know of the entries. What comes of it then waits for the next pull."""
+        job = asyncio.create_task(claim, name="claim")
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.wait([job], timeout=LONGEST_BLOCK_S + 1)
+            finally:
+                job.cancel()  # no effect on one that has ended; else it notes that its reply is lost
+            if job.done() and not job.cancelled() and job.exception() is None:
+                taken = job.result()
+                self.surplus.extend(taken if isinstance(taken, list) else ())
+            raise
 
     async def _take(self, limit: int) -> list[Delivery] | tuple[bool, float]:
         """Deliveries; or, if there is none, whether the queue is paused and when the next delayed task is due."""
-        if self._reply_lost:
+        if self._reply_lost_at is not None:
             await self._recover()
         if self.surplus:
             return [self.surplus.popleft() for _ in range(min(limit, len(self.surplus)))]
@@ -125,7 +144,7 @@ class Puller:
         try:
             yield
         except (asyncio.CancelledError, BackendUnavailable):
-            self._reply_lost = True
+            self._reply_lost_at = time.monotonic()
             raise
 
     async def create_group(self) -> None:
@@ -233,7 +252,8 @@ class Puller:
         return deliveries
 
     async def _recover(self) -> None:
-        """Find entries that the server gave us in a reply that never arrived."""
+        """Find entries that the server gave us in a reply that never arrived. The server may still be about to carry
+        out what it had received, so this is done at every pull for a while."""
         for lane, name in enumerate(self._keys.lanes, start=1):
             pending = await self._client.command("XPENDING", name, GROUP, "-", "+", MOST_PENDING, self.consumer)
             for row in inspection.pending_rows(pending):
@@ -243,7 +263,8 @@ class Puller:
                 for _, raw in await self._client.command("XRANGE", name, row.entry_id, row.entry_id):
                     if delivery := await self._accept(fence, raw):
                         self.surplus.append(delivery)
-        self._reply_lost = False
+        if self._reply_lost_at is not None and time.monotonic() - self._reply_lost_at > LATE_CLAIM_S:
+            self._reply_lost_at = None
 
     async def _sweep(self) -> None:
         """Forget consumers of processes that were killed; nothing else would ever remove them."""
@@ -256,7 +277,7 @@ class Puller:
     async def leave(self) -> None:
         """Give back what no run ever saw, and leave the group where nothing is pending: removing a consumer with
         pending entries would lose them."""
-        if self._reply_lost:
+        if self._reply_lost_at is not None:
             await self._recover()
         await self._committer.commit([Release(delivery=delivery) for delivery in self.surplus])
         self.surplus.clear()
