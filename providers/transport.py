@@ -75,6 +75,7 @@ class Transport:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_TlsKey, httpx.AsyncClient]] = (
             WeakKeyDictionary()
         )
+        self._building: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @contextlib.asynccontextmanager
     async def stream_events(
@@ -215,11 +216,13 @@ class Transport:
         return _AttemptError(error, repeat=isinstance(error, Unavailable) if wish is None else wish == "true")
 
     async def _client(self, tls: _TlsKey) -> httpx.AsyncClient:
-        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
+        loop = asyncio.get_running_loop()
+        clients = self._clients.setdefault(loop, {})
         if tls not in clients:
-            context = await asyncio.to_thread(_tls_context, *tls)  # reads the CA files
-            if tls not in clients:
-                clients[tls] = _new_client(context)
+            # One at a time: reading the CA files takes 15 ms of CPU, which a thousand first calls would each spend.
+            async with self._building.setdefault(loop, asyncio.Lock()):
+                if tls not in clients:
+                    clients[tls] = _new_client(await asyncio.to_thread(_tls_context, *tls))
         return clients[tls]
 
 

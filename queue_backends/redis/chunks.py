@@ -103,7 +103,7 @@ class RedisChunks:
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            encode_chunks(task.id, first_seq, batch.chunks),
+            encode_chunks(task, first_seq, batch.chunks),
             bool(batch.chunks) and batch.chunks[-1].is_final,
         )
 

@@ -94,7 +94,7 @@ class Committer:
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            encode_chunks(task.id, first_seq, chunks),
+            encode_chunks(task, first_seq, chunks),
             bool(chunks) and chunks[-1].is_final,
             pack_records(outcome.records, table, self._keys) if outcome.records else (),
             _payload(outcome),

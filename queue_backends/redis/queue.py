@@ -13,7 +13,6 @@ from queue_backends.errors import (
     BackendUnavailable,
     LeaseLost,
     QueueError,
-    QueueFull,
     WaitTimeout,
 )
 from queue_backends.interfaces import (
@@ -29,14 +28,14 @@ from queue_backends.interfaces import (
     TaskState,
     TaskStatus,
 )
-from queue_backends.messages import RUN_CANCELLED, DeadLetter, Task, TaskResult, check_task, now_rfc3339, task_to_entry
+from queue_backends.messages import RUN_CANCELLED, DeadLetter, Task, TaskResult, now_rfc3339
 from queue_backends.redis import inspection
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
-from queue_backends.redis.entries import flat
-from queue_backends.redis.keys import GROUP, LANES, Keys
+from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.pulling import Puller
+from queue_backends.redis.submitting import Submitter
 from queue_backends.redis.wire import CallTable, decode_result, encode_result, fence_of, keep_of
 
 log = structlog.get_logger(__name__)
@@ -58,6 +57,7 @@ class RedisQueue:
         self._committer = committer
         self._options = options
         self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
+        self._submitter = Submitter(client, keys, options, self.stats)
         self._puller = Puller(client, keys, committer, options, self._to_cancel.put_nowait)
 
     @property
@@ -73,44 +73,11 @@ class RedisQueue:
 
     async def submit(self, task: Task, *, run_at: float | None = None) -> str:
         """Accept one task."""
-        return (await self.submit_many([task], run_at=run_at))[0]
+        return await self._submitter.submit(task, run_at)
 
     async def submit_many(self, tasks: Sequence[Task], *, run_at: float | None = None) -> list[str]:
         """Accept several tasks, a few hundred per script call."""
-        keys = self._keys
-        enqueued_at = now_rfc3339()
-        due_ms = round(run_at * 1000) if run_at is not None else 0
-        for task in tasks:
-            check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
-        ids: list[str] = []
-        for start in range(0, len(tasks), 250):  # a script call holds up everybody else: keep it short
-            table = CallTable(*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved)
-            packed = [
-                (
-                    LANES.index(task.priority) + 1,
-                    due_ms,
-                    table.position(keys.idempotency(task.idempotency_key)) if task.idempotency_key else 0,
-                    flat(task_to_entry(task, enqueued_at)),
-                )
-                for task in tasks[start : start + 250]
-            ]
-            depth = self._options.max_depth
-            idempotency_ms = round(self._options.idempotency_retention_s * 1000)
-            if start == 0 and depth:
-                await self._check_depth(len(tasks), depth)
-            reply = await self._client.script(
-                "submit", table.names, table.arguments((GROUP, depth, idempotency_ms, packed))
-            )
-            if reply == b"full":
-                raise _full(self._keys.queue, depth)
-            ids += (task_id.decode() for task_id in reply)
-        return ids
-
-    async def _check_depth(self, added: int, depth: int) -> None:
-        if added > 250:  # several script calls: decide for all of them before the first
-            stats = await self.stats()
-            if stats.ready + stats.delayed + added > depth:
-                raise _full(self._keys.queue, depth)
+        return await self._submitter.submit_many(tasks, run_at)
 
     async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
         """Results, in the order of `ids`."""
@@ -302,10 +269,7 @@ class RedisQueue:
     async def close(self) -> None:
         """Give back what no run ever saw, and leave the group. Deliveries still held are left to their leases."""
         try:
+            await self._submitter.close()
             await self._puller.leave()
         except QueueError as error:
             log.warning("could not say goodbye to the queue", error=str(error))
-
-
-def _full(queue: str, depth: int) -> QueueFull:
-    return QueueFull(f"queue {queue!r} has reached its max_depth of {depth} waiting tasks: try again later")

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from queue_backends.errors import QueueError
 from queue_backends.interfaces import BackendOptions, Delivery, LogRecord
-from queue_backends.messages import Chunk, ChunkDraft, ChunkType, TaskResult, TokenUsage
+from queue_backends.messages import Chunk, ChunkDraft, ChunkType, Task, TaskResult, TokenUsage
 from queue_backends.redis.keys import Keys
 
 _chunk_encoder = msgspec.json.Encoder()
@@ -110,14 +110,14 @@ def fence_of(delivery: Delivery) -> Fence:
     return Fence(int(lane), delivery.entry_id, consumer, int(deliveries))
 
 
-def encode_chunks(task_id: str, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[tuple[str, str]]:
-    """Chunks as JSON, numbered from `first_seq`, each with the text that ark's list receives."""
+def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[tuple[str, str]]:
+    """Chunks as JSON, numbered from `first_seq`, each with the text for ark's list, if the task names one."""
     encode = _chunk_encoder.encode
     return [
         (
             encode(
                 Chunk(
-                    task_id=task_id,
+                    task_id=task.id,
                     seq=first_seq + position,
                     type=draft.type,
                     content=draft.content,
@@ -127,7 +127,7 @@ def encode_chunks(task_id: str, first_seq: int, drafts: Sequence[ChunkDraft]) ->
                     is_final=draft.is_final,
                 )
             ).decode(),
-            draft.content if draft.type is ChunkType.CONTENT else "",
+            draft.content if task.stream_key and draft.type is ChunkType.CONTENT else "",
         )
         for position, draft in enumerate(drafts)
     ]

@@ -1,0 +1,131 @@
+"""Accepting tasks: those that come while a script call is under way go together in the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from queue_backends.errors import QueueError, QueueFull
+from queue_backends.interfaces import BackendOptions, QueueStats
+from queue_backends.messages import Task, check_task, now_rfc3339, task_to_entry
+from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient
+from queue_backends.redis.entries import flat
+from queue_backends.redis.keys import GROUP, LANES, Keys
+from queue_backends.redis.wire import CallTable
+
+LARGEST_BATCH = 250
+"""A script call holds up everybody else on the server: a larger batch is split."""
+
+
+class Submission(NamedTuple):
+    """A task that waits for its script call."""
+
+    task: Task
+    run_at: float | None
+    accepted: asyncio.Future[str]
+
+
+class Submitter:
+    """Adds tasks to one queue."""
+
+    def __init__(
+        self, client: RedisClient, keys: Keys, options: BackendOptions, stats: Callable[[], Awaitable[QueueStats]]
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._options = options
+        self._stats = stats
+        self._waiting: list[Submission] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def submit(self, task: Task, run_at: float | None) -> str:
+        """Accept one task, in the same round trip as others that are submitted at this time.
+
+        Measured with 100 callers at once: more than four times as many tasks per second as with a call for each.
+        """
+        self._check(task)
+        accepted = asyncio.get_running_loop().create_future()
+        self._waiting.append(Submission(task, run_at, accepted))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all(), name="submit")
+        return str(await accepted)
+
+    async def submit_many(self, tasks: Sequence[Task], run_at: float | None) -> list[str]:
+        """Accept several tasks, all checked before the first is added."""
+        for task in tasks:
+            self._check(task)
+        depth = self._options.max_depth
+        if depth and len(tasks) > LARGEST_BATCH:  # several script calls: decide for all of them before the first
+            stats = await self._stats()
+            if stats.ready + stats.delayed + len(tasks) > depth:
+                raise self._full()
+        ids: list[str] = []
+        for start in range(0, len(tasks), LARGEST_BATCH):
+            ids += await self._add([(task, run_at) for task in tasks[start : start + LARGEST_BATCH]])
+        return ids
+
+    async def close(self) -> None:
+        """Let what is on its way arrive."""
+        if self._sending is not None and not self._sending.done():
+            await asyncio.wait([self._sending], timeout=COMMAND_TIMEOUT_S)
+
+    def _check(self, task: Task) -> None:
+        check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch = self._waiting[:LARGEST_BATCH]
+            del self._waiting[:LARGEST_BATCH]
+            await self._send(batch)
+
+    async def _send(self, batch: Sequence[Submission]) -> None:
+        try:
+            ids = await self._add([(submission.task, submission.run_at) for submission in batch])
+        except QueueFull as error:
+            if len(batch) == 1:
+                _refuse(batch, error)
+            for submission in batch if len(batch) > 1 else ():  # some of them may fit
+                await self._send([submission])
+        except QueueError as error:
+            _refuse(batch, error)
+        except BaseException:
+            for submission in batch:
+                submission.accepted.cancel()
+            raise
+        else:
+            for submission, task_id in zip(batch, ids, strict=True):
+                if not submission.accepted.done():
+                    submission.accepted.set_result(task_id)
+
+    async def _add(self, tasks: Sequence[tuple[Task, float | None]]) -> list[str]:
+        keys, options = self._keys, self._options
+        enqueued_at = now_rfc3339()
+        table = CallTable(*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved)
+        packed = [
+            (
+                LANES.index(task.priority) + 1,
+                round(run_at * 1000) if run_at is not None else 0,
+                table.position(keys.idempotency(task.idempotency_key)) if task.idempotency_key else 0,
+                flat(task_to_entry(task, enqueued_at)),
+            )
+            for task, run_at in tasks
+        ]
+        payload = (GROUP, options.max_depth, round(options.idempotency_retention_s * 1000), packed)
+        reply = await self._client.script("submit", table.names, table.arguments(payload))
+        if reply == b"full":
+            raise self._full()
+        return [task_id.decode() for task_id in reply]
+
+    def _full(self) -> QueueFull:
+        depth = self._options.max_depth
+        return QueueFull(
+            f"queue {self._keys.queue!r} has reached its max_depth of {depth} waiting tasks: try again later"
+        )
+
+
+def _refuse(batch: Sequence[Submission], error: QueueError) -> None:
+    """Each caller gets an exception of its own, for its own traceback."""
+    for submission in batch:
+        if not submission.accepted.done():
+            submission.accepted.set_exception(type(error)(str(error)))
