@@ -117,6 +117,20 @@ async def run(
 class _Loop:
     """The state of one run."""
 
+    __slots__ = (
+        "attempt",
+        "call_tool",
+        "calls_seen",
+        "chunk_fn",
+        "config",
+        "observer",
+        "provider",
+        "sleep",
+        "task",
+        "tools",
+        "used",
+    )
+
     def __init__(
         self,
         provider: ChatProvider,
@@ -281,6 +295,8 @@ class _Loop:
 
 class _Call:
     """What is known of one model call while it goes on."""
+
+    __slots__ = ("_clock", "_first_chunk_s", "end", "request", "started_at", "streamed_chars", "usage")
 
     def __init__(self, request: TurnRequest) -> None:
         self.request = request

@@ -26,6 +26,21 @@ CHARS_PER_TOKEN = 4
 class TurnBook:
     """The `LoopObserver` of a run: budget before a turn, usage record after it."""
 
+    __slots__ = (
+        "_around",
+        "_chunks",
+        "_delivery",
+        "_model_metrics",
+        "_priced_all",
+        "_provider",
+        "_records",
+        "_span",
+        "config",
+        "cost_usd",
+        "stop_reason",
+        "usage",
+    )
+
     def __init__(
         self,
         around: Surroundings,

@@ -1,0 +1,86 @@
+"""What reading a model's stream costs."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+
+from tests.benchmarks.drivers.decoding import KEY_VARIABLE
+from tests.benchmarks.figures import median, written
+from tests.benchmarks.programs import Program
+from tests.benchmarks.report import Table
+from tests.benchmarks.run import Run
+from tests.benchmarks.targets import ratio_at_least
+
+FORMATS = {"openai": "OpenAI", "anthropic": "Anthropic"}
+CLIENTS = {"shoal": "**Shoal**, to TurnEvent", "bare": "aiohttp + msgspec alone", "sdk": "official SDK"}
+BOUNDS = {"openai": 15.0, "anthropic": 5.0}
+CHUNKS = 2_000
+PACED_AT_ONCE = 20
+PACED_CHUNKS, PACED_PER_S = 400, 200.0
+MODES = ("whole", "paced")
+SAME_HEAP = {"MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "33554432"}
+"""Without it, glibc gives each read's buffer back to the kernel or not, by what a process had freed before: 10 µs."""
+
+
+def measure(run: Run) -> None:
+    """All clients in turn, on answers that come whole and on twenty that come paced."""
+    samples: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    names = [f"{form} {client} {mode}" for mode in MODES for form in FORMATS for client in CLIENTS]
+    for turn, name in run.interleaved(names, min(3, run.effort.rounds)):
+        run.say(f"decoding, round {turn + 1}: {name}")
+        form, client, mode = name.split()
+        cost = run.attempt("decoding", name, _cost, run, form, client, mode)
+        if cost is not None:
+            samples[form, client, mode].append(cost)
+
+    def cell(form: str, client: str) -> str:
+        return " / ".join(written(median(found)) if (found := samples[form, client, m]) else "—" for m in MODES)
+
+    run.report.tables.append(
+        Table(
+            section="decoding",
+            title=f"Streaming a model: client CPU µs per chunk, from socket to event ({' / '.join(MODES)})",
+            columns=["", *(f"{label} format" for label in FORMATS.values())],
+            rows=[(label, *(cell(form, client) for form in FORMATS)) for client, label in CLIENTS.items()],
+            notes=[
+                (
+                    f"Whole: {CHUNKS:,} chunks that come at once. Paced: {PACED_AT_ONCE} answers at once, "
+                    f"{PACED_PER_S:g} chunks a second each. From another process, each event its own HTTP chunk."
+                ),
+                "SDKs: `stream=True` of the plain call, their cheapest way. All clients: `"
+                + "`, `".join(f"{name}={value}" for name, value in SAME_HEAP.items())
+                + "`.",
+            ],
+        )
+    )
+    for form, label in FORMATS.items():
+        mine, bare, sdk = (samples[form, client, "whole"] for client in ("shoal", "bare", "sdk"))
+        if mine and sdk:
+            text = f"decoding {label}'s stream: SDK's cost over ours"
+            run.report.verdicts.append(
+                ratio_at_least("decoding", text, median(sdk), median(mine), BOUNDS[form], "ours", "µs/chunk")
+            )
+        if mine and bare:
+            text = f"decoding {label}'s stream: bare cost over ours"
+            run.report.verdicts.append(
+                ratio_at_least("decoding", text, median(bare), median(mine), 0.6, "ours", "µs/chunk")
+            )
+
+
+def _cost(run: Run, form: str, client: str, mode: str) -> float:
+    whole = mode == "whole"
+    chunks = CHUNKS if whole else PACED_CHUNKS
+    flags = ["--mode", mode, "--chunks", str(chunks), "--per-s", str(PACED_PER_S)]
+    with Program(sys.executable, "tests.benchmarks.drivers.replay_server", flags) as model:
+        address = f"http://127.0.0.1:{model.line('READY', 30)}/v1"
+        answers, at_once = (run.effort.answers, 1) if whole else (1, PACED_AT_ONCE)
+        flags = ["--format", form, "--client", client, "--base-url", address, "--answers", str(answers)]
+        flags += ["--at-once", str(at_once)]
+        environment = {KEY_VARIABLE: "none", **SAME_HEAP}
+        with Program(sys.executable, "tests.benchmarks.drivers.decoding", flags, **environment) as reader:
+            figures = reader.figures(120)
+    expected = chunks * answers * at_once
+    if figures["texts"] < expected:
+        raise RuntimeError(f"{client} saw {figures['texts']} of {expected} pieces of text")
+    return float(figures["us_per_chunk"])

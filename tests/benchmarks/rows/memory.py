@@ -1,0 +1,150 @@
+"""What a task in flight weighs, and how many streams one process carries."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tests.benchmarks.contenders import REFERENCE, SHOAL, Contender
+from tests.benchmarks.drivers.decoding import KEY_VARIABLE
+from tests.benchmarks.figures import median, percentile, written
+from tests.benchmarks.programs import Program
+from tests.benchmarks.report import Table
+from tests.benchmarks.rows.watching import settled_kib
+from tests.benchmarks.run import Run
+from tests.benchmarks.targets import at_most
+
+REPLAY = "tests.benchmarks.drivers.replay_server"
+FIRST = 100
+"""Tasks in flight before the first look: what is set up once is then there."""
+STREAMING = "Shoal, with an open model stream each"
+PER_S = 50.0
+WATCHED = 20
+
+
+def measure(run: Run) -> None:
+    """Waiting tasks of everybody; then Shoal's with open streams, still and talking."""
+    contenders = {c.name: c for c in (SHOAL, REFERENCE, *run.peers) if c.naps}
+    weights: dict[str, list[float]] = defaultdict(list)
+    totals: dict[str, list[float]] = defaultdict(list)
+    for turn, name in run.interleaved([*contenders, STREAMING], rounds=min(3, run.effort.rounds)):
+        run.say(f"memory, round {turn + 1}: {name}")
+        weight = (
+            run.attempt("memory", name, _open_streams, run)
+            if name == STREAMING
+            else run.attempt("memory", name, _naps, run, contenders[name])
+        )
+        if weight is not None:
+            weights[name].append(weight[0])
+            totals[name].append(weight[1])
+    run.report.tables.append(
+        Table(
+            section="memory",
+            title=f"Memory: KiB per task in flight, {run.effort.in_flight:,} at once",
+            columns=["", "KiB/task", "MiB of the process"],
+            rows=[(n, written(median(weights[n])), written(median(totals[n]))) for n in weights],
+            notes=[
+                (
+                    f"KiB/task: growth of resident memory from {FIRST} tasks in flight to all of them. What a library "
+                    "sets up per slot before it has a task (saq: a connection each) shows in the process' total only."
+                )
+            ],
+        )
+    )
+    for name, text, bound in (
+        (SHOAL.name, "memory per waiting task", 8),
+        (STREAMING, "memory per running agent task with an open model stream", 60),
+    ):
+        if weights[name]:
+            run.report.verdicts.append(at_most("memory", text, median(weights[name]), bound, "KiB"))
+    _streams(run)
+
+
+def _naps(run: Run, contender: Contender) -> tuple[float, float]:
+    run.server.empty()
+    most = run.effort.in_flight
+    with contender.program("work", run.server, concurrency=most, job="nap", nap_s=300) as worker:
+        worker.line("READY", 60)
+        return _growth(run, contender, worker, most - FIRST)
+
+
+def _open_streams(run: Run) -> tuple[float, float]:
+    run.server.empty()
+    most = run.effort.in_flight
+    with (
+        Program(sys.executable, REPLAY, ["--mode", "hold"]) as model,
+        _worker(run, f"http://127.0.0.1:{model.line('READY', 30)}/v1", most) as worker,
+    ):
+        worker.line("READY", 60)
+        return _growth(run, SHOAL, worker, most - FIRST)
+
+
+def _worker(run: Run, base_url: str, concurrency: int) -> Program:
+    flags = ["work", "--url", run.server.url, "--job", "openai", "--base-url", base_url]
+    return Program(sys.executable, SHOAL.module, [*flags, "--concurrency", str(concurrency)], **{KEY_VARIABLE: "none"})
+
+
+def _growth(run: Run, contender: Contender, worker: Program, more: int) -> tuple[float, float]:
+    """KiB for each task that came on top of the first ones, and MiB of the process then."""
+    sizes = []
+    for count in (FIRST, more):
+        with contender.program("enqueue", run.server, job="nap", nap_s=300, count=count) as producer:
+            producer.figures(120)
+        time.sleep(1.0)
+        sizes.append(settled_kib(worker))
+    return (sizes[1] - sizes[0]) / more, sizes[1] / 1024
+
+
+def _streams(run: Run) -> None:
+    """Ever more streams at once in one process; the last one within the limit is what is sustained."""
+    rows: list[tuple[str, ...]] = []
+    most = run.effort.in_flight
+    for streams in (most // 4, most // 2, most):
+        run.say(f"memory: {streams} streams of {PER_S:g} chunks a second")
+        row = run.attempt("streams", f"{streams} streams", _talking, run, streams)
+        if row is None:
+            continue
+        delays, share, finished = row
+        p99 = percentile(delays, 99)
+        figures = (percentile(delays, 50), p99, share * 100, finished / streams * 100)
+        rows.append((f"{streams:,}", *map(written, figures)))
+        if streams == most:
+            text = f"{streams:,} concurrent streams of {PER_S:g} chunks/s in one process, p99 chunk delay"
+            run.report.verdicts.append(at_most("memory", text, p99, 50, "ms"))
+    run.report.tables.append(
+        Table(
+            section="memory",
+            title=f"Streams of {PER_S:g} chunks a second in one worker process",
+            columns=["streams at once", "chunk delay p50 ms", "p99 ms", "worker CPU % of one core", "finished %"],
+            rows=rows,
+            notes=[
+                (
+                    "Delay: from the model server's write to a subscriber in a third process, OpenAI's format, over "
+                    f"{WATCHED} of the streams. Model server, worker, Valkey and subscriber share the machine's cores."
+                ),
+            ],
+        )
+    )
+
+
+def _talking(run: Run, streams: int) -> tuple[Sequence[float], float, int]:
+    run.server.empty()
+    pieces = round(run.effort.stream_seconds * PER_S)
+    flags = ["--mode", "paced", "--per-s", str(PER_S), "--chunks", str(pieces)]
+    with (
+        Program(sys.executable, REPLAY, flags) as model,
+        _worker(run, f"http://127.0.0.1:{model.line('READY', 30)}/v1", streams) as worker,
+    ):
+        worker.line("READY", 60)
+        time.sleep(1.0)
+        cpu, began = worker.cpu_s(), time.monotonic()
+        with SHOAL.program("watch", run.server, count=streams, watch=WATCHED, pieces=pieces) as watcher:
+            lines, end = watcher.collect("DONE", 300, keep="DELAYS")
+        share = (worker.cpu_s() - cpu) / (time.monotonic() - began)
+    delays: list[float] = json.loads(lines[0])
+    if not delays:
+        raise RuntimeError("no chunk reached the subscriber")
+    return delays, share, json.loads(end)["finished"]

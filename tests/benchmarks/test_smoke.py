@@ -1,0 +1,119 @@
+"""The harness's own arithmetic: nothing here measures, so nothing here depends on the machine."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.benchmarks.drivers.replay_server import AnthropicFormat, OpenAIFormat, http_chunk, whole_answer
+from tests.benchmarks.figures import median, percentile, spread, written
+from tests.benchmarks.report import BEGIN, END, Report, Table, markdown_table, render, replaced
+from tests.benchmarks.rows.watching import Drain, Sight
+from tests.benchmarks.targets import at_least, at_most, ratio_at_least, ratio_at_most
+
+
+@pytest.mark.parametrize(("samples", "expected"), [([3.0], 3.0), ([9.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.5)])
+def test_median_is_the_middle_whatever_the_order(samples: list[float], expected: float) -> None:
+    """An odd number gives the middle sample, an even one the mean of the two."""
+    assert median(samples) == expected
+
+
+def test_no_samples_are_an_error_and_not_a_figure() -> None:
+    """A run that failed must not show up as a number."""
+    with pytest.raises(ValueError, match="no samples"):
+        median([])
+    with pytest.raises(ValueError, match="no samples"):
+        percentile([], 99)
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (99, 99.0), (100, 100.0), (0, 1.0)])
+def test_percentile_is_the_nearest_rank(percent: float, expected: float) -> None:
+    """Of 1 to 100, the n-th percentile is n: no interpolation invents a latency that nobody had."""
+    assert percentile([float(n) for n in range(100, 0, -1)], percent) == expected
+
+
+def test_spread_compares_the_outermost_rounds() -> None:
+    """Largest over smallest; unknown if nothing was measured."""
+    assert spread([2.0, 5.0, 4.0]) == 2.5
+    assert math.isnan(spread([]))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(31_817.4, "31,800"), (1_234_567.0, "1,230,000"), (4.567, "4.57"), (0.01234, "0.012"), (0.0, "0"), (99.96, "100"),
+     (None, "—"), (math.nan, "—")],
+)  # fmt: skip
+def test_figures_are_written_with_three_digits(value: float | None, text: str) -> None:
+    """No figure pretends to more precision than a shared machine has."""
+    assert written(value) == text
+
+
+def test_targets_know_their_direction() -> None:
+    """Too slow is missed, too late is missed, and meeting the bound exactly is reaching it."""
+    assert at_least("s", "rate", 100.0, 100.0, "/s").reached
+    assert not at_least("s", "rate", 99.0, 100.0, "/s").reached
+    assert at_most("s", "delay", 5.0, 5.0, "ms").reached
+    assert not at_most("s", "delay", 5.1, 5.0, "ms").reached
+
+
+def test_ratios_name_whom_they_compare_with() -> None:
+    """A ratio says both figures, so that a reader can check it."""
+    # given a rate of 12,000 beside the best peer's 1,500, and 8 times as much wanted
+    verdict = ratio_at_least("s", "drain", 12_000.0, 1_500.0, 8.0, "dramatiq", "tasks/s")
+    # then it is reached, by the very figures
+    assert verdict.reached
+    assert verdict.word == "reached"
+    assert verdict.target == "≥ 8.00 times dramatiq"
+    assert verdict.compared == "12,000 to 1,500 tasks/s"
+    assert not ratio_at_most("s", "start", 1.8, 2.0, 0.8, "taskiq", "ms").reached
+
+
+def test_a_table_refuses_a_row_of_another_width() -> None:
+    """A figure must not slip under another column's head."""
+    assert markdown_table(["who", "a|b"], [["x", "1"]]) == "| who | a\\|b |\n| --- | ---: |\n| x | 1 |"
+    with pytest.raises(ValueError, match="2 columns"):
+        markdown_table(["who", "rate"], [["x", "1", "2"]])
+
+
+def test_the_report_says_losses_and_failures_plainly() -> None:
+    """Whatever was missed or not measured stands in the document by name."""
+    # given a run with one target reached, one missed, and one contender that did not start
+    report = Report(machine="Measured somewhere.", failures=["queue, arq: ended"])
+    report.verdicts += [at_least("s", "rate", 3.0, 2.0, "/s"), at_most("s", "delay", 9.0, 5.0, "ms")]
+    report.tables.append(Table(section="s", title="Rates", columns=["", "/s"], rows=[["x", "3"]], notes=["once"]))
+    # when it is written
+    text = render(report)
+    # then it says so
+    assert "1 of 2 targets reached. Missed:\n\n- delay: 9.00 ms instead of ≤ 5.00 ms" in text
+    assert "## Not measured\n\n- queue, arq: ended" in text
+    assert text.index("## Targets") < text.index("## Rates")
+
+
+def test_only_the_generated_part_of_the_document_changes() -> None:
+    """What people wrote around the tables stays, and a document without a place for them is refused."""
+    document = f"# Title\n{BEGIN}\nold\n{END}\nafter\n"
+    assert replaced(document, "new\n") == f"# Title\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert replaced(replaced(document, "old\n"), "new\n") == replaced(document, "new\n")
+    with pytest.raises(ValueError, match="put both lines"):
+        replaced("# Title\n", "new")
+
+
+def test_a_drain_counts_from_the_first_result_seen() -> None:
+    """Start-up before the first result is nobody's throughput."""
+    # given a worker whose first look showed 100 results and whose last one 1,100, half a second later
+    drain = Drain(first=Sight(at_s=10.0, finished=100, cpu_s=1.0), last=Sight(at_s=10.5, finished=1_100, cpu_s=1.4))
+    # then only what happened in between counts
+    assert (drain.per_s, drain.seconds) == (2_000.0, 0.5)
+    assert drain.cpu_us == pytest.approx(400.0)
+
+
+def test_the_replayed_answer_is_complete_in_both_formats() -> None:
+    """Every chunk is its own HTTP chunk, and the stream ends as the vendors end theirs."""
+    openai, anthropic = whole_answer(False, 3), whole_answer(True, 3)
+    assert openai.count(b'"content": "Sixty') == 3
+    assert b"data: [DONE]\n\n\r\n0\r\n\r\n" in openai
+    assert anthropic.count(b"event: content_block_delta") == 3
+    assert anthropic.endswith(b"0\r\n\r\n")
+    assert http_chunk("abc") == b"3\r\nabc\r\n"
+    assert len(OpenAIFormat().end(3)) == len(AnthropicFormat().end(3)) == 3
