@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from queue_backends import Backend, ChunkBatch, ChunkDraft, ChunkType, Delivery, QueueError
+from queue_backends.batching import batches as bounded
+from queue_backends.batching import chunk_chars
 from worker.metrics import WorkerMetrics
 from worker.persistence import persistently
 
@@ -183,7 +185,7 @@ class ChunkPublisher:
                 batches.append(ChunkBatch(delivery=writer.delivery, chunks=drafts))
         try:
             # The very same batches until it succeeds: their numbers make a repetition harmless.
-            lost = await self._write(batches)
+            lost = [delivery for part in bounded(batches, _chars) for delivery in await self._write(part)]
         finally:
             for writer in published:
                 writer.set_busy(False)
@@ -195,7 +197,7 @@ class ChunkPublisher:
         async with self._flushed:
             self._flushed.notify_all()
 
-    async def _write(self, batches: list[ChunkBatch]) -> list[Delivery]:
+    async def _write(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
         """Publish; what the broker refuses for good is dropped alone, because a stream never fails a run."""
         try:
             return await persistently(lambda: self._backend.chunks.publish(batches), "publish chunks")
@@ -204,3 +206,7 @@ class ChunkPublisher:
                 log.exception("chunks cannot be published", task=batches[0].delivery.task.id)
                 return []
         return [delivery for batch in batches for delivery in await self._write([batch])]
+
+
+def _chars(batch: ChunkBatch) -> int:
+    return chunk_chars(batch.chunks)

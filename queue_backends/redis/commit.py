@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from queue_backends.batching import batches, outcome_chars
 from queue_backends.interfaces import Ack, BackendOptions, Dead, Delivery, Outcome, Release, Retry
 from queue_backends.redis.chunks import Numbering
 from queue_backends.redis.client import RedisClient
@@ -18,9 +19,6 @@ from queue_backends.redis.wire import (
     keep_of,
     pack_records,
 )
-
-LARGEST_BATCH = 250
-"""A script call holds up everybody else on the server: a larger batch is split."""
 
 
 class Committer:
@@ -49,8 +47,8 @@ class Committer:
     async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write them; returns those whose lease was lost, of which nothing was written."""
         lost: list[Outcome] = []
-        for start in range(0, len(outcomes), LARGEST_BATCH):
-            lost += await self._commit(outcomes[start : start + LARGEST_BATCH])
+        for batch in batches(outcomes, outcome_chars):
+            lost += await self._commit(batch)
         return lost
 
     async def _commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from queue_backends.batching import batches
 from queue_backends.errors import QueueError, QueueFull
 from queue_backends.interfaces import BackendOptions, QueueStats
 from queue_backends.messages import Task, check_task, now_rfc3339, task_to_entry
@@ -13,9 +14,6 @@ from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient
 from queue_backends.redis.entries import flat
 from queue_backends.redis.keys import GROUP, LANES, Keys
 from queue_backends.redis.wire import CallTable
-
-LARGEST_BATCH = 250
-"""A script call holds up everybody else on the server: a larger batch is split."""
 
 
 class Submission(NamedTuple):
@@ -55,14 +53,14 @@ class Submitter:
         """Accept several tasks, all checked before the first is added."""
         for task in tasks:
             self._check(task)
-        depth = self._options.max_depth
-        if depth and len(tasks) > LARGEST_BATCH:  # several script calls: decide for all of them before the first
+        depth, parts = self._options.max_depth, list(batches(tasks, _chars))
+        if depth and len(parts) > 1:  # several script calls: decide for all of them before the first
             stats = await self._stats()
             if stats.ready + stats.delayed + len(tasks) > depth:
                 raise self._full()
         ids: list[str] = []
-        for start in range(0, len(tasks), LARGEST_BATCH):
-            ids += await self._add([(task, run_at) for task in tasks[start : start + LARGEST_BATCH]])
+        for batch in parts:
+            ids += await self._add([(task, run_at) for task in batch])
         return ids
 
     async def close(self) -> None:
@@ -75,9 +73,9 @@ class Submitter:
 
     async def _send_all(self) -> None:
         while self._waiting:
-            batch = self._waiting[:LARGEST_BATCH]
-            del self._waiting[:LARGEST_BATCH]
-            await self._send(batch)
+            waiting, self._waiting = self._waiting, []
+            for batch in batches(waiting, lambda submission: _chars(submission.task)):
+                await self._send(batch)
 
     async def _send(self, batch: Sequence[Submission]) -> None:
         try:
@@ -122,6 +120,10 @@ class Submitter:
         return QueueFull(
             f"queue {self._keys.queue!r} has reached its max_depth of {depth} waiting tasks: try again later"
         )
+
+
+def _chars(task: Task) -> int:
+    return len(task.prompt)
 
 
 def _refuse(batch: Sequence[Submission], error: QueueError) -> None:

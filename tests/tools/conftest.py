@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from providers.transport import Transport
+from tests.npm import npm_program
 from tests.tools.tool_servers import Handler, Serve
-
-NODE_MODULES = "SHOAL_TEST_NODE_MODULES"
 
 
 @pytest.fixture
@@ -45,12 +42,4 @@ async def serve() -> AsyncIterator[Serve]:
 @pytest.fixture(scope="session")
 def everything() -> str:
     """The command of the official npm server with every feature, which speaks the older protocol revision."""
-    folders = [os.environ.get(NODE_MODULES, ""), str(Path.home() / ".cache" / "shoal-tests" / "node_modules")]
-    for folder in filter(None, folders):
-        command = Path(folder) / ".bin" / "mcp-server-everything"
-        if command.exists():
-            return str(command)
-    pytest.skip(
-        f"npm package @modelcontextprotocol/server-everything is not there: install it and set {NODE_MODULES} "
-        "to its node_modules folder"
-    )
+    return npm_program("@modelcontextprotocol/server-everything", "mcp-server-everything")

@@ -81,7 +81,7 @@ def _queue() -> list[Setting]:
             type=str,
             variable="SHOAL_STATE_URL",
             secret=True,
-            meaning="Where journal, usage and budgets are kept; empty: with the queue",
+            meaning="Where usage and budgets are kept; empty: with the queue",
         ),
         _seconds(
             "backend.lease_s", "SHOAL_LEASE_SECONDS", "How long a task stays its worker's without a renewal", 1, 3600

@@ -1,0 +1,39 @@
+"""Writes of bounded size: many small things together, large ones apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from queue_backends.interfaces import Ack, Dead, Outcome
+from queue_backends.messages import ChunkDraft
+
+T = TypeVar("T")
+
+MOST_ITEMS = 250
+MOST_CHARS = 4_000_000
+"""One write holds up everybody else on the server, and travels as a whole: more than this goes in several."""
+
+
+def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """`items` in order, cut into batches of a bounded number and a bounded size; a large item goes alone."""
+    start, size = 0, 0
+    for position, item in enumerate(items):
+        own = size_of(item)
+        if position > start and (position - start == MOST_ITEMS or size + own > MOST_CHARS):
+            yield items[start:position]
+            start, size = position, 0
+        size += own
+    if start < len(items):
+        yield items[start:]
+
+
+def outcome_chars(outcome: Outcome) -> int:
+    """Roughly how much an outcome weighs on the wire."""
+    output = len(outcome.result.output) if isinstance(outcome, Ack | Dead) else 0
+    return output + chunk_chars(outcome.chunks)
+
+
+def chunk_chars(drafts: Sequence[ChunkDraft]) -> int:
+    """Roughly how much chunks weigh on the wire."""
+    return sum(len(draft.content) for draft in drafts)
