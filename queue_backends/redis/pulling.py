@@ -117,14 +117,22 @@ class Puller:
         )
         deliveries = await self._deliveries(read)
         if not paused and len(deliveries) < limit and time.monotonic() >= self._next_reclaim:
-            self._next_reclaim = time.monotonic() + self._reclaim_every_s
-            deliveries += await self._reclaim(limit - len(deliveries))
-            if time.monotonic() >= self._next_sweep:
-                self._next_sweep = time.monotonic() + SWEEP_EVERY_S
-                await self._sweep()
+            try:
+                deliveries += await self._look_around(limit - len(deliveries))
+            except BaseException:
+                self.surplus.extend(deliveries)  # they are ours all the same
+                raise
         if deliveries:
             return deliveries
         return bool(paused), (max(next_due_ms, 1) / 1000 if next_due_ms >= 0 else LONGEST_BLOCK_S)
+
+    async def _look_around(self, limit: int) -> list[Delivery]:
+        """What lost its lease; and, now and then, consumers that nobody is any more."""
+        self._next_reclaim = time.monotonic() + self._reclaim_every_s
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_EVERY_S
+            await self._sweep()
+        return await self._reclaim(limit)
 
     async def _claim(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """A script's reply with entries that are ours from now on; makes the group if it has vanished."""
@@ -201,7 +209,11 @@ class Puller:
         try:
             delivery = delivery_of(fence, raw, self._options)
         except InvalidTask as error:
-            await self._refuse(fence, raw, str(error))
+            try:
+                await self._refuse(fence, raw, str(error))
+            except QueueError as failed:
+                log.warning("cannot refuse an unreadable entry yet", entry=fence.entry, error=str(failed))
+                self._reply_lost_at = time.monotonic()  # it is found again, and refused, at the next pull
             return None
         self._committer.hold(delivery)
         return delivery
