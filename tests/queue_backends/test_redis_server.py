@@ -31,7 +31,7 @@ from queue_backends import (
     TaskResult,
     open_backend,
 )
-from queue_backends.redis.client import masked, translated
+from queue_backends.redis.client import RedisClient, masked, translated
 from tests.servers import PROGRAMS, Server, free_port
 from worker.persistence import persistently
 
@@ -126,6 +126,25 @@ async def test_entry_in_a_lost_reply_is_found_again(durable_server: Server, stre
         async with asyncio.timeout(LIMIT_S):
             deliveries = await worker.queue.pull(1, LIMIT_S)
         assert [delivery.task.id for delivery in deliveries] == [task_id]
+
+
+async def test_entry_of_a_reply_that_broke_off_is_found_again(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server has handed the task over and the connection broke before the answer came: the next pull has it."""
+    async with await open_backend(queue_url, BackendOptions(lease_s=60)) as backend:
+        task_id = await backend.queue.submit(Task(prompt="hi"))
+        script, broken = RedisClient.script, []
+
+        async def breaking_once(self: RedisClient, name: str, *args: Any) -> Any:
+            reply = await script(self, name, *args)
+            if name == "pull" and not broken:
+                broken.append(reply)
+                raise BackendUnavailable("the connection broke")
+            return reply
+
+        monkeypatch.setattr(RedisClient, "script", breaking_once)
+        with pytest.raises(BackendUnavailable):
+            await backend.queue.pull(1, LIMIT_S)
+        assert [delivery.task.id for delivery in await backend.queue.pull(1, LIMIT_S)] == [task_id]
 
 
 async def test_subscription_survives_a_lost_connection(durable_server: Server, stream: str) -> None:
