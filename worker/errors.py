@@ -7,13 +7,10 @@ WorkerError
 │   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
 │   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
 │       └── ToolUnavailable the tool's server cannot be reached right now; nothing was done
-├── RunCancelled            stop at once: somebody cancelled the run
 └── DeadlineExceeded        stop at once: the run's time is up
 """
 
 from __future__ import annotations
-
-from queue_backends import RUN_CANCELLED
 
 
 class WorkerError(Exception):
@@ -42,13 +39,6 @@ class ToolCallFailed(ToolError):
 
 class ToolUnavailable(ToolCallFailed):
     """The tool's server cannot be reached right now; the call was not sent."""
-
-
-class RunCancelled(WorkerError):
-    """The run was cancelled from outside."""
-
-    def __init__(self, message: str = RUN_CANCELLED) -> None:
-        super().__init__(message)
 
 
 class DeadlineExceeded(WorkerError):

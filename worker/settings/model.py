@@ -101,10 +101,6 @@ class Settings(Struct, frozen=True, kw_only=True):
             return "flag"
         return "variable" if source in _VARIABLES else "file"
 
-    def agent_named(self, name: str) -> AgentConfig | None:
-        """The configuration of an agent; the empty name is the default agent. None: no such agent."""
-        return self.agents.get(name) if name else self.agent
-
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.shown().items())
         return f"Settings({shown})"
