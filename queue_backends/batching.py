@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from queue_backends.interfaces import Ack, Dead, Outcome
+from queue_backends.interfaces import Ack, Dead, Progress
 from queue_backends.messages import ChunkDraft
 
 T = TypeVar("T")
@@ -28,10 +28,10 @@ def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequenc
         yield items[start:]
 
 
-def outcome_chars(outcome: Outcome) -> int:
+def outcome_chars(outcome: Progress) -> int:
     """Roughly how much an outcome weighs on the wire."""
     output = len(outcome.result.output) if isinstance(outcome, Ack | Dead) else 0
-    return output + chunk_chars(outcome.chunks)
+    return output + chunk_chars(outcome.chunks) + sum(len(record.value) for record in outcome.records)
 
 
 def chunk_chars(drafts: Sequence[ChunkDraft]) -> int:

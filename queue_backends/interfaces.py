@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from msgspec import Struct
 
@@ -106,6 +106,8 @@ class Dead(Struct, frozen=True, kw_only=True):
 
     delivery: Delivery
     result: TaskResult
+    next_attempt: int = 0
+    """As for `Retry`: counts if the letter is requeued."""
     chunks: tuple[ChunkDraft, ...] = ()
     records: tuple[LogRecord, ...] = ()
 
@@ -120,7 +122,20 @@ class Release(Struct, frozen=True, kw_only=True):
     records: tuple[LogRecord, ...] = ()
 
 
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """The run goes on: so far has it come."""
+
+    delivery: Delivery
+    chunks: tuple[ChunkDraft, ...] = ()
+    """Chunks not yet published, in order; none of them final."""
+    records: tuple[LogRecord, ...] = ()
+
+
 Outcome = Ack | Retry | Dead | Release
+Progress = Outcome | Checkpoint
+"""What a worker writes of a run, under its delivery's fence: how it ended, or how far it has come."""
+
+P = TypeVar("P", bound=Progress)
 
 
 class TaskState(enum.StrEnum):
@@ -263,7 +278,8 @@ class TaskQueue(Protocol):
         ...
 
     async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
-        """Bring dead letters back as fresh tasks (same task id, attempt 0); returns the ids that were brought back."""
+        """Bring dead letters back (same task id, attempt 0, a new chunk stream); returns the ids of those brought back.
+        Attempts of model calls are numbered on: what was spent before stays counted."""
         ...
 
     async def purge(self, letter_ids: Sequence[str]) -> int:
@@ -399,8 +415,8 @@ class StateStore(Protocol):
 class Backend:
     """A queue, a chunk stream and a state store that work together.
 
-    Here `commit` and `append` are composed of their single steps, in an order that repeats safely. An engine that holds
-    all three overrides both with one atomic step.
+    Here `commit` is composed of its single steps, in an order that repeats safely. An engine that holds all three
+    overrides it with one atomic step.
     """
 
     def __init__(self, queue: TaskQueue, chunks: ChunkStream, state: StateStore, *, url: str = "") -> None:
@@ -409,12 +425,13 @@ class Backend:
         self.state = state
         self.url = url
 
-    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Carry out how runs ended: chunks, records, result, and the entry's fate, all under each delivery's fence.
+    async def commit(self, outcomes: Sequence[P]) -> list[P]:
+        """Carry out how runs ended, or how far they have come: chunks, records, result, and the entry's fate, all under
+        each delivery's fence.
 
         Returns those whose lease was lost; of these nothing was written.
         """
-        lost: list[Outcome] = []
+        lost: list[P] = []
         for outcome in outcomes:
             try:
                 await self._commit_one(outcome)
@@ -422,29 +439,25 @@ class Backend:
                 lost.append(outcome)
         return lost
 
-    async def _commit_one(self, outcome: Outcome) -> None:
+    async def _commit_one(self, outcome: Progress) -> None:
         delivery = outcome.delivery
         if outcome.chunks:
             batch = ChunkBatch(delivery=delivery, chunks=outcome.chunks)
             if await self.chunks.publish([batch]):
                 raise LeaseLost(f"task {delivery.task.id} has another owner")
-        if outcome.records:
-            await self.append(delivery, outcome.records)
+        if outcome.records or isinstance(outcome, Checkpoint):
+            if await self.queue.renew([delivery]):
+                raise LeaseLost(f"task {delivery.task.id} has another owner")
+            await self.state.append_once(outcome.records)
         match outcome:
             case Ack(result=result):
                 await self.queue.ack(delivery, result)
             case Retry(error=error, retry_in_s=retry_in_s, next_attempt=next_attempt):
                 await self.queue.nack(delivery, error, retry_in_s=retry_in_s, next_attempt=next_attempt)
-            case Dead(result=result):
-                await self.queue.nack(delivery, result.error, dead=True, result=result)
+            case Dead(result=result, next_attempt=next_attempt):
+                await self.queue.nack(delivery, result.error, dead=True, next_attempt=next_attempt, result=result)
             case Release(next_attempt=next_attempt):
                 await self.queue.nack(delivery, "", next_attempt=next_attempt)
-
-    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
-        """Append records under the delivery's fence. Raises `LeaseLost`; then nothing was written."""
-        if await self.queue.renew([delivery]):
-            raise LeaseLost(f"task {delivery.task.id} has another owner")
-        await self.state.append_once(records)
 
     async def close(self) -> None:
         """Close all three."""

@@ -148,6 +148,8 @@ class CallOutcome(enum.StrEnum):
     CUT = "cut"
     """The stream broke after it had begun; what had been produced may be billed."""
     CANCELLED = "cancelled"
+    LOST = "lost"
+    """Its worker died or lost the task: whether it was sent, and what it cost, is not known."""
 
 
 class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""`Backend.commit` and `Backend.append`: how runs end, under their fences."""
+"""`Backend.commit`: how runs end and how far they have come, under their fences."""
 # ruff: noqa: S101 - tests speak in asserts
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from queue_backends.conformance.support import (
     text,
     within,
 )
-from queue_backends.interfaces import Ack, Backend, Dead, LogRecord, Outcome, Release, Retry, TaskState
+from queue_backends.interfaces import Ack, Backend, Checkpoint, Dead, LogRecord, Outcome, Release, Retry, TaskState
 from queue_backends.messages import ChunkDraft, ChunkType, Task
 
 
@@ -136,12 +136,57 @@ class CommitConformance(Conformance):
         backend = await open_backend()
         await submit(backend)
         delivery = await pull_one(backend)
-        await backend.append(delivery, [_record("1")])
-        await backend.append(delivery, [_record("1"), _record("2")])
+        assert await backend.commit([Checkpoint(delivery=delivery, records=(_record("1"),))]) == []
+        assert await backend.commit([Checkpoint(delivery=delivery, records=(_record("1"), _record("2")))]) == []
         ended = Ack(delivery=delivery, result=done(delivery), records=(_record("2"), _record("3")))
         assert await backend.commit([ended]) == []
         assert [entry.id for entry in await backend.state.read_log("usage")] == ["1", "2", "3"]
         assert await backend.state.counters("sums") == {"calls": 3}
+
+    async def test_a_checkpoint_stores_and_the_run_goes_on(self, open_backend: OpenBackend) -> None:
+        """Chunks and records of a run on its way appear together, numbered on; the task stays its worker's."""
+        worker, engine = await open_backend(), await open_backend()
+        task_id = await submit(engine)
+        delivery = await pull_one(worker)
+        await publish(worker, delivery, text("a"))
+        step = Checkpoint(delivery=delivery, chunks=(text("b"), text("c")), records=(_record("1"),))
+        assert await worker.commit([step]) == []
+        assert [entry.id for entry in await engine.state.read_log("usage")] == ["1"]
+        assert (await engine.queue.status([task_id]))[0].state is TaskState.RUNNING
+        assert await worker.queue.renew([delivery]) == []
+        await publish(worker, delivery, text("d"))
+        chunks = await finish_stream(worker, delivery)
+        assert_numbered(chunks)
+        assert contents(chunks) == ["a", "b", "c", "d"]
+
+    async def test_a_checkpoint_of_a_lost_lease_writes_nothing(self, open_backend: OpenBackend) -> None:
+        """Neither chunks nor records of a run that is somebody else's, and its neighbours' are written all the same."""
+        backend = await open_backend()
+        ids = await backend.queue.submit_many([Task(prompt="gone"), Task(prompt="held")])
+        gone, held = await pull_some(backend, 2)
+        await backend.queue.nack(gone, "")
+        steps = [
+            Checkpoint(delivery=each, chunks=(text("x"),), records=(_record(each.task.prompt),))
+            for each in (gone, held)
+        ]
+        assert await backend.commit(steps) == [steps[0]]
+        assert [entry.id for entry in await backend.state.read_log("usage")] == ["held"]
+        again = await pull_one(backend)
+        assert again.task.id == ids[0]
+        assert contents(await finish_stream(backend, again)) == []
+        assert contents(await finish_stream(backend, held)) == ["x"]
+
+    async def test_a_requeued_task_numbers_its_attempts_on(self, open_backend: OpenBackend) -> None:
+        """What was spent before a task died stays counted, because its model calls get new numbers."""
+        backend = await open_backend()
+        await submit(backend)
+        delivery = await pull_one(backend)
+        dead = Dead(delivery=delivery, result=failed(delivery, "broken"), next_attempt=3, chunks=(FINAL,))
+        assert await backend.commit([dead]) == []
+        (letter,) = await backend.queue.dead_letters()
+        assert await backend.queue.requeue([letter.id]) == [delivery.task.id]
+        again = await pull_one(backend)
+        assert (again.task.attempt, again.next_attempt, again.first) == (0, 3, False)
 
     async def test_a_result_with_an_error_is_an_end(self, open_backend: OpenBackend) -> None:
         """An Ack may carry a failure: the task has failed, and there is no dead letter."""

@@ -30,11 +30,12 @@ from queue_backends.interfaces import (
     Ack,
     Backend,
     BackendOptions,
+    Checkpoint,
     ChunkBatch,
     Dead,
     Delivery,
     LogRecord,
-    Outcome,
+    Progress,
     Release,
     Retry,
     TaskState,
@@ -60,17 +61,18 @@ def _former_writes(backend: Backend, lost: Delivery) -> dict[str, Callable[[], A
         "release": lambda: backend.queue.nack(lost, ""),
         "retry": lambda: backend.queue.nack(lost, "no", retry_in_s=0),
         "dead": lambda: backend.queue.nack(lost, "no", dead=True),
-        "append": lambda: backend.append(lost, [_RECORD]),
     }
 
 
-def _former_outcomes(lost: Delivery) -> list[Outcome]:
+def _former_outcomes(lost: Delivery) -> list[Progress]:
     chunks, records = (text("ghost"),), (_RECORD,)
     return [
         Ack(delivery=lost, result=done(lost), chunks=chunks, records=records),
         Retry(delivery=lost, error="no", chunks=chunks, records=records),
         Dead(delivery=lost, result=failed(lost, "no"), chunks=chunks, records=records),
         Release(delivery=lost, chunks=chunks, records=records),
+        Checkpoint(delivery=lost, chunks=chunks, records=records),
+        Checkpoint(delivery=lost, records=records),
     ]
 
 
@@ -162,7 +164,7 @@ class LeaseConformance(Conformance):
         assert len(taken) == 2
         assert await former.queue.renew(list(reversed(deliveries))) == list(reversed(deliveries))
 
-    @pytest.mark.parametrize("write", ["ack", "release", "retry", "dead", "append"])
+    @pytest.mark.parametrize("write", ["ack", "release", "retry", "dead"])
     async def test_a_former_owner_writes_nothing(self, open_backend: OpenBackend, write: str) -> None:
         """Every write of a former owner raises LeaseLost and leaves no trace; the present owner goes on."""
         former, lost, present, held = await _hand_over(open_backend)
@@ -170,7 +172,7 @@ class LeaseConformance(Conformance):
             await _former_writes(former, lost)[write]()
         await _assert_untouched(present, held)
 
-    @pytest.mark.parametrize("kind", range(4), ids=["ack", "retry", "dead", "release"])
+    @pytest.mark.parametrize("kind", range(6), ids=["ack", "retry", "dead", "release", "checkpoint", "records"])
     async def test_a_former_owner_commits_nothing(self, open_backend: OpenBackend, kind: int) -> None:
         """A commit gives back what it could not carry out, and neither its chunks nor its records are written."""
         former, lost, present, held = await _hand_over(open_backend)

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from queue_backends.embedded.folder import default_data_dir
 from queue_backends.embedded.server import EmbeddedServer
-from queue_backends.interfaces import Backend, BackendOptions, Delivery, LogRecord, Outcome
+from queue_backends.interfaces import Backend, BackendOptions, P
 
 
 class EmbeddedBackend(Backend):
@@ -20,13 +20,9 @@ class EmbeddedBackend(Backend):
         self.server = server
         self._inner = inner
 
-    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """As the Redis backend does it: in one step."""
         return await self._inner.commit(outcomes)
-
-    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
-        """As the Redis backend does it: in one step."""
-        await self._inner.append(delivery, records)
 
     async def close(self) -> None:
         """Give up the connections, then the hold on the server."""

@@ -16,9 +16,8 @@ from queue_backends.interfaces import (
     BackendOptions,
     ChunkBatch,
     Dead,
-    Delivery,
-    LogRecord,
-    Outcome,
+    P,
+    Progress,
     Release,
     Retry,
 )
@@ -42,9 +41,9 @@ class MemoryBackend(Backend):
         self._store = store
         super().__init__(self._queue, self._chunks, self._state, url=url)
 
-    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """Each outcome as a whole, or not at all."""
-        lost = []
+        lost: list[P] = []
         for outcome in outcomes:
             try:
                 await self._carry_out(outcome)
@@ -52,7 +51,7 @@ class MemoryBackend(Backend):
                 lost.append(outcome)
         return lost
 
-    async def _carry_out(self, outcome: Outcome) -> None:
+    async def _carry_out(self, outcome: Progress) -> None:
         delivery = outcome.delivery
         self._store.owned(delivery)
         if outcome.chunks:
@@ -61,17 +60,12 @@ class MemoryBackend(Backend):
         match outcome:
             case Ack(result=result):
                 await self._queue.ack(delivery, result)
-            case Dead(result=result):
-                self._queue.bury(delivery, result)
+            case Dead(result=result, next_attempt=next_attempt):
+                self._queue.bury(delivery, result, next_attempt=next_attempt)
             case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt):
                 self._queue.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt)
             case Release(next_attempt=next_attempt):
                 self._queue.bring_back(delivery, retry_in_s=None, next_attempt=next_attempt)
-
-    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
-        """Append under the fence."""
-        self._store.owned(delivery)
-        await self._state.append_once(records)
 
 
 async def open_backend(url: str, options: BackendOptions) -> Backend:

@@ -162,15 +162,16 @@ class MemoryQueue:
         """Give the task back, or give it up."""
         if dead:
             said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
-            self.bury(delivery, said)
+            self.bury(delivery, said, next_attempt=next_attempt)
         else:
             self.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt)
 
-    def bury(self, delivery: Delivery, result: TaskResult) -> None:
+    def bury(self, delivery: Delivery, result: TaskResult, *, next_attempt: int = 0) -> None:
         """To the dead letters. Raises `LeaseLost`."""
         entry = self._store.owned(delivery)
         del self._store.running[entry.id]
-        self._end(replace(delivery.task, attempt=delivery.task.attempt + 1), result, dead=True)
+        task = replace(delivery.task, attempt=delivery.task.attempt + 1)
+        self._end(task, result, dead=True, next_attempt=max(next_attempt, delivery.next_attempt))
 
     def bring_back(self, delivery: Delivery, *, retry_in_s: float | None, next_attempt: int = 0) -> None:
         """Make it ready again: after a failure with `retry_in_s`, else as released. Raises `LeaseLost`."""
@@ -190,7 +191,7 @@ class MemoryQueue:
         run_at = time.time() + retry_in_s if retry_in_s else None
         store.put(again, run_at=run_at, in_front=retry_in_s is None)
 
-    def _end(self, task: Task, result: TaskResult, *, dead: bool) -> None:
+    def _end(self, task: Task, result: TaskResult, *, dead: bool, next_attempt: int = 0) -> None:
         store = self._store
         if dead:
             letter = DeadLetter(
@@ -202,7 +203,7 @@ class MemoryQueue:
                 fields=task_to_entry(task, ""),
                 dead_at=time.time(),
             )
-            store.dead[letter.id] = (letter, task)
+            store.dead[letter.id] = (letter, task, next_attempt)
             while len(store.dead) > self._options.dead_limit:
                 del store.dead[next(iter(store.dead))]
         store.finish(result, self._options.result_retention_s)
@@ -324,7 +325,7 @@ class MemoryQueue:
 
     async def dead_letters(self, *, limit: int = 50) -> list[DeadLetter]:
         """Letters, newest first."""
-        return [letter for letter, _ in reversed(self._store.dead.values())][:limit]
+        return [letter for letter, _, _ in reversed(self._store.dead.values())][:limit]
 
     async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
         """Bring letters back."""
@@ -334,10 +335,11 @@ class MemoryQueue:
             found = store.dead.pop(letter_id, None)
             if found is None:
                 continue
-            task = replace(found[1], attempt=0)
+            _, dead, next_attempt = found
+            task = replace(dead, attempt=0)
             for kept in (store.results, store.ended_at, store.streams):
                 _forget(kept, task.id)
-            store.put(Entry(id=store.new_id(), task=task, first=False))
+            store.put(Entry(id=store.new_id(), task=task, next_attempt=next_attempt, first=False))
             brought_back.append(task.id)
         return brought_back
 

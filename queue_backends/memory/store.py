@@ -88,7 +88,8 @@ class Store:
         self.running: dict[str, tuple[Entry, Lease]] = {}
         self.results: dict[str, TaskResult] = {}
         self.ended_at: dict[str, float] = {}
-        self.dead: dict[str, tuple[DeadLetter, Task]] = {}
+        self.dead: dict[str, tuple[DeadLetter, Task, int]] = {}
+        """Letters by id, each with its task and the next attempt of its model calls."""
         self.streams: dict[str, Stream] = {}
         self.idempotency: dict[str, tuple[str, float]] = {}
         self.cancel_asked: set[str] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from queue_backends.interfaces import Backend, BackendOptions, Delivery, LogRecord, Outcome
+from queue_backends.interfaces import Backend, BackendOptions, P
 from queue_backends.redis.chunks import Numbering, RedisChunks
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
@@ -27,18 +27,14 @@ class RedisBackend(Backend):
         self._started = False
         self._hub = hub
         self._committer = Committer(client, keys, numbering, options)
-        self._redis_state = RedisState(client, keys, hub)
         queue = RedisQueue(client, keys, hub, self._committer, options)
-        super().__init__(queue, RedisChunks(client, keys, hub, numbering, options), self._redis_state, url=client.url)
+        chunks = RedisChunks(client, keys, hub, numbering, options)
+        super().__init__(queue, chunks, RedisState(client, keys, hub), url=client.url)
         self._queue = queue
 
-    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """One script call for all of them."""
         return await self._committer.commit(outcomes)
-
-    async def append(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
-        """One fenced script call."""
-        await self._redis_state.append_fenced(delivery, records)
 
     async def start(self) -> None:
         """Check the server and create what must be there."""

@@ -1,4 +1,4 @@
-"""Group commit: how any number of runs ended, in one fenced script call."""
+"""Group commit: how any number of runs ended, or how far they have come, in one fenced script call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_backends.batching import batches, outcome_chars
-from queue_backends.interfaces import Ack, BackendOptions, Dead, Delivery, Outcome, Release, Retry
+from queue_backends.interfaces import Ack, BackendOptions, Checkpoint, Dead, Delivery, P, Progress, Release, Retry
 from queue_backends.redis.chunks import Numbering
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
@@ -44,14 +44,14 @@ class Committer:
         """Whether a run of this process has that entry."""
         return any(entry == fence.entry for entry, _ in self._held)
 
-    async def commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """Write them; returns those whose lease was lost, of which nothing was written."""
-        lost: list[Outcome] = []
+        lost: list[P] = []
         for batch in batches(outcomes, outcome_chars):
             lost += await self._commit(batch)
         return lost
 
-    async def _commit(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def _commit(self, outcomes: Sequence[P]) -> list[P]:
         keys = self._keys
         await self._numbering.prepare([outcome.delivery for outcome in outcomes if outcome.chunks])
         table = CallTable(
@@ -73,11 +73,14 @@ class Committer:
             [self._pack(outcome, table) for outcome in outcomes],
         )
         lost = await self._client.script("commit", table.names, table.arguments(payload))
-        for outcome in outcomes:
-            self.drop(outcome.delivery)
+        for position, outcome in enumerate(outcomes):
+            if isinstance(outcome, Checkpoint) and position not in lost:
+                self._numbering.advance(outcome.delivery, len(outcome.chunks))
+            else:
+                self.drop(outcome.delivery)
         return [outcomes[position] for position in lost]
 
-    def _pack(self, outcome: Outcome, table: CallTable) -> tuple[Any, ...]:
+    def _pack(self, outcome: Progress, table: CallTable) -> tuple[Any, ...]:
         delivery, chunks = outcome.delivery, outcome.chunks
         task = delivery.task
         fence = fence_of(delivery)
@@ -98,14 +101,20 @@ class Committer:
             _payload(outcome),
             round(outcome.retry_in_s * 1000) if isinstance(outcome, Retry) else 0,
             task.attempt + 1 if isinstance(outcome, Retry | Dead) else task.attempt,
-            max(outcome.next_attempt, delivery.next_attempt) if isinstance(outcome, Retry | Release) else 0,
+            max(outcome.next_attempt, delivery.next_attempt) if isinstance(outcome, Retry | Release | Dead) else 0,
         )
 
 
-_KINDS: dict[type[Outcome], str] = {Ack: "ack", Retry: "retry", Dead: "dead", Release: "release"}
+_KINDS: dict[type[Progress], str] = {
+    Ack: "ack",
+    Retry: "retry",
+    Dead: "dead",
+    Release: "release",
+    Checkpoint: "checkpoint",
+}
 
 
-def _payload(outcome: Outcome) -> tuple[bytes | str, ...]:
+def _payload(outcome: Progress) -> tuple[bytes | str, ...]:
     match outcome:
         case Ack(result=result):
             return (encode_result(result),)

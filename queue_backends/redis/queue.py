@@ -173,7 +173,7 @@ class RedisQueue:
         outcome: Outcome
         if dead:
             said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
-            outcome = Dead(delivery=delivery, result=said)
+            outcome = Dead(delivery=delivery, result=said, next_attempt=next_attempt)
         elif retry_in_s is not None:
             outcome = Retry(delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt)
         else:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from queue_backends.errors import LeaseLost
-from queue_backends.interfaces import Delivery, LogEntry, LogRecord, StateChange
+from queue_backends.interfaces import LogEntry, LogRecord, StateChange
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.entries import pairs
-from queue_backends.redis.keys import GROUP, Keys
+from queue_backends.redis.keys import Keys
 from queue_backends.redis.pubsub import PubSubHub
-from queue_backends.redis.wire import CallTable, fence_of, pack_records
+from queue_backends.redis.wire import CallTable, pack_records
 
 WATCH_RECHECK_S = 3600.0
 
@@ -98,18 +97,9 @@ class RedisState:
 
     async def append_once(self, records: Sequence[LogRecord]) -> int:
         """Append and count new records."""
-        return await self._append(None, records)
-
-    async def append_fenced(self, delivery: Delivery, records: Sequence[LogRecord]) -> None:
-        """Append and count new records, unless the delivery's lease is lost."""
-        if await self._append(delivery, records) < 0:
-            raise LeaseLost(f"task {delivery.task.id} has another owner")
-
-    async def _append(self, delivery: Delivery | None, records: Sequence[LogRecord]) -> int:
-        table = CallTable(*self._keys.lanes)
+        table = CallTable()
         packed = pack_records(records, table, self._keys)
-        fence = fence_of(delivery) if delivery else False
-        added: int = await self._client.script("append", table.names, table.arguments((GROUP, fence, packed)))
+        added: int = await self._client.script("append", table.names, table.arguments(packed))
         return added
 
     async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:

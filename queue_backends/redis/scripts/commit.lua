@@ -1,4 +1,4 @@
--- Group commit: carry out how any number of runs ended, each under its delivery's fence.
+-- Group commit: carry out how any number of runs ended, or how far they have come, each under its delivery's fence.
 --
 -- KEYS  1-3  lanes high, normal, low   STREAM
 --       4    results                   HASH    task id -> result JSON
@@ -13,7 +13,8 @@
 --            outcome: { kind, lane, entry, consumer, deliveries, task id, chunks KEYS index, list KEYS index or 0,
 --                       first seq, { { json, text }, ... }, is_final, { record, ... }, payload, delay_ms, attempt,
 --                       next_attempt }
---            kind and payload: ack, the result's JSON; retry, ''; dead, the result's JSON and error; release, ''
+--            kind and payload: ack, the result's JSON; dead, the result's JSON and error; retry, release and
+--            checkpoint, nothing
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, acknowledgement, usage and final chunk of a task must appear together, exactly once.
 
@@ -105,7 +106,8 @@ function handlers.dead(outcome)
   local fields = entry_fields(outcome) or {}
   redis.call('XADD', KEYS[6], 'MAXLEN', '~', dead_limit, '*',
     'task_id', outcome[3], 'prompt', field_of(fields, 'prompt') or '', 'error', outcome[13][2],
-    'attempt', tostring(outcome[15]), 'original_task_id', outcome[6], 'entry', cmsgpack.pack(fields))
+    'attempt', tostring(outcome[15]), 'original_task_id', outcome[6],
+    'entry', cmsgpack.pack(changed_fields(fields, { next_attempt = tostring(outcome[16]) })))
   finish(outcome, outcome[13][1])
 end
 
@@ -118,8 +120,10 @@ for position, outcome in ipairs(request[6]) do
     for _, record in ipairs(outcome[12]) do
       add_record(book, record, now)
     end
-    handlers[outcome[1]](outcome)
-    leave(outcome)
+    if outcome[1] ~= 'checkpoint' then
+      handlers[outcome[1]](outcome)
+      leave(outcome)
+    end
   else
     lost[#lost + 1] = position - 1
   end

@@ -1,4 +1,4 @@
--- Bring a dead letter back as a fresh task under its old id.
+-- Bring a dead letter back under its old id, with no failures on its account. Its model calls are numbered on.
 --
 -- KEYS  1-3  lanes high, normal, low   STREAM
 --       4    results                   HASH    task id -> result JSON
@@ -17,7 +17,7 @@ end
 redis.call('XDEL', KEYS[6], ARGV[1])
 local packed = field_of(letter[2], 'entry')
 local fields = packed and cmsgpack.unpack(packed) or { 'prompt', field_of(letter[2], 'prompt') }
-fields = changed_fields(fields, { attempt = false, next_attempt = false, original_task_id = ARGV[2] })
+fields = changed_fields(fields, { attempt = false, original_task_id = ARGV[2] })
 redis.call('HDEL', KEYS[4], ARGV[2])
 redis.call('ZREM', KEYS[5], ARGV[2])
 redis.call('DEL', KEYS[8])
