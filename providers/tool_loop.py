@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from providers.messages import (
     TextDelta,
     TextPart,
     ThinkingDelta,
+    ThinkingPart,
     ToolCall,
     ToolOutcome,
     ToolSpec,
@@ -52,18 +53,47 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
     time_to_first_chunk_ms: int | None = None
     model: str = ""
     """The model that answered, as the vendor names it; empty if none did."""
-    message: Message | None = None
+    end: TurnEnd | None = None
     """The answer, if the turn was completed."""
-    stop_reason: StopReason | None = None
     error: str = ""
     streamed_chars: int = 0
     """Text and reasoning that came before the call ended."""
     sent_chars: int = 0
     """Text that was sent, counted only for calls that did not complete: all there is to estimate their cost from."""
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends with this turn, one way or another."""
+        return self.end is not None and not goes_on(self.end)
+
+
+class FinishedTurn(Struct, frozen=True, kw_only=True):
+    """A turn that an earlier run of the task has been through: its model call is not repeated."""
+
+    attempt: int
+    end: TurnEnd
+    outcomes: Mapping[str, ToolOutcome] = {}
+    """By call id: calls that are done, and not repeated. Others are made now."""
+    announced: frozenset[str] = frozenset()
+    """Ids of calls whose TOOL_CALL chunk is out."""
+    is_shown: bool = True
+    """Whether consumers have seen it; if not, its chunks are written now."""
+
+
+class Resumption(Struct, frozen=True, kw_only=True):
+    """Where a run goes on that somebody else has begun."""
+
+    turns: tuple[FinishedTurn, ...] = ()
+    used: TokenUsage = TokenUsage()
+    """What the task has used so far, in unfinished turns, too."""
+
 
 class LoopObserver(Protocol):
-    """Told of each turn, before and after."""
+    """Told of each turn, before and after, and of each tool's outcome."""
+
+    def finished_turn(self, turn: int, attempt: int) -> None:
+        """A turn that an earlier run has finished is gone through again; chunks that follow belong to it."""
+        ...
 
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """A model call is about to be sent; `used` is what the run has used. Raising keeps it from being sent."""
@@ -71,6 +101,10 @@ class LoopObserver(Protocol):
 
     async def after_turn(self, record: TurnRecord) -> None:
         """A model call has ended; nothing follows from it until this returns. Must not wait when it was cancelled."""
+        ...
+
+    async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """A tool was called, and consumers were told; the model is not asked again until this returns."""
         ...
 
 
@@ -99,14 +133,18 @@ async def run(
     observer: LoopObserver | None = None,
     *,
     attempt: int = 0,
+    resumption: Resumption | None = None,
     sleep: Sleep = asyncio.sleep,
 ) -> Run:
     """Run `task` to its answer.
 
-    `attempt` numbers this try at the task's turns; a turn that starts over counts on from there. Raises a
-    `ProviderError` whose `usage` is the whole run's.
+    `attempt` numbers this try at the task's turns; a turn that starts over counts on from there. With a `resumption`,
+    finished turns and tool calls are taken from it instead of being repeated. Raises a `ProviderError` whose `usage` is
+    the whole run's.
     """
     loop = _Loop(provider, config, task, tuple(tools), call_tool, chunk_fn, observer, attempt, sleep)
+    if resumption is not None:
+        loop.finished, loop.used = resumption.turns, resumption.used
     try:
         return await loop.run()
     except ProviderError as error:
@@ -123,6 +161,7 @@ class _Loop:
         "calls_seen",
         "chunk_fn",
         "config",
+        "finished",
         "observer",
         "provider",
         "sleep",
@@ -153,20 +192,21 @@ class _Loop:
         self.attempt = attempt
         self.sleep = sleep
         self.used = TokenUsage()
+        self.finished: tuple[FinishedTurn, ...] = ()
         self.calls_seen: dict[tuple[str, str], int] = {}
 
     async def run(self) -> Run:
         messages = list(conversation(self.task.history, self.task.prompt))
         output: list[str] = []
         for turn in range(self.config.max_turns):
-            end = await self.turn(turn, tuple(messages))
+            done = self.finished[turn] if turn < len(self.finished) else None
+            end = await self.again(turn, done) if done else await self.turn(turn, tuple(messages))
             messages.append(end.message)
             output.append(end.message.text)
-            # Vendors' stop reasons are not to be relied on where calls are present: some servers say "stop" then.
             if calls := end.message.tool_calls:
-                messages.append(Message(role=Role.USER, parts=await self.answer(calls)))
+                messages.append(Message(role=Role.USER, parts=await self.answer(calls, done)))
                 output.clear()
-            elif end.stop_reason is not StopReason.PAUSE:
+            elif not goes_on(end):
                 self.check_end(end)
                 return Run(
                     output="".join(output),
@@ -187,6 +227,18 @@ class _Loop:
                 f"max_tokens ({self.config.max_tokens}) was used up before the answer began: raise it, or lower the "
                 "thinking budget"
             )
+
+    async def again(self, turn: int, done: FinishedTurn) -> TurnEnd:
+        """A turn that was paid for before; consumers see it unless they have."""
+        if self.observer is not None:
+            self.observer.finished_turn(turn, done.attempt)
+        if not done.is_shown:
+            for part in done.end.message.parts:
+                if isinstance(part, TextPart):
+                    await self.chunk_fn(ChunkType.CONTENT, part.text)
+                elif isinstance(part, ThinkingPart):
+                    await self.chunk_fn(ChunkType.THINKING, part.text)
+        return done.end
 
     async def turn(self, turn: int, messages: tuple[Message, ...]) -> TurnEnd:
         """One turn, started over when its stream breaks: what it had streamed is superseded by a higher attempt."""
@@ -256,27 +308,32 @@ class _Loop:
         if self.observer is not None:
             await self.observer.after_turn(call.record(outcome, error))
 
-    async def answer(self, calls: Sequence[ToolCall]) -> tuple[ToolOutcome, ...]:
+    async def answer(self, calls: Sequence[ToolCall], done: FinishedTurn | None) -> tuple[ToolOutcome, ...]:
         """Call the tools at the same time, as many as allowed, and answer in the order of the calls."""
         gate = asyncio.Semaphore(self.config.max_parallel_tools)
 
         async def one(call: ToolCall) -> ToolOutcome:
             async with gate:
-                return await self.answer_one(call)
+                return await self.answer_one(call, done)
 
         try:
             async with asyncio.TaskGroup() as group:
-                running = [group.create_task(one(call), name=f"tool {call.name}") for call in calls]
+                running = [group.create_task(one(call), name=f"tool {call.name} of {self.task.id}") for call in calls]
         except BaseExceptionGroup as failed:  # tools do not raise; what comes out of a chunk or a lost lease does
             raise failed.exceptions[0] from failed
         return tuple(task.result() for task in running)
 
-    async def answer_one(self, call: ToolCall) -> ToolOutcome:
-        arguments = _arguments(call)
-        await self.chunk_fn(ChunkType.TOOL_CALL, call.name, {"id": call.id, "name": call.name, "arguments": arguments})
-        key = (call.name, _canonical(arguments))
+    async def answer_one(self, call: ToolCall, done: FinishedTurn | None) -> ToolOutcome:
+        arguments = arguments_of(call)
+        known = done.outcomes.get(call.id) if done else None
+        if done is None or call.id not in done.announced:
+            named = {"id": call.id, "name": call.name, "arguments": arguments}
+            await self.chunk_fn(ChunkType.TOOL_CALL, call.name, named)
+        key = (call.name, canonical(arguments))
         seen = self.calls_seen[key] = self.calls_seen.get(key, 0) + 1
-        if seen > self.config.max_repeated_calls:
+        if known is not None:
+            outcome = known
+        elif seen > self.config.max_repeated_calls:
             outcome = ToolOutcome(
                 call_id=call.id,
                 name=call.name,
@@ -285,11 +342,11 @@ class _Loop:
             )
         else:
             outcome = await self.call_tool(call)
-        await self.chunk_fn(
-            ChunkType.TOOL_RESULT,
-            outcome.content,
-            {"id": call.id, "name": call.name, "is_error": outcome.is_error},
-        )
+        if known is None or (done and not done.is_shown):
+            said = {"id": call.id, "name": call.name, "is_error": outcome.is_error}
+            await self.chunk_fn(ChunkType.TOOL_RESULT, outcome.content, said)
+        if known is None and self.observer is not None:
+            await self.observer.after_tool(call, outcome)
         return outcome
 
 
@@ -323,12 +380,17 @@ class _Call:
             duration_ms=round((time.monotonic() - self._clock) * 1000),
             time_to_first_chunk_ms=round(self._first_chunk_s * 1000) if self._first_chunk_s is not None else None,
             model=self.end.model if self.end else "",
-            message=completed.message if completed else None,
-            stop_reason=completed.stop_reason if completed else None,
+            end=completed,
             error=error,
             streamed_chars=self.streamed_chars,
             sent_chars=0 if completed else _chars(self.request),
         )
+
+
+def goes_on(end: TurnEnd) -> bool:
+    """Whether another turn follows. Vendors' stop reasons are not to be relied on where calls are present: some
+    servers say "stop" then."""
+    return bool(end.message.tool_calls) or end.stop_reason is StopReason.PAUSE
 
 
 def _chars(request: TurnRequest) -> int:
@@ -354,7 +416,7 @@ def _restart_delay_s(restart: int, error: ProviderError) -> float:
     return random.uniform(0, min(RESTART_MOST_S, RESTART_BASE_S * 2**restart))  # noqa: S311 - jitter is no secret
 
 
-def _arguments(call: ToolCall) -> Any:
+def arguments_of(call: ToolCall) -> Any:
     """The arguments as consumers see them: the object, or the model's own text if it is no JSON."""
     try:
         return msgspec.json.decode(call.arguments or "{}")
@@ -362,5 +424,6 @@ def _arguments(call: ToolCall) -> Any:
         return call.arguments
 
 
-def _canonical(arguments: Any) -> str:
+def canonical(arguments: Any) -> str:
+    """A call's arguments as one text, whatever the order in which they were written."""
     return msgspec.json.encode(arguments, order="sorted").decode()

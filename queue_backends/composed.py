@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
-from queue_backends.interfaces import Backend, ChunkBatch, ChunkStream, Delivery, TaskQueue
+from queue_backends.interfaces import Backend, ChunkBatch, ChunkStream, Delivery, LeaseRenewer, TaskQueue
 from queue_backends.messages import Chunk
 
 
@@ -43,7 +43,12 @@ class ComposedBackend(Backend):
     def __init__(self, queue: Backend, chunks: Backend, state: Backend) -> None:
         stream = queue.chunks if chunks is queue else ForeignChunks(queue.queue, chunks.chunks)
         super().__init__(queue.queue, stream, state.state, url=queue.url)
+        self._queue_engine = queue
         self._engines = tuple({id(backend): backend for backend in (queue, chunks, state)}.values())
+
+    def lease_renewer(self) -> LeaseRenewer | None:
+        """The queue's."""
+        return self._queue_engine.lease_renewer()
 
     async def close(self) -> None:
         """Close all engines, whatever happens to one of them."""

@@ -8,6 +8,7 @@ QueueError
 ├── WaitTimeout             the result did not come in time
 ├── ReplayTrimmed           the chunks asked for are gone from the replay stream
 ├── InvalidTask             give up on this input
+├── ChunkTooLarge           split the chunk: nothing of that call was written
 ├── UnknownBackend          fix the URL, or register the backend
 └── BackendMisconfigured    fix the set-up: wrong URL, server too old, permission missing
 """
@@ -45,7 +46,7 @@ class ReplayTrimmed(QueueError):
     def __init__(self, task_id: str, first_seq: int) -> None:
         super().__init__(
             f"chunks of task {task_id} before seq {first_seq} are no longer kept: "
-            f"subscribe with after_seq={first_seq - 1}, or raise SHOAL_CHUNK_LIMIT"
+            f"subscribe with after_seq={first_seq - 1}, or raise SHOAL_CHUNK_LIMIT and SHOAL_CHUNK_BYTES"
         )
         self.task_id = task_id
         self.first_seq = first_seq
@@ -53,6 +54,10 @@ class ReplayTrimmed(QueueError):
 
 class InvalidTask(QueueError):
     """The input cannot be a task. Trying again cannot help."""
+
+
+class ChunkTooLarge(QueueError):
+    """A chunk is longer than any backend takes. Trying again cannot help."""
 
 
 class UnknownBackend(QueueError):

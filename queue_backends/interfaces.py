@@ -37,6 +37,8 @@ class BackendOptions(Struct, frozen=True, kw_only=True):
     """How long a stream can be replayed after its final chunk. An unfinished one is kept for `unfinished_ttl_s`."""
     chunk_limit: int = 10_000
     """At most about this many chunks are kept for replay, per task; the oldest go first."""
+    chunk_bytes: int = 16 * 1024 * 1024
+    """At most about so many bytes of chunks are kept for replay, per task; the oldest go first, the newest stays."""
     unfinished_ttl_s: float = 7 * 24 * 3600.0
     """What belongs to a task that nobody finishes disappears this long after its last write."""
     idempotency_retention_s: float = 24 * 3600.0
@@ -65,6 +67,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """True only if no worker ever had this task before, so that nothing of it can have been written yet."""
     next_attempt: int = 0
     """From here on this delivery numbers the attempts of its model calls; higher than any that was used before."""
+    worker: str = ""
+    """Who holds it, by the name that `TaskStatus.worker` shows."""
 
 
 class LogRecord(Struct, frozen=True, kw_only=True):
@@ -303,6 +307,28 @@ class TaskQueue(Protocol):
         ...
 
 
+class LeaseRenewer(Protocol):
+    """Keeps the leases of a queue's deliveries from a thread of its own, whatever holds up the queue's own event loop.
+
+    It has connections of its own and belongs to the event loop that first uses it. It pulls nothing.
+    """
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """As `TaskQueue.renew`, for deliveries that the queue pulled. The queue learns by itself what was lost."""
+        ...
+
+    async def cancel_requests(self) -> list[str]:
+        """Ids of running tasks, of this worker or another, whose cancel was requested since this was last asked.
+
+        One cheap command however many tasks there are: it may be asked every second. An id may come twice.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give up the connections."""
+        ...
+
+
 class ChunkBatch(Struct, frozen=True, kw_only=True):
     """Chunks of one task, in order, written under its delivery's fence."""
 
@@ -458,6 +484,11 @@ class Backend:
                 await self.queue.nack(delivery, result.error, dead=True, next_attempt=next_attempt, result=result)
             case Release(next_attempt=next_attempt):
                 await self.queue.nack(delivery, "", next_attempt=next_attempt)
+
+    def lease_renewer(self) -> LeaseRenewer | None:
+        """What keeps leases while this event loop is held up; to be called in it. None: this backend cannot be reached
+        from another loop, and only `queue.renew` renews."""
+        return None
 
     async def close(self) -> None:
         """Close all three."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from queue_backends.errors import InvalidTask
+from queue_backends.errors import ChunkTooLarge, InvalidTask
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -127,6 +127,19 @@ class Chunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
     metadata: JsonObject = {}
     is_final: bool = False
+
+
+MAX_CHUNK_CHARS = 4 * 1024 * 1024
+"""Of a chunk's JSON. Nothing longer is written: it would hold up every other task, and every consumer of its own."""
+
+
+def check_chunk_size(task_id: str, seq: int, json_chars: int) -> None:
+    """Raise `ChunkTooLarge` for a chunk that no backend takes."""
+    if json_chars > MAX_CHUNK_CHARS:
+        raise ChunkTooLarge(
+            f"chunk {seq} of task {task_id} has {json_chars} characters of JSON, at most {MAX_CHUNK_CHARS} are "
+            "allowed: split its text, or shorten its metadata"
+        )
 
 
 class ChunkDraft(Struct, frozen=True, kw_only=True):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -19,7 +18,12 @@ from queue_backends import Backend, ChunkType, Task, open_backend
 from queue_backends.composed import ComposedBackend
 from worker.agents import AgentDirectory
 from worker.budgets import Budget
+from worker.fleet.departure import Departure
+from worker.fleet.heartbeat import Heartbeat
+from worker.fleet.link import READY, SupervisorLink
+from worker.fleet.presence import Workers, worker_id
 from worker.health import HealthServer, HealthState
+from worker.journal import Journals
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
 from worker.retries import RetryPolicy
@@ -62,32 +66,71 @@ def same_server(url: str, other: str) -> bool:
 @asynccontextmanager
 async def open_worker(settings: Settings, backend: Backend) -> AsyncIterator[Worker]:
     """A worker inside this process, running until the body ends; then it drains."""
-    async with _assembled(settings, backend) as assembled:
-        running = asyncio.create_task(assembled.run(), name="worker")
+    async with _assembled(settings, backend) as parts:
+        running = asyncio.create_task(parts.worker.run(), name="worker")
         try:
-            yield assembled
+            yield parts.worker
         finally:
-            assembled.stop()
+            parts.worker.stop()
             await running
 
 
-async def run_worker(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT, then drain and return. A second signal hands everything back at once."""
+async def run_worker(
+    settings: Settings, *, link: SupervisorLink | None = None, check_settings: Callable[[], object] | None = None
+) -> bool:
+    """Work until a signal or a request ends it (`worker.fleet.departure`), drain, and return.
+
+    Says whether the process shall start anew, which is what SIGHUP means; `check_settings` raises `BadSetting` if that
+    would not do. A supervisor hears over the `link` when the worker is ready.
+    """
+    link = link or SupervisorLink()
     backend = await open_backends(settings)
-    async with backend, _assembled(settings, backend, serves_health=True) as worker:
+    async with backend, _assembled(settings, backend, serves_health=True, waits_for_port=link.is_supervised) as parts:
         _settle_memory()
         log.info(
             "agent runtime started",
             queue=masked_url(settings.queue_url) or "embedded",
             model=settings.agent.model,
             concurrency=settings.concurrency,
+            worker=worker_id(backend.queue),
+            health_port=parts.server.port if parts.server else 0,
         )
-        working = asyncio.create_task(worker.run(), name="worker")
-        with _signals(worker, working):
-            await asyncio.wait([working])
-        if not working.cancelled():
-            working.result()
+        starts_anew = await _work_until_told(backend, parts, link, check_settings)
         log.info("worker stopped")
+    return starts_anew
+
+
+async def _work_until_told(
+    backend: Backend, parts: Assembled, link: SupervisorLink, check_settings: Callable[[], object] | None
+) -> bool:
+    worker = parts.worker
+
+    def drain() -> None:
+        worker.stop()
+        heartbeat.leaving()
+
+    departure = Departure(link, drain=drain, hurry=lambda: working.cancel(), check=check_settings)
+    heartbeat = Heartbeat(
+        Workers(backend.state),
+        worker_id(backend.queue),
+        worker,
+        metrics=parts.metrics,
+        ledger=parts.ledger,
+        server=parts.server,
+        drain=departure.requested,
+    )
+    async with asyncio.TaskGroup() as services:
+        working = services.create_task(worker.run(), name="worker")
+        side = [
+            services.create_task(heartbeat.run(), name="heartbeat"),
+            services.create_task(departure.with_supervisor(), name="supervisor's end"),
+        ]
+        with departure.signals():
+            link.say(READY)
+            await asyncio.wait([working])
+        for task in side:
+            task.cancel()
+    return departure.starts_anew
 
 
 def _settle_memory() -> None:
@@ -100,38 +143,27 @@ def _settle_memory() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-@contextmanager
-def _signals(worker: Worker, working: asyncio.Task[None]) -> Iterator[None]:
-    """While the body runs, the first signal drains and a second one does not wait for anything."""
-    loop = asyncio.get_running_loop()
-    told = False
+class Assembled(NamedTuple):
+    """A worker, and what tells of its work."""
 
-    def handle(name: str) -> None:
-        nonlocal told
-        log.info("shutting down" if not told else "shutting down at once", signal=name)
-        if told:
-            working.cancel()
-        told = True
-        worker.stop()
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, handle, number.name)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+    worker: Worker
+    metrics: Metrics
+    ledger: UsageLedger
+    server: HealthServer | None
 
 
 @asynccontextmanager
-async def _assembled(settings: Settings, backend: Backend, *, serves_health: bool = False) -> AsyncIterator[Worker]:
+async def _assembled(
+    settings: Settings, backend: Backend, *, serves_health: bool = False, waits_for_port: bool = False
+) -> AsyncIterator[Assembled]:
     """A worker with everything it needs, not yet running."""
     metrics = Metrics(prefix=settings.metrics_prefix, namespace=settings.namespace)
     telemetry = Telemetry.from_environment(
         metrics_prefix=settings.metrics_prefix, namespace=settings.namespace, metrics=metrics
     )
     health = HealthState()
+    ledger = UsageLedger()
+    server: HealthServer | None = None
     providers = ProvidersInUse()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(telemetry.shutdown)
@@ -160,6 +192,7 @@ async def _assembled(settings: Settings, backend: Backend, *, serves_health: boo
             tools=tools,
             providers=providers,
             budget=budget,
+            ledger=ledger,
             metrics=metrics,
             telemetry=telemetry,
         )
@@ -181,9 +214,10 @@ async def _assembled(settings: Settings, backend: Backend, *, serves_health: boo
                 port=settings.health_port,
                 ping=backend.queue.ping,
                 probe=functools.partial(_probe, settings, tools, providers) if settings.validator_prompt else None,
+                waits_for_port=waits_for_port,
             )
             await stack.enter_async_context(server)
-        yield worker
+        yield Assembled(worker, metrics, ledger, server)
 
 
 def _surroundings(
@@ -194,6 +228,7 @@ def _surroundings(
     tools: ToolCatalogue,
     providers: ProvidersInUse,
     budget: Budget,
+    ledger: UsageLedger,
     metrics: Metrics,
     telemetry: Telemetry,
 ) -> Surroundings:
@@ -204,7 +239,13 @@ def _surroundings(
         providers=providers,
         tools=tools,
         budget=budget,
-        ledger=UsageLedger(),
+        journals=Journals(
+            backend.state,
+            unfinished_s=settings.backend.unfinished_ttl_s,
+            finished_s=settings.backend.result_retention_s,
+            is_on=settings.journal,
+        ),
+        ledger=ledger,
         prices=PriceBook(settings.prices),
         metrics=metrics,
         telemetry=telemetry,

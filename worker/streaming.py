@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from queue_backends import Backend, ChunkBatch, ChunkDraft, ChunkType, Delivery, QueueError
+from queue_backends import (
+    Backend,
+    Checkpoint,
+    ChunkBatch,
+    ChunkDraft,
+    ChunkType,
+    Delivery,
+    LeaseLost,
+    LogRecord,
+    QueueError,
+)
 from queue_backends.batching import batches as bounded
-from queue_backends.batching import chunk_chars
+from queue_backends.batching import chunk_chars, outcome_chars
 from worker.metrics import WorkerMetrics
 from worker.persistence import persistently
 
@@ -56,16 +66,36 @@ _NO_METADATA: Mapping[str, Any] = {}
 class ChunkWriter:
     """The chunk function of one run. `turn` and `attempt` are what its chunks carry from now on."""
 
-    __slots__ = ("_idle", "_pending_chars", "_pieces", "_publisher", "_taken_at", "attempt", "delivery", "lost", "turn")
+    __slots__ = (
+        "_idle",
+        "_on_lost",
+        "_pending_chars",
+        "_pieces",
+        "_publisher",
+        "_records",
+        "_stored",
+        "_taken_at",
+        "attempt",
+        "delivery",
+        "lost",
+        "turn",
+    )
 
-    def __init__(self, publisher: ChunkPublisher, delivery: Delivery) -> None:
+    def __init__(
+        self, publisher: ChunkPublisher, delivery: Delivery, on_lost: Callable[[], None] | None = None
+    ) -> None:
+        """`on_lost` is called when a write is refused because the lease is lost."""
         self.delivery = delivery
         self.turn = 0
         self.attempt = delivery.next_attempt
         self.lost = False
         """The lease is gone: nothing more is written."""
         self._publisher = publisher
+        self._on_lost = on_lost
         self._pieces: list[_Piece] = []
+        self._records: list[LogRecord] = []
+        self._stored: asyncio.Future[None] | None = None
+        """What `store` waits for; taken together with the records."""
         self._pending_chars = 0
         self._taken_at = -JOIN_S
         self._idle: asyncio.Event | None = None
@@ -99,6 +129,42 @@ class ChunkWriter:
             piece = content[start : start + LONGEST_CHUNK_CHARS] if joinable else content
             self._pieces.append(_Piece(kind, piece, self.turn, self.attempt, metadata))
 
+    def note(self, *records: LogRecord) -> None:
+        """Records to be written with the next `store`, or with the run's outcome."""
+        self._records += records
+
+    async def store(self) -> None:
+        """Write what was noted, together with all chunks so far, in one step; return when that is done.
+
+        Raises `LeaseLost`, or the `QueueError` with which the broker refused it.
+        """
+        if self.lost:
+            raise lease_lost(self.delivery)
+        if not self._records:
+            return
+        if self._stored is None:
+            self._stored = asyncio.get_running_loop().create_future()
+        self._publisher.wake(self, urgent=True)
+        await asyncio.shield(self._stored)
+
+    def take_step(self) -> tuple[Checkpoint, asyncio.Future[None]] | None:
+        """What somebody waits to have stored, and whom to tell; None if nobody waits for anything."""
+        stored, self._stored = self._stored, None
+        if stored is None:
+            return None
+        return Checkpoint(delivery=self.delivery, chunks=self.take(), records=self.take_records()), stored
+
+    def take_records(self) -> tuple[LogRecord, ...]:
+        """What was noted and is not stored yet; it is the caller's to store."""
+        records, self._records = tuple(self._records), []
+        return records
+
+    def lose(self) -> None:
+        """The lease is lost: write nothing more, and say so to the run."""
+        self.lost = True
+        if self._on_lost is not None:
+            self._on_lost()
+
     def take(self) -> tuple[ChunkDraft, ...]:
         """What is not published yet, in order; it is the caller's to publish."""
         pieces, self._pieces, self._pending_chars = self._pieces, [], 0
@@ -115,6 +181,8 @@ class ChunkWriter:
         self._publisher.leave(self)
         if self._idle is not None:
             await self._idle.wait()
+        if self._stored is not None:  # whoever waited for it was cancelled
+            self._stored.cancel()
         return self.take()
 
     def set_busy(self, busy: bool) -> None:
@@ -177,23 +245,32 @@ class ChunkPublisher:
             return
 
     async def _publish(self, writers: list[ChunkWriter]) -> None:
-        batches, published = [], []
+        batches: list[ChunkBatch] = []
+        steps: list[_Step] = []
+        published: list[ChunkWriter] = []
         for writer in writers:
-            if drafts := writer.take():
-                writer.set_busy(True)
-                published.append(writer)
+            if step := writer.take_step():
+                steps.append(step)
+            elif drafts := writer.take():
                 batches.append(ChunkBatch(delivery=writer.delivery, chunks=drafts))
+            else:
+                continue
+            writer.set_busy(True)
+            published.append(writer)
         try:
             # The very same batches until it succeeds: their numbers make a repetition harmless.
             lost = [delivery for part in bounded(batches, _chars) for delivery in await self._write(part)]
+            for part in bounded(steps, _step_chars):
+                lost += await self._store(part)
         finally:
             for writer in published:
                 writer.set_busy(False)
         gone = {delivery.token + delivery.entry_id for delivery in lost}
         for writer in published:
             if gone and writer.delivery.token + writer.delivery.entry_id in gone:
-                writer.lost = True
+                writer.lose()
         self._metrics.chunks_published += sum(len(batch.chunks) for batch in batches)
+        self._metrics.chunks_published += sum(len(step.chunks) for step, _ in steps)
         async with self._flushed:
             self._flushed.notify_all()
 
@@ -206,6 +283,43 @@ class ChunkPublisher:
                 log.exception("chunks cannot be published", task=batches[0].delivery.task.id)
                 return []
         return [delivery for batch in batches for delivery in await self._write([batch])]
+
+    async def _store(self, steps: Sequence[_Step]) -> list[Delivery]:
+        """Store checkpoints, and tell those who wait for them; a refused one fails its own run alone."""
+        checkpoints = [checkpoint for checkpoint, _ in steps]
+        try:
+            lost = await persistently(lambda: self._backend.commit(checkpoints), "store progress")
+        except QueueError as error:
+            if len(steps) > 1:
+                return [delivery for step in steps for delivery in await self._store([step])]
+            _settle(steps[0][1], error)
+            return []
+        gone = {id(checkpoint) for checkpoint in lost}
+        for checkpoint, stored in steps:
+            _settle(stored, lease_lost(checkpoint.delivery) if id(checkpoint) in gone else None)
+        return [checkpoint.delivery for checkpoint in lost]
+
+
+_Step = tuple[Checkpoint, asyncio.Future[None]]
+
+
+def _settle(stored: asyncio.Future[None], error: QueueError | None) -> None:
+    if stored.done():
+        return
+    if error is None:
+        stored.set_result(None)
+    else:
+        stored.set_exception(error)
+        stored.exception()  # seen, even if the run that waited was cancelled meanwhile
+
+
+def lease_lost(delivery: Delivery) -> LeaseLost:
+    """What a run is told that is no longer its task's owner."""
+    return LeaseLost(f"task {delivery.task.id} has another owner")
+
+
+def _step_chars(step: _Step) -> int:
+    return outcome_chars(step[0])
 
 
 def _chars(batch: ChunkBatch) -> int:

@@ -35,8 +35,10 @@ from queue_backends import (
 from worker.agents import AgentDirectory
 from worker.budgets import Budget
 from worker.errors import DeadlineExceeded, WorkerError
+from worker.journal import Journals, entries_of
 from worker.metrics import AgentMetrics, Metrics
 from worker.providers_in_use import ProvidersInUse
+from worker.recall import Past, recall
 from worker.retries import Failure, RetryPolicy
 from worker.streaming import ChunkPublisher, ChunkWriter
 from worker.telemetry import Span, Telemetry
@@ -70,6 +72,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     providers: ProvidersInUse
     tools: ToolCatalogue
     budget: Budget
+    journals: Journals
     ledger: UsageLedger
     prices: PriceBook
     metrics: Metrics
@@ -96,15 +99,16 @@ class Stop(enum.StrEnum):
 class TaskRun:
     """One delivery of a task, being worked on."""
 
-    __slots__ = ("_job", "around", "book", "chunks", "delivery", "stop_reason", "task")
+    __slots__ = ("_job", "around", "book", "chunks", "delivery", "started_at", "stop_reason", "task")
 
     def __init__(self, delivery: Delivery, around: Surroundings) -> None:
         self.delivery = delivery
         self.task: Task = delivery.task
         self.around = around
-        self.chunks = ChunkWriter(around.publisher, delivery)
+        self.chunks = ChunkWriter(around.publisher, delivery, self._lease_lost)
         self.book: TurnBook | None = None
         self.stop_reason: Stop | None = None
+        self.started_at = time.time()
         self._job: asyncio.Task[Any] | None = None
 
     def stop(self, reason: Stop) -> None:
@@ -116,9 +120,23 @@ class TaskRun:
             if self._job is not None:
                 self._job.cancel()
 
+    def _lease_lost(self) -> None:
+        self.stop(Stop.LEASE_LOST)
+
     def was_stopped(self) -> bool:
         """Whether somebody has told the run to end."""
         return self.stop_reason is not None
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it is still about its work, not yet about its last words."""
+        return self._job is not None
+
+    async def abandoned(self) -> Outcome | None:
+        """How a run ends that was stopped and goes on all the same. What it does from now on is heard by nobody."""
+        outcome = await self._stopped()
+        self.chunks.lost = True
+        return outcome
 
     async def outcome(self) -> Outcome | None:
         """Run the task; returns what shall be committed, or None if it is no longer ours."""
@@ -166,13 +184,15 @@ class TaskRun:
             self._job = None
 
     async def _work(self, metrics: AgentMetrics) -> str:
-        """The run itself: refuse what cannot run, then let the provider work."""
-        task, around = self.task, self.around
-        self._refuse_hopeless()
-        config = around.agents.config_for(task)
+        """The run itself: recall what was done before, refuse what cannot run, then let the provider work."""
+        around, delivery = self.around, self.delivery
+        past = Past() if delivery.first else recall(entries_of(await around.journals.read(self.task.id)), delivery)
+        config = around.agents.config_for(self.task)
         provider = around.providers.get(config)
-        book = self.book = TurnBook(around, self.delivery, config, provider.name, self.chunks, metrics)
-        return await self._run_provider(provider, config, book)
+        book = self.book = TurnBook(around, delivery, config, provider.name, self.chunks, metrics, past)
+        book.take_over()
+        self._refuse_hopeless()
+        return await self._run_provider(provider, config, book, past)
 
     def _refuse_hopeless(self) -> None:
         task, limits = self.task, self.around.limits
@@ -189,7 +209,7 @@ class TaskRun:
             return limit_s
         return max(0.0, min(limit_s, self.task.deadline - time.time()))
 
-    async def _run_provider(self, provider: LLMProvider, config: AgentConfig, book: TurnBook) -> str:
+    async def _run_provider(self, provider: LLMProvider, config: AgentConfig, book: TurnBook, past: Past) -> str:
         tools = self.around.tools.specs(config.tools)
         if isinstance(provider, ChatProvider):
             run = await tool_loop.run(
@@ -201,14 +221,24 @@ class TaskRun:
                 self.chunks,
                 book,
                 attempt=self.delivery.next_attempt,
+                resumption=past.resumption,
             )
             book.stop_reason = run.stop_reason.value
             return run.output
-        return await book.whole_run(provider.run_task(config, self.task, tools, self._call_tool, self.chunks))
+
+        async def call_tool(call: ToolCall) -> ToolOutcome:
+            outcome = await self._call_tool(call)
+            await book.after_tool(call, outcome)
+            return outcome
+
+        return await book.whole_run(provider.run_task(config, self.task, tools, call_tool, self.chunks))
 
     async def _call_tool(self, call: ToolCall) -> ToolOutcome:
+        assert self.book is not None  # noqa: S101 - no tool is called without a provider
         around, task = self.around, self.task
         spec = around.tools.spec(call.name)
+        if known := await self.book.before_tool(call, spec):
+            return known
         kind = spec.kind if spec else "unknown"
         context = ToolContext(
             task_id=task.id,
@@ -245,24 +275,30 @@ class TaskRun:
         )
         final = self._final(ChunkType.DONE, "", self._totals() | {"stop_reason": result.stop_reason})
         return Ack(
-            delivery=self.delivery, result=result, chunks=await self._last_chunks(final), records=self._records()
+            delivery=self.delivery,
+            result=result,
+            chunks=await self._last_chunks(final),
+            records=self.chunks.take_records(),
         )
 
     async def _failed(self, error: Exception) -> Outcome:
         failure: Failure = self.around.retries.decide(error, self.task.attempt)
         if failure.retry_in_s is None:
             log.warning("task failed", task=self.task.id, error=failure.error, attempt=self.task.attempt)
-            return Dead(delivery=self.delivery, **await self._ending(failure.error))
+            self._note_end("dead", failure.error)
+            ending = await self._ending(failure.error)
+            return Dead(delivery=self.delivery, next_attempt=self._next_attempt(), **ending)
         log.warning(
             "task will be tried again", task=self.task.id, error=failure.error, in_s=round(failure.retry_in_s, 2)
         )
+        self._note_end("retry", failure.error, failure.retry_in_s)
         return Retry(
             delivery=self.delivery,
             error=failure.error,
             retry_in_s=failure.retry_in_s,
-            next_attempt=self.chunks.attempt + 1,
+            next_attempt=self._next_attempt(),
             chunks=await self.chunks.finish(),
-            records=self._records(),
+            records=self.chunks.take_records(),
         )
 
     def crashed(self, error: Exception) -> Outcome:
@@ -281,13 +317,22 @@ class TaskRun:
             return await self._failed(self._overtime())
         if self.stop_reason is Stop.CANCELLED:
             log.info("run cancelled", task=self.task.id)
+            self._note_end("cancelled")
             return Ack(delivery=self.delivery, **await self._ending(RUN_CANCELLED))
+        self._note_end("released")
         return Release(
             delivery=self.delivery,
-            next_attempt=self.chunks.attempt + 1,
+            next_attempt=self._next_attempt(),
             chunks=await self.chunks.finish(),
-            records=self._records(),
+            records=self.chunks.take_records(),
         )
+
+    def _note_end(self, how: str, error: str = "", retry_in_s: float | None = None) -> None:
+        if self.book is not None:
+            self.book.attempt_ended(how, error, retry_in_s)
+
+    def _next_attempt(self) -> int:
+        return self.book.next_attempt if self.book else self.delivery.next_attempt
 
     def _overtime(self) -> WorkerError:
         if self.task.deadline is not None and time.time() >= self.task.deadline:
@@ -301,7 +346,7 @@ class TaskRun:
         cost_usd = self.book.cost_usd if self.book else None
         result = TaskResult(task_id=self.task.id, error=error, usage=usage, cost_usd=cost_usd, finished_at=time.time())
         final = self._final(ChunkType.ERROR, error, self._totals())
-        return {"result": result, "chunks": await self._last_chunks(final), "records": self._records()}
+        return {"result": result, "chunks": await self._last_chunks(final), "records": self.chunks.take_records()}
 
     def _totals(self) -> dict[str, Any]:
         usage, cost_usd = (self.book.usage, self.book.cost_usd) if self.book else (TokenUsage(), None)
@@ -319,9 +364,6 @@ class TaskRun:
 
     async def _last_chunks(self, final: ChunkDraft) -> tuple[ChunkDraft, ...]:
         return (*await self.chunks.finish(), final)
-
-    def _records(self) -> tuple[Any, ...]:
-        return self.book.take_records() if self.book else ()
 
 
 class Poisonous(InvalidTask):

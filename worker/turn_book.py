@@ -1,4 +1,4 @@
-"""What happens around each model call: may it be sent, what was it, what did it cost."""
+"""What happens around each model call and each tool call: may it be made, what was it, what did it cost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Coroutine
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from providers import AgentConfig, ProviderError, TurnRequest
-from providers.tool_loop import TurnRecord
-from queue_backends import CallOutcome, Delivery, LogRecord, TokenUsage
+import msgspec
+
+from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, ToolSpec, TurnRequest
+from providers.tool_loop import TurnRecord, arguments_of, canonical
+from queue_backends import CallOutcome, Delivery, TokenUsage, UsageRecord
+from worker.journal import AttemptEnded, ModelCall, TakenOver, ToolFinished, ToolStarted
 from worker.metrics import AgentMetrics
-from worker.persistence import persistently
+from worker.recall import OldCall, Past
 from worker.streaming import ChunkWriter
 from worker.telemetry import OFF, Span
 from worker.usage import record_of
@@ -22,21 +25,29 @@ if TYPE_CHECKING:
 
 CHARS_PER_TOKEN = 4
 
+INTERRUPTED = (
+    "interrupted: the worker that made this call stopped before it had an answer. Whether it took effect is not known: "
+    "find out before you repeat it."
+)
+
 
 class TurnBook:
-    """The `LoopObserver` of a run: budget before a turn, usage record after it."""
+    """The `LoopObserver` of a run: budget before a turn; usage record and journal after it, and around each tool."""
 
     __slots__ = (
         "_around",
         "_chunks",
         "_delivery",
+        "_is_priced",
+        "_is_whole_run",
         "_model_metrics",
-        "_priced_all",
+        "_past",
         "_provider",
-        "_records",
         "_span",
+        "_tool_starts",
         "config",
         "cost_usd",
+        "next_attempt",
         "stop_reason",
         "usage",
     )
@@ -49,25 +60,58 @@ class TurnBook:
         provider: str,
         chunks: ChunkWriter,
         metrics: AgentMetrics,
+        past: Past,
     ) -> None:
         self.config = config
-        self.usage = TokenUsage()
-        self.cost_usd: float | None = None
+        self.usage = past.resumption.used
+        self.cost_usd = past.cost_usd if past.has_entries else None
         self.stop_reason = ""
+        self.next_attempt = delivery.next_attempt + 1
+        """One more than any attempt that was used."""
+        self._is_priced = past.cost_usd is not None
         self._around = around
         self._delivery = delivery
         self._provider = provider
         self._chunks = chunks
         self._model_metrics = metrics.model(provider, config.model)
-        self._records: list[LogRecord] = []
-        self._priced_all = True
+        self._past = past
+        self._is_whole_run = False
+        self._tool_starts: dict[str, tuple[str, float]] = {}
+        """Calls under way: id -> key and when it began, by the monotonic clock."""
         self._span: Span = OFF
+
+    # Model calls
+
+    def take_over(self) -> None:
+        """Note that a task with a past goes on here; it is stored before the first model call is sent."""
+        past, delivery = self._past, self._delivery
+        if past.lost_call is not None:
+            turn, attempt = past.lost_call
+            lost = TurnRecord(
+                turn=turn,
+                attempt=attempt,
+                outcome=CallOutcome.LOST,
+                usage=TokenUsage(),
+                started_at=time.time(),
+                duration_ms=0,
+                error="its worker died",
+            )
+            self._note(lost, self._usage_record(lost, lost.usage, estimated=False))
+        if past.has_entries or delivery.redeliveries:
+            entry = TakenOver(worker=delivery.worker, attempt=delivery.next_attempt, crashes=delivery.redeliveries)
+            self._chunks.note(*self._around.journals.record(delivery.task.id, entry))
+
+    def finished_turn(self, turn: int, attempt: int) -> None:
+        """What follows belongs to a turn that was finished before."""
+        self._chunks.turn, self._chunks.attempt = turn, attempt
 
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """Raises `BudgetExceeded` if the agent's daily tokens are used up."""
         await self._around.budget.check(self._delivery.task.id)
+        await self._chunks.store()
         self._chunks.turn = request.turn
         self._chunks.attempt = request.attempt
+        self.next_attempt = max(self.next_attempt, request.attempt + 1)
         self._span = self._around.telemetry.model_call(
             provider=self._provider,
             model=self.config.model,
@@ -77,8 +121,8 @@ class TurnBook:
         )
 
     async def after_turn(self, record: TurnRecord) -> None:
-        """Note what was used. Between two model calls the record is stored before anything else happens; the last
-        one goes with the outcome, and so does that of a cancelled call, which must not wait."""
+        """Note what was used, and what was answered. Between two model calls it is stored before anything else
+        happens; the last one goes with the outcome, and so does that of a cancelled call, which must not wait."""
         budget, task_id = self._around.budget, self._delivery.task.id
         usage, estimated = billed(record)
         self.usage = self.usage + usage
@@ -89,29 +133,30 @@ class TurnBook:
             outcome=record.outcome.value,
             first_chunk_s=record.time_to_first_chunk_ms / 1000 if record.time_to_first_chunk_ms is not None else None,
         )
-        self._note(record, usage, estimated=estimated)
+        entry = self._usage_record(record, usage, estimated=estimated)
+        self._note(record, entry)
+        self._add_cost(entry)
         if record.outcome is CallOutcome.CANCELLED:
             budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
             return
+        if not record.is_last and not self._is_whole_run:
+            await self._chunks.store()
         await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
-        is_last = record.outcome is CallOutcome.COMPLETED and not (record.message and record.message.tool_calls)
-        if not is_last:
-            await self.flush()
 
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
         span, self._span = self._span, OFF
         if span is OFF:
             return
         span.usage(usage)
-        span.set("gen_ai.response.model", record.model or None)
+        span.set("gen_ai.response.model", record.end.model or None if record.end else None)
         if record.error:
             span.fail(record.error, kind=record.outcome.value)
         span.end()
 
-    def _note(self, record: TurnRecord, usage: TokenUsage, *, estimated: bool) -> None:
-        around, task = self._around, self._delivery.task
-        entry = record_of(
-            task,
+    def _usage_record(self, record: TurnRecord, usage: TokenUsage, *, estimated: bool) -> UsageRecord:
+        around = self._around
+        return record_of(
+            self._delivery.task,
             turn=record.turn,
             attempt=record.attempt,
             provider=self._provider,
@@ -127,26 +172,93 @@ class TurnBook:
             role=around.role,
             prices=around.prices,
         )
-        self._records.append(around.ledger.log_record(entry))
-        if entry.cost_usd is None:
-            self._priced_all = False
+
+    def _note(self, record: TurnRecord, usage: UsageRecord) -> None:
+        around = self._around
+        entry = ModelCall(
+            worker=self._delivery.worker,
+            turn=record.turn,
+            attempt=record.attempt,
+            usage=usage,
+            end=None if record.is_last else record.end,
+            error=record.error,
+        )
+        is_last = record.is_last or (self._is_whole_run and record.outcome is CallOutcome.COMPLETED)
+        journal = around.journals.record(self._delivery.task.id, entry, is_last=is_last)
+        self._chunks.note(around.ledger.log_record(usage), *journal)
+
+    def _add_cost(self, record: UsageRecord) -> None:
+        if record.cost_usd is None:
+            self._is_priced = False
         self.cost_usd = (
-            (self.cost_usd or 0.0) + entry.cost_usd if entry.cost_usd is not None and self._priced_all else None
+            (self.cost_usd or 0.0) + record.cost_usd if record.cost_usd is not None and self._is_priced else None
         )
 
-    async def flush(self) -> None:
-        """Store the records that there are, under the fence. Raises `LeaseLost`."""
-        records = self.take_records()
-        if records:
-            await persistently(lambda: self._around.backend.append(self._delivery, records), "store usage")
+    # Tool calls
 
-    def take_records(self) -> tuple[LogRecord, ...]:
-        """Records that are not stored yet; they are the caller's to store."""
-        records, self._records = tuple(self._records), []
-        return records
+    async def before_tool(self, call: ToolCall, spec: ToolSpec | None) -> ToolOutcome | None:
+        """A tool is about to be called; it is not if there is an outcome already, which is returned then: what it
+        answered an earlier run of the task, or that it was interrupted there and may have taken effect."""
+        old = self._old_call(call)
+        if old is not None and old.outcome is not None:
+            return msgspec.structs.replace(old.outcome, call_id=call.id)
+        key = self._key(call)
+        self._tool_starts[call.id] = (key, time.monotonic())
+        if old is not None and not (spec and spec.idempotent):
+            return ToolOutcome(call_id=call.id, name=call.name, content=INTERRUPTED, is_error=True)
+        entry = ToolStarted(
+            worker=self._delivery.worker,
+            key=key,
+            turn=self._chunks.turn,
+            call_id=call.id,
+            name=call.name,
+            arguments=canonical(arguments_of(call)) if self._is_whole_run else "",
+        )
+        self._chunks.note(*self._around.journals.record(self._delivery.task.id, entry))
+        await self._chunks.store()
+        return None
+
+    async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """Store what a tool answered."""
+        key, started = self._tool_starts.pop(call.id, (self._key(call), time.monotonic()))
+        entry = ToolFinished(
+            worker=self._delivery.worker,
+            key=key,
+            turn=self._chunks.turn,
+            outcome=outcome,
+            duration_ms=round((time.monotonic() - started) * 1000),
+        )
+        self._chunks.note(*self._around.journals.record(self._delivery.task.id, entry))
+        await self._chunks.store()
+
+    def _old_call(self, call: ToolCall) -> OldCall | None:
+        if self._is_whole_run:
+            calls = self._past.by_arguments.get((call.name, canonical(arguments_of(call))))
+            return calls.pop(0) if calls else None
+        return OldCall(None) if self._key(call) in self._past.interrupted else None
+
+    def _key(self, call: ToolCall) -> str:
+        # The ids that a whole run's model gives its calls are new ones each time the run is repeated.
+        begun = f"{self._delivery.next_attempt}/" if self._is_whole_run else ""
+        return f"{begun}{self._chunks.turn}/{call.id}"
+
+    # The end
+
+    def attempt_ended(self, how: str, error: str = "", retry_in_s: float | None = None) -> None:
+        """Note that the attempt did not lead to an answer; it goes with the outcome."""
+        entry = AttemptEnded(
+            worker=self._delivery.worker,
+            attempt=self._delivery.next_attempt,
+            how=how,
+            error=error,
+            retry_in_s=retry_in_s,
+        )
+        is_last = how in ("dead", "cancelled")
+        self._chunks.note(*self._around.journals.record(self._delivery.task.id, entry, is_last=is_last))
 
     async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> str:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""
+        self._is_whole_run = True
         attempt = self._delivery.next_attempt
         started_at, clock = time.time(), time.monotonic()
 

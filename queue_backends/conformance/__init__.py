@@ -12,10 +12,23 @@ every call stands for another process. The fixture `inject_raw` is optional; see
 
 import pytest
 
-_MODULES = ("support", "delivery", "leases", "endings", "cancelling", "operators", "queue", "chunks", "state", "commit")
+_MODULES = (
+    "support",
+    "delivery",
+    "leases",
+    "endings",
+    "cancelling",
+    "operators",
+    "queue",
+    "chunks",
+    "chunk_bounds",
+    "state",
+    "commit",
+)
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 # pytest explains only those asserts that it was told of before their module is imported: hence the order below.
+from queue_backends.conformance.chunk_bounds import ChunkBoundsConformance  # noqa: E402 - see above
 from queue_backends.conformance.chunks import ChunkConformance  # noqa: E402 - see above
 from queue_backends.conformance.commit import CommitConformance  # noqa: E402 - see above
 from queue_backends.conformance.queue import QueueConformance  # noqa: E402 - see above
@@ -24,6 +37,7 @@ from queue_backends.conformance.support import InjectRaw, OpenBackend, opener  #
 
 __all__ = [
     "BackendConformance",
+    "ChunkBoundsConformance",
     "ChunkConformance",
     "CommitConformance",
     "InjectRaw",
@@ -34,5 +48,7 @@ __all__ = [
 ]
 
 
-class BackendConformance(QueueConformance, ChunkConformance, StateConformance, CommitConformance):
+class BackendConformance(
+    QueueConformance, ChunkConformance, ChunkBoundsConformance, StateConformance, CommitConformance
+):
     """Everything that a backend promises."""

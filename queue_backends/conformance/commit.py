@@ -176,6 +176,20 @@ class CommitConformance(Conformance):
         assert contents(await finish_stream(backend, again)) == []
         assert contents(await finish_stream(backend, held)) == ["x"]
 
+    async def test_records_alone_do_not_disturb_the_numbers(self, open_backend: OpenBackend) -> None:
+        """Whoever takes a task over stores a record first, and then writes chunks that go on by number."""
+        worker, follower = await open_backend(), await open_backend()
+        await submit(worker)
+        delivery = await pull_one(worker)
+        await publish(worker, delivery, text("a"))
+        await worker.queue.nack(delivery, "")
+        again = await pull_one(follower)
+        assert await follower.commit([Checkpoint(delivery=again, records=(_record("1"),))]) == []
+        await publish(follower, again, text("b"))
+        chunks = await finish_stream(follower, again)
+        assert_numbered(chunks)
+        assert contents(chunks) == ["a", "b"]
+
     async def test_a_requeued_task_numbers_its_attempts_on(self, open_backend: OpenBackend) -> None:
         """What was spent before a task died stays counted, because its model calls get new numbers."""
         backend = await open_backend()

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from queue_backends.embedded.folder import default_data_dir
 from queue_backends.embedded.server import EmbeddedServer
-from queue_backends.interfaces import Backend, BackendOptions, P
+from queue_backends.interfaces import Backend, BackendOptions, LeaseRenewer, P
 
 
 class EmbeddedBackend(Backend):
@@ -23,6 +23,10 @@ class EmbeddedBackend(Backend):
     async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """As the Redis backend does it: in one step."""
         return await self._inner.commit(outcomes)
+
+    def lease_renewer(self) -> LeaseRenewer | None:
+        """The Redis backend's."""
+        return self._inner.lease_renewer()
 
     async def close(self) -> None:
         """Give up the connections, then the hold on the server."""

@@ -22,7 +22,9 @@ class MemoryChunks:
         self._closed = False
 
     async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
-        """Write all batches whose lease holds."""
+        """Write all batches whose lease holds. Raises `ChunkTooLarge`; then nothing was written."""
+        for batch in batches:
+            self._store.check_chunks(batch.delivery.task.id, batch.chunks)
         lost = []
         for batch in batches:
             try:
@@ -33,15 +35,10 @@ class MemoryChunks:
         return lost
 
     def write(self, batch: ChunkBatch, *, fenced: bool = True) -> None:
-        """Write one batch. Raises `LeaseLost`."""
+        """Write one batch. Raises `LeaseLost` or `ChunkTooLarge`."""
         if fenced:
             self._store.owned(batch.delivery)
-        self._store.write_chunks(
-            batch.delivery.task.id,
-            batch.chunks,
-            limit=self._options.chunk_limit,
-            retention_s=self._options.chunk_retention_s,
-        )
+        self._store.write_chunks(batch.delivery.task.id, batch.chunks, self._options)
 
     async def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
         """Kept chunks, then new ones as they are written."""

@@ -120,6 +120,7 @@ class MemoryQueue:
             redeliveries=crashes,
             first=entry.first and crashes == 0,
             next_attempt=entry.next_attempt + crashes * ATTEMPTS_PER_DELIVERY,
+            worker=self.consumer,
         )
 
     def _lease(self, token: str) -> Lease:
@@ -251,7 +252,7 @@ class MemoryQueue:
     def _write_final(self, task_id: str, error: str) -> None:
         final = ChunkDraft(type=ChunkType.ERROR, content=error, is_final=True)
         options = self._options
-        self._store.write_chunks(task_id, (final,), limit=options.chunk_limit, retention_s=options.chunk_retention_s)
+        self._store.write_chunks(task_id, (final,), options)
 
     async def cancellations(self) -> AsyncIterator[str]:
         """Each request once, for tasks that this queue object delivered."""
@@ -284,7 +285,7 @@ class MemoryQueue:
             TaskStatus(
                 id=entry.task.id,
                 state=TaskState.RUNNING,
-                task=entry.task,
+                task=replace(entry.task, attempt=entry.task.attempt + entry.deliveries - 1),
                 worker=lease.worker,
                 leased_s=max(0.0, self._options.lease_s - (lease.expires_at - now)),
             )

@@ -11,8 +11,18 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from queue_backends.errors import LeaseLost
-from queue_backends.interfaces import Delivery, LogEntry, StateChange
-from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult
+from queue_backends.interfaces import BackendOptions, Delivery, LogEntry, StateChange
+from queue_backends.messages import (
+    MAX_CHUNK_CHARS,
+    Chunk,
+    ChunkDraft,
+    DeadLetter,
+    Priority,
+    Task,
+    TaskResult,
+    check_chunk_size,
+    encode_json,
+)
 
 LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
@@ -54,6 +64,21 @@ class Stream:
         self.next_seq = 0
         self.expires_at: float | None = None
         self.ended = False
+        self._sizes: deque[int] = deque()
+        self._size_bytes = 0
+
+    def add(self, chunk: Chunk, size_bytes: int) -> None:
+        """Keep one more."""
+        self.chunks.append(chunk)
+        self._sizes.append(size_bytes)
+        self._size_bytes += size_bytes
+        self.next_seq += 1
+
+    def trim(self, most_chunks: int, most_bytes: int) -> None:
+        """Let the oldest go, but never the newest."""
+        while len(self.chunks) > most_chunks or (self._size_bytes > most_bytes and len(self.chunks) > 1):
+            self.chunks.popleft()
+            self._size_bytes -= self._sizes.popleft()
 
 
 class Signal:
@@ -91,6 +116,8 @@ class Store:
         self.dead: dict[str, tuple[DeadLetter, Task, int]] = {}
         """Letters by id, each with its task and the next attempt of its model calls."""
         self.streams: dict[str, Stream] = {}
+        self._ended_streams: deque[tuple[float, str]] = deque()
+        """The monotonic moment at which each is forgotten, in the order of their ends."""
         self.idempotency: dict[str, tuple[str, float]] = {}
         self.cancel_asked: set[str] = set()
         self.paused = False
@@ -155,28 +182,29 @@ class Store:
             self.results.pop(task_id, None)
         self.changed.notify()
 
-    def write_chunks(self, task_id: str, drafts: tuple[ChunkDraft, ...], *, limit: int, retention_s: float) -> None:
-        """Number and keep chunks."""
-        stream = self.streams.setdefault(task_id, Stream())
+    def check_chunks(self, task_id: str, drafts: tuple[ChunkDraft, ...]) -> None:
+        """Raise `ChunkTooLarge` if one of them is."""
         for draft in drafts:
-            stream.chunks.append(
-                Chunk(
-                    task_id=task_id,
-                    seq=stream.next_seq,
-                    type=draft.type,
-                    content=draft.content,
-                    turn=draft.turn,
-                    attempt=draft.attempt,
-                    metadata=draft.metadata,
-                    is_final=draft.is_final,
-                )
-            )
-            stream.next_seq += 1
-            if draft.is_final:
+            if draft.metadata or len(draft.content) > MAX_CHUNK_CHARS // 8:  # escaped, text grows up to six times
+                _numbered(task_id, 0, draft)
+
+    def write_chunks(self, task_id: str, drafts: tuple[ChunkDraft, ...], options: BackendOptions) -> None:
+        """Number and keep chunks. Raises `ChunkTooLarge`; then nothing was written."""
+        stream = self.streams.get(task_id) or Stream()
+        chunks = [_numbered(task_id, seq, draft) for seq, draft in enumerate(drafts, stream.next_seq)]
+        self.streams[task_id] = stream
+        now = time.monotonic()
+        for chunk, size_bytes in chunks:
+            stream.add(chunk, size_bytes)
+            if chunk.is_final:
                 stream.ended = True
-                stream.expires_at = time.monotonic() + retention_s
-        while len(stream.chunks) > limit:
-            stream.chunks.popleft()
+                stream.expires_at = now + options.chunk_retention_s
+                self._ended_streams.append((stream.expires_at, task_id))
+        if not stream.ended:
+            stream.expires_at = now + options.unfinished_ttl_s
+        stream.trim(options.chunk_limit, options.chunk_bytes)
+        while self._ended_streams and self._ended_streams[0][0] <= now:
+            self.stream(self._ended_streams.popleft()[1])
         self.changed.notify()
 
     def stream(self, task_id: str) -> Stream | None:
@@ -226,3 +254,20 @@ class Store:
                 heapq.heapify(self.delayed)
                 return due.entry
         return None
+
+
+def _numbered(task_id: str, seq: int, draft: ChunkDraft) -> tuple[Chunk, int]:
+    """A chunk, and how many bytes it weighs."""
+    chunk = Chunk(
+        task_id=task_id,
+        seq=seq,
+        type=draft.type,
+        content=draft.content,
+        turn=draft.turn,
+        attempt=draft.attempt,
+        metadata=draft.metadata,
+        is_final=draft.is_final,
+    )
+    json = encode_json(chunk)
+    check_chunk_size(task_id, seq, len(json) if len(json) <= MAX_CHUNK_CHARS else len(json.decode()))
+    return chunk, len(json)

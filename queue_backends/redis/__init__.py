@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from queue_backends.interfaces import Backend, BackendOptions, P
@@ -11,6 +12,7 @@ from queue_backends.redis.commit import Committer
 from queue_backends.redis.keys import Keys
 from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.queue import RedisQueue
+from queue_backends.redis.renewing import RedisRenewer
 from queue_backends.redis.state import RedisState
 
 __all__ = ["RedisBackend", "open_backend"]
@@ -21,9 +23,10 @@ class RedisBackend(Backend):
 
     def __init__(self, client: RedisClient, options: BackendOptions) -> None:
         keys = Keys(client.stream)
-        hub = PubSubHub(client.redis, keys.control)
-        numbering = Numbering(client, keys)
+        hub = PubSubHub(client, keys.control)
+        numbering = Numbering(client, keys, options.chunk_bytes)
         self._client = client
+        self._options = options
         self._started = False
         self._hub = hub
         self._committer = Committer(client, keys, numbering, options)
@@ -35,6 +38,16 @@ class RedisBackend(Backend):
     async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """One script call for all of them."""
         return await self._committer.commit(outcomes)
+
+    def lease_renewer(self) -> RedisRenewer:
+        """Leases are renewed over a connection that belongs to no particular loop yet."""
+        home, queue = asyncio.get_running_loop(), self._queue
+        return RedisRenewer(
+            self._client.twin(),
+            self._options,
+            queue.waiting,
+            lambda lost: home.call_soon_threadsafe(queue.forget, lost),
+        )
 
     async def start(self) -> None:
         """Check the server and create what must be there."""
@@ -52,7 +65,7 @@ class RedisBackend(Backend):
 
 async def open_backend(url: str, options: BackendOptions) -> Backend:
     """Connect to the server of `url`. Raises `BackendUnavailable` or `BackendMisconfigured`."""
-    backend = RedisBackend(RedisClient(url), options)
+    backend = RedisBackend(RedisClient(url, lease_s=options.lease_s), options)
     try:
         await backend.start()
     except BaseException:

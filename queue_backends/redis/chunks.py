@@ -6,34 +6,39 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 
-from queue_backends.errors import BackendUnavailable, ReplayTrimmed, TaskNotFound
+from queue_backends.errors import BackendMisconfigured, BackendUnavailable, ReplayTrimmed, TaskNotFound
 from queue_backends.interfaces import BackendOptions, ChunkBatch, Delivery
-from queue_backends.messages import Chunk
+from queue_backends.messages import Chunk, ChunkDraft
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import Inbox, PubSubHub
-from queue_backends.redis.wire import NO_FENCE, CallTable, Fence, encode_chunks, fence_of, keep_of
+from queue_backends.redis.replay_cap import ReplayCap
+from queue_backends.redis.wire import NO_FENCE, CallTable, EncodedChunk, Fence, encode_chunks, fence_of, keep_of
 
 PAGE = 500
+FIRST_PAGE = 50
+PAGE_BYTES = 1_000_000
+"""About how much a subscription reads at once: a slow consumer holds one page, whatever the chunks' size."""
 RETRY_S = 0.5
 RECHECK_S = 15.0
 """A silent subscription looks into the replay stream this often, in case an announcement was lost on the way."""
-
-log = structlog.get_logger(__name__)
 
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
 class Numbering:
-    """The next `seq` of each delivery's task. Only the lease's holder writes, so it can count by itself; what it does
-    not know, because somebody had the task before, it reads once."""
+    """The next `seq` of each delivery's task, and the size of its stream. Only the lease's holder writes, so it can
+    count by itself; what it does not know, because somebody had the task before, it reads once."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: RedisClient, keys: Keys, chunk_bytes: int) -> None:
         self._client = client
         self._keys = keys
+        self._chunk_bytes = chunk_bytes
         self._next: dict[tuple[str, str], int] = {}
+        self._caps: dict[tuple[str, str], ReplayCap] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
+        """Bytes that are on their way, as last encoded."""
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> None:
         """Make sure that `next_seq` knows these."""
@@ -44,20 +49,76 @@ class Numbering:
             [("XREVRANGE", self._keys.chunks(d.task.id), "+", "-", "COUNT", 1) for d in unknown]
         )
         for delivery, last in zip(unknown, replies, strict=True):
-            seq = int(last[0][0].partition(b"-")[0]) if last else 0
-            self._next[_key(delivery)] = seq
+            self._next[_key(delivery)] = _next_seq(last)
+        await self._measure([delivery for delivery, last in zip(unknown, replies, strict=True) if last])
+
+    async def _measure(self, deliveries: Sequence[Delivery]) -> None:
+        """What a former owner has left of each stream, by the server's own estimate."""
+        commands: list[tuple[str | int, ...]] = []
+        for delivery in deliveries:
+            key = self._keys.chunks(delivery.task.id)
+            commands += (("XRANGE", key, "-", "+", "COUNT", 1), ("MEMORY", "USAGE", key, "SAMPLES", 0))
+        if not commands:
+            return
+        try:
+            replies = await self._client.pipeline(commands)
+        except BackendMisconfigured:  # an ACL may hide MEMORY: then the cap holds for what each owner writes
+            return
+        for delivery, first, size in zip(deliveries, replies[::2], replies[1::2], strict=True):
+            cap = self._caps[_key(delivery)] = ReplayCap(self._chunk_bytes)
+            if first:
+                cap.found(_next_seq(first) - 1, self.next_seq(delivery), size or 0)
+
+    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> list[EncodedChunk]:
+        """Chunks as `write_chunks` takes them, the first one with what has to go to make room for them.
+
+        Raises `ChunkTooLarge`; then nothing was written.
+        """
+        key = _key(delivery)
+        encoded = encode_chunks(delivery.task, self._next.get(key, 0), drafts)
+        if not encoded:
+            return encoded
+        cap = self._caps.get(key)
+        if cap is not None and (before := cap.trim_before()):
+            encoded[0] = (encoded[0][0], encoded[0][1], before)
+        if not drafts[-1].is_final:
+            size = 0
+            for item in encoded:
+                size += len(item[0]) if item[0].isascii() else len(item[0].encode())
+            self._sizes[key] = size
+        return encoded
 
     def next_seq(self, delivery: Delivery) -> int:
         """The `seq` of the next chunk."""
         return self._next.get(_key(delivery), 0)
 
     def advance(self, delivery: Delivery, written: int) -> None:
-        """Note that so many chunks were written."""
-        self._next[_key(delivery)] = self.next_seq(delivery) + written
+        """Note that so many chunks were written, those that were encoded last."""
+        key = _key(delivery)
+        first_seq = self._next.get(key, 0)
+        self._next[key] = first_seq + written
+        if size := self._sizes.pop(key, 0):
+            cap = self._caps.get(key)
+            if cap is None:
+                cap = self._caps[key] = ReplayCap(self._chunk_bytes)
+            cap.wrote(first_seq, size)
 
     def forget(self, delivery: Delivery) -> None:
         """The delivery is over."""
-        self._next.pop(_key(delivery), None)
+        key = _key(delivery)
+        self._next.pop(key, None)
+        self._caps.pop(key, None)
+        self._sizes.pop(key, None)
+
+
+def _next_seq(page: Sequence[Any]) -> int:
+    """The `seq` after that of the only entry of a page; entry ids are `<seq + 1>-0`."""
+    return int(page[0][0].partition(b"-")[0]) if page else 0
+
+
+def _page_size(page: Sequence[bytes]) -> int:
+    """How many chunks to read next, if they are like these."""
+    return min(PAGE, max(1, PAGE_BYTES * len(page) // (sum(map(len, page)) or 1))) if page else FIRST_PAGE
 
 
 def _key(delivery: Delivery) -> tuple[str, str]:
@@ -103,7 +164,7 @@ class RedisChunks:
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            encode_chunks(task, first_seq, batch.chunks),
+            self._numbering.encode(delivery, batch.chunks),
             bool(batch.chunks) and batch.chunks[-1].is_final,
         )
 
@@ -112,17 +173,19 @@ class RedisChunks:
         last = after_seq
         async with self._hub.listen(self._keys.chunks(task_id)) as inbox:
             message: bytes | None = None
+            count = FIRST_PAGE
             while True:
                 chunk = _decode(message) if message is not None else None
                 is_behind = chunk is None or chunk.seq > last + 1
                 while is_behind:
-                    page = await self._page(task_id, last, inbox)
-                    for kept in page:
+                    page = await self._page(task_id, last, count, inbox)
+                    for kept in map(_decode, page):
                         last = kept.seq
                         yield kept
                         if kept.is_final:
                             return
-                    is_behind = len(page) == PAGE
+                    is_behind = len(page) == count
+                    count = _page_size(page)
                 if chunk is not None and chunk.seq == last + 1:
                     last = chunk.seq
                     yield chunk
@@ -132,29 +195,24 @@ class RedisChunks:
                 if inbox.closed:
                     return
 
-    async def _page(self, task_id: str, last: int, inbox: Inbox) -> list[Chunk]:
-        """Kept chunks after `last`, up to `PAGE`; waits while the server is away."""
-        complained = False
+    async def _page(self, task_id: str, last: int, count: int, inbox: Inbox) -> list[bytes]:
+        """Kept chunks after `last`, up to `count`; waits while the server is away."""
         while True:
             try:
-                return await self._read(task_id, last)
-            except BackendUnavailable as error:
-                if not complained:
-                    log.warning("cannot read chunks, trying again", task=task_id, error=str(error))
-                    complained = True
+                return await self._read(task_id, last, count)
+            except BackendUnavailable:
                 await inbox.get(RETRY_S)  # a connection that is back announces itself as a gap
                 if inbox.closed:
                     raise
 
-    async def _read(self, task_id: str, last: int) -> list[Chunk]:
+    async def _read(self, task_id: str, last: int, count: int) -> list[bytes]:
         key = self._keys.chunks(task_id)
-        page = await self._client.command("XRANGE", key, f"{last + 2}-0", "+", "COUNT", PAGE)
-        chunks = [_decode(fields[1]) for _, fields in page]
-        if not chunks:
+        page = await self._client.command("XRANGE", key, f"{last + 2}-0", "+", "COUNT", count)
+        if not page:
             await self._check_kept(task_id, key)
-        elif chunks[0].seq > last + 1:
-            raise ReplayTrimmed(task_id, chunks[0].seq)
-        return chunks
+        elif (first_seq := _next_seq(page) - 1) > last + 1:
+            raise ReplayTrimmed(task_id, first_seq)
+        return [fields[1] for _, fields in page]
 
     async def _check_kept(self, task_id: str, key: str) -> None:
         """Nothing new: that is well for a task that goes on, and hopeless for one whose stream has expired."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import importlib.resources
-from collections.abc import AsyncIterator, Sequence
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -16,15 +19,25 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from queue_backends.availability import Availability
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, QueueError
 from queue_backends.redis.keys import DEFAULT_STREAM
 
 OLDEST_SERVER = (6, 2)
-COMMAND_TIMEOUT_S = 15.0
+COMMAND_TIMEOUT_S = 10.0
 MOST_CONNECTIONS = 32
 """Per backend. One blocks in a pull and one listens; the rest are for commands, which wait for a free one."""
 
-_TRANSIENT = ("LOADING", "READONLY", "OOM ", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds without traffic, seconds between probes, probes: a peer that has vanished is known after half a minute."""
+
+# An error code stands first, or inside a script's own error text: "…: -READONLY You can't …".
+_PASSING = re.compile(
+    r"(?:^|: -?)(?:LOADING|READONLY|OOM|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|UNBLOCKED) "
+    r"|Script killed by user"
+)
+_DEMOTED = re.compile(r"(?:^|: -?)(?:READONLY|UNBLOCKED) ")
+_FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script")
 
 
 @functools.cache
@@ -55,37 +68,64 @@ def masked(url: str) -> str:
 def translated(error: Exception) -> QueueError:
     """What a driver's error means to the caller."""
     text = str(error) or type(error).__name__
-    if isinstance(error, redis.exceptions.AuthorizationError | redis.exceptions.AuthenticationError):
+    if is_about_credentials(error):
         return BackendMisconfigured(f"the server refuses these credentials: {text}")
-    if isinstance(error, redis.exceptions.NoPermissionError):
+    if isinstance(error, redis.exceptions.NoPermissionError) or _FORBIDDEN_IN_SCRIPT.search(text):
         return BackendMisconfigured(f"the server's ACL forbids a command we need: {text}")
+    if is_refusal(error):
+        return BackendUnavailable(f"the queue's server cannot work right now: {text}")
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | TimeoutError | OSError):
         return BackendUnavailable(f"the queue's server cannot be reached: {text}")
-    if isinstance(error, redis.exceptions.ReadOnlyError | redis.exceptions.OutOfMemoryError) or any(
-        word in text for word in _TRANSIENT
-    ):
-        return BackendUnavailable(f"the queue's server cannot work right now: {text}")
     return QueueError(f"the queue's server refused a command: {text}")
 
 
-@asynccontextmanager
-async def translating(timeout_s: float = COMMAND_TIMEOUT_S) -> AsyncIterator[None]:
-    """Bound what happens inside to `timeout_s`, and raise only our own errors."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
-        raise translated(error) from error
+def is_about_credentials(error: Exception) -> bool:
+    """NOAUTH, WRONGPASS, or none configured."""
+    return isinstance(error, redis.exceptions.AuthorizationError | redis.exceptions.AuthenticationError)
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the server has answered that it does nothing of this kind at present."""
+    if isinstance(error, _REFUSALS):
+        return True
+    return isinstance(error, redis.exceptions.ResponseError) and _PASSING.search(str(error)) is not None
+
+
+_REFUSALS = (
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,  # MASTERDOWN is one of them
+    redis.exceptions.TryAgainError,
+)
+
+
+def may_have_arrived(error: BackendUnavailable) -> bool:
+    """Whether the command may have been carried out all the same: it was sent, and nothing came back."""
+    cause = error.__cause__
+    return not is_refusal(cause) and "connecting to" not in str(cause)
+
+
+def _is_no_fit_server(error: Exception) -> bool:
+    """Whether the connections lead to the wrong place, or nowhere: a master that was demoted, a peer that is silent."""
+    if isinstance(error, redis.exceptions.ReadOnlyError | redis.exceptions.ClusterDownError):
+        return True
+    if isinstance(error, redis.exceptions.TimeoutError | TimeoutError):
+        return True
+    return isinstance(error, redis.exceptions.ResponseError) and _DEMOTED.search(str(error)) is not None
 
 
 class RedisClient:
     """One server, as the rest of this package uses it: commands and scripts, bounded and translated."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, lease_s: float = 30.0) -> None:
         self.url, self.stream = split_url(url)
+        self.availability = Availability(long_silence_s=lease_s / 2)
+        self.on_distrust: Callable[[], None] | None = None
+        """Called when open connections lead nowhere, or to a server that was demoted."""
+        self._was_let_in = False
         # A repeated command could repeat its effect: whether to try again is for callers who know what they did.
-        # Waits are bounded by `translating`; the driver's own socket time-out costs microseconds per reply.
-        tcp_only: dict[str, Any] = {} if self.url.startswith("unix:") else {"socket_keepalive": True}
+        # Waits are bounded by `_guarded`; the driver's own socket time-out costs microseconds per reply.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             self.url,
             max_connections=MOST_CONNECTIONS,
@@ -95,15 +135,22 @@ class RedisClient:
             socket_connect_timeout=5,
             retry=Retry(NoBackoff(), 0),
             client_name="shoal",
-            **tcp_only,
+            **({} if self.url.startswith("unix:") else _keepalive()),
         )
         self.redis = redis.asyncio.Redis.from_pool(pool)
         # Replies as they come: the driver's reshaping differs between its versions, and costs time per reply.
         self.redis.response_callbacks.clear()
 
+    def twin(self) -> RedisClient:
+        """Another client of the same server, with connections of its own, for another event loop. What either learns
+        about the server's state, both know."""
+        other = RedisClient(self.url)
+        other.stream, other.availability, other._was_let_in = self.stream, self.availability, self._was_let_in
+        return other
+
     async def command(self, *args: Any, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
         """One command's reply."""
-        async with translating(timeout_s):
+        async with self._guarded(timeout_s):
             return await self.redis.execute_command(*args)
 
     async def pipeline(
@@ -114,19 +161,52 @@ class RedisClient:
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> list[Any]:
         """The replies of several commands, in one round trip. An error of any is raised."""
-        async with translating(timeout_s), self.redis.pipeline(transaction=transaction) as pipe:
+        async with self._guarded(timeout_s), self.redis.pipeline(transaction=transaction) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
             return await pipe.execute()
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def script(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], *, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> Any:
         """A script's reply; the server is given its text if it does not have it."""
         text, sha = _script(name)
-        async with translating():
+        async with self._guarded(timeout_s):
             try:
                 return await self.redis.execute_command("EVALSHA", sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
                 return await self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
+
+    @asynccontextmanager
+    async def _guarded(self, timeout_s: float) -> AsyncIterator[None]:
+        """Bound what happens inside to `timeout_s`, raise only our own errors, and note how the server fares."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
+            raise await self.met(error, timeout_s) from error
+        self.availability.answered()
+
+    async def met(self, error: Exception, timeout_s: float = COMMAND_TIMEOUT_S) -> QueueError:
+        """Note an error of the driver's, and say what it means."""
+        if isinstance(error, TimeoutError) and not str(error):
+            error = TimeoutError(f"no answer within {timeout_s:g} s")
+        ours = translated(error)
+        if self._was_let_in and is_about_credentials(error):  # changed under way: somebody will mend it
+            ours = BackendUnavailable(str(ours))
+        if self._was_let_in and isinstance(ours, BackendUnavailable):
+            self.availability.failed(ours, answers=is_refusal(error))
+        if _is_no_fit_server(error):
+            await self._distrust()
+        return ours
+
+    async def _distrust(self) -> None:
+        """Let go of open connections: the next ones are made anew, by the address as it resolves then."""
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            async with asyncio.timeout(1):
+                await self.redis.connection_pool.disconnect(inuse_connections=False)
+        if self.on_distrust is not None:
+            self.on_distrust()
 
     async def check(self) -> None:
         """Raise unless the server answers and is new enough."""
@@ -134,14 +214,24 @@ class RedisClient:
             info = await self.command("INFO", "server")
         except BackendMisconfigured:  # an ACL may hide INFO and allow all that we need
             await self.command("PING")
+            self._was_let_in = True
             return
         except QueueError as error:
             raise type(error)(f"{error} ({masked(self.url)})") from error
-        version = dict(line.split(":", 1) for line in info.decode().split() if ":" in line).get("redis_version", "")
+        self._was_let_in = True
+        facts = dict(line.split(":", 1) for line in info.decode().split() if ":" in line)
+        version = facts.get("redis_version", "")
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers < OLDEST_SERVER:
             raise BackendMisconfigured(f"the server at {masked(self.url)} is Redis {version}: 6.2 or newer is needed")
+        self.availability.started(float(facts.get("uptime_in_seconds", "inf")))
 
     async def close(self) -> None:
         """Close all connections."""
         await self.redis.aclose()
+
+
+def _keepalive() -> dict[str, Any]:
+    """The driver's options for probing silent connections, as far as this system has them."""
+    options = {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}

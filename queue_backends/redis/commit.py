@@ -12,8 +12,6 @@ from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.wire import (
     CallTable,
-    Fence,
-    encode_chunks,
     encode_result,
     fence_of,
     keep_of,
@@ -40,9 +38,9 @@ class Committer:
         self._held.discard((delivery.entry_id, delivery.token))
         self._numbering.forget(delivery)
 
-    def holds(self, fence: Fence) -> bool:
+    def holds_entry(self, entry: str) -> bool:
         """Whether a run of this process has that entry."""
-        return any(entry == fence.entry for entry, _ in self._held)
+        return any(held == entry for held, _ in self._held)
 
     async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """Write them; returns those whose lease was lost, of which nothing was written."""
@@ -74,10 +72,10 @@ class Committer:
         )
         lost = await self._client.script("commit", table.names, table.arguments(payload))
         for position, outcome in enumerate(outcomes):
-            if isinstance(outcome, Checkpoint) and position not in lost:
-                self._numbering.advance(outcome.delivery, len(outcome.chunks))
-            else:
+            if not isinstance(outcome, Checkpoint) or position in lost:
                 self.drop(outcome.delivery)
+            elif outcome.chunks:
+                self._numbering.advance(outcome.delivery, len(outcome.chunks))
         return [outcomes[position] for position in lost]
 
     def _pack(self, outcome: Progress, table: CallTable) -> tuple[Any, ...]:
@@ -95,7 +93,7 @@ class Committer:
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            encode_chunks(task, first_seq, chunks),
+            self._numbering.encode(delivery, chunks),
             bool(chunks) and chunks[-1].is_final,
             pack_records(outcome.records, table, self._keys) if outcome.records else (),
             _payload(outcome),

@@ -70,6 +70,7 @@ def delivery_of(fence: Fence, raw: RawFields, options: BackendOptions) -> Delive
         # Ids are unique per lane only: an entry that was moved may have got its task's own id again.
         first=task.attempt == 0 and not any(name == b"original_task_id" for name, _ in pairs(raw)),
         next_attempt=next_attempt + crashes * ATTEMPTS_PER_DELIVERY,
+        worker=fence.consumer,
     )
 
 

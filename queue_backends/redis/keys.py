@@ -13,6 +13,7 @@
 | `{q}:cancelled`             | zset   | running tasks that were asked to end          | until the task ends; expires  |
 | `{q}:paused`                | string | exists while nothing is delivered             | until resumed                 |
 | `{q}:idempotency:<key>`     | string | task id                                       | expires                       |
+| `{q}:submitter:<name>`      | string | a submitter's last call, msgpack              | expires after a minute        |
 | `{q}:chunks:<id>`           | stream | replay of a task's chunks; also their channel | capped; expires after the end |
 | `{q}:state:kv:<key>`        | string | state                                         | as its writer says            |
 | `{q}:state:log:<log>`       | hash   | record id -> value                            | expires; old records are cut  |
@@ -20,7 +21,8 @@
 | `{q}:state:counters:<name>` | hash   | field -> amount                               | as its writer says            |
 
 Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
-`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value). Two names come from elsewhere:
+`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of
+a long value). Two names come from elsewhere:
 the list of a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`).
 With a braced name, such as `{agents}`, all others share one slot of a Redis Cluster.
 """
@@ -51,6 +53,7 @@ class Keys:
         self.control = f"{queue}:control"
         self.changes = f"{queue}:state:changes"
         self.done_prefix = f"{queue}:done:"
+        self._submitter = f"{queue}:submitter:"
         self._chunks = f"{queue}:chunks:"
         self._idempotency = f"{queue}:idempotency:"
         self._kv = f"{queue}:state:kv:"
@@ -65,6 +68,10 @@ class Keys:
     def done(self, task_id: str) -> str:
         """Channel on which a task's result is announced."""
         return self.done_prefix + task_id
+
+    def submitter(self, name: str) -> str:
+        """Where the last call of one that submits stands."""
+        return self._submitter + name
 
     def idempotency(self, key: str) -> str:
         """Where the task id of an idempotency key stands."""

@@ -9,26 +9,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import redis.asyncio
 import redis.exceptions
-import structlog
 
 from queue_backends.errors import BackendUnavailable
-from queue_backends.redis.client import COMMAND_TIMEOUT_S, translated
+from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient
 
-QUIET_S = 30.0
+QUIET_S = 10.0
 """After this long without any message the connection is asked whether it still lives."""
+ANSWER_S = 5.0
+"""So long may the answer take."""
 
-log = structlog.get_logger(__name__)
+
+INBOX_MESSAGES = 1000
+INBOX_BYTES = 1_000_000
 
 
 class Inbox:
     """Messages of one channel for one listener. A full one forgets them all and says so: the listener reads again
     from where it knows, so that a slow listener costs a bounded amount of memory and misses nothing."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self) -> None:
         self._messages: deque[bytes] = deque()
+        self._held_bytes = 0
         self._filled = asyncio.Event()
         self._gap = False
         self.closed = False
@@ -36,7 +38,8 @@ class Inbox:
 
     def put(self, message: bytes) -> None:
         """Add a message."""
-        if len(self._messages) >= self._size:
+        self._held_bytes += len(message)
+        if self._messages and (len(self._messages) >= INBOX_MESSAGES or self._held_bytes > INBOX_BYTES):
             self.mark_gap()
         else:
             self._messages.append(message)
@@ -45,6 +48,7 @@ class Inbox:
     def mark_gap(self) -> None:
         """Say that messages may be missing."""
         self._messages.clear()
+        self._held_bytes = 0
         self._gap = True
         self._filled.set()
 
@@ -65,6 +69,7 @@ class Inbox:
                 self._filled.clear()
             return None
         message = self._messages.popleft()
+        self._held_bytes -= len(message)
         if not self._messages:
             self._filled.clear()
         return message
@@ -81,22 +86,25 @@ class Channel:
 class PubSubHub:
     """Shares one connection among all listeners of a backend."""
 
-    def __init__(self, client: redis.asyncio.Redis, anchor: str) -> None:
+    def __init__(self, client: RedisClient, anchor: str) -> None:
         self._client = client
+        client.on_distrust = self.distrust
         self._anchor = anchor  # always subscribed, so that the connection is never without a channel
         self._channels: dict[str, Channel] = {}
         self._pubsub: Any = None
         self._reader: asyncio.Task[None] | None = None
+        self._reading: asyncio.Timeout | None = None
+        self._connected_at = 0.0
 
     @asynccontextmanager
-    async def listen(self, name: str, *, size: int = 1000) -> AsyncIterator[Inbox]:
+    async def listen(self, name: str) -> AsyncIterator[Inbox]:
         """Messages of a channel. When the body begins, the server has confirmed: nothing sent later is missed.
 
         Raises `BackendUnavailable` if it does not confirm in time.
         """
         if self._reader is None:
             self._reader = asyncio.create_task(self._run(), name="redis pub/sub reader")
-        inbox = Inbox(size)
+        inbox = Inbox()
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel()
@@ -130,6 +138,12 @@ class PubSubHub:
         except (redis.exceptions.RedisError, OSError):
             return  # the reader meets the same fault, reconnects, and subscribes to what is wanted then
 
+    def distrust(self) -> None:
+        """Others have found that their connections lead nowhere: make this one anew too, unless it is quite new."""
+        now = asyncio.get_running_loop().time()
+        if self._reading is not None and now - self._connected_at > COMMAND_TIMEOUT_S:
+            self._reading.reschedule(now)
+
     async def _run(self) -> None:
         delay_s = 0.05
         while True:
@@ -138,7 +152,7 @@ class PubSubHub:
                 delay_s = 0.05
                 await self._read()
             except (redis.exceptions.RedisError, OSError) as error:
-                log.warning("pub/sub connection lost, trying again", error=str(translated(error)), retry_in_s=delay_s)
+                await self._client.met(error)
             finally:
                 await self._disconnect()
             await asyncio.sleep(delay_s)
@@ -147,16 +161,22 @@ class PubSubHub:
     async def _connect(self) -> None:
         for channel in self._channels.values():
             channel.confirmed.clear()
-        pubsub = self._client.pubsub()
-        async with asyncio.timeout(COMMAND_TIMEOUT_S):
-            subscribed = {self._anchor, *self._channels}
-            await pubsub.subscribe(*subscribed)
-            while late := set(self._channels) - subscribed:  # asked for while we were connecting
-                await pubsub.subscribe(*late)
-                subscribed |= late
-        self._pubsub = pubsub
+        pubsub = self._client.redis.pubsub()
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                subscribed = {self._anchor, *self._channels}
+                await pubsub.subscribe(*subscribed)
+                while late := set(self._channels) - subscribed:  # asked for while we were connecting
+                    await pubsub.subscribe(*late)
+                    subscribed |= late
+        finally:
+            self._pubsub = pubsub  # a failed one is closed all the same
+        self._connected_at = asyncio.get_running_loop().time()
+        self._client.availability.answered()
 
     async def _disconnect(self) -> None:
+        self._reading = None
+        self._reading = None
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -164,16 +184,17 @@ class PubSubHub:
 
     async def _read(self) -> None:
         asked = False
-        while True:
-            message = await self._pubsub.get_message(timeout=QUIET_S)
-            if message is None:
+        async with asyncio.timeout(None) as self._reading:
+            while True:
+                message = await self._pubsub.get_message(timeout=ANSWER_S if asked else QUIET_S)
+                if message is not None:
+                    asked = False
+                    self._dispatch(message)
+                    continue
                 if asked:
-                    raise redis.exceptions.ConnectionError(f"no answer for {2 * QUIET_S} s")
+                    raise redis.exceptions.ConnectionError(f"no answer for {ANSWER_S} s")
                 await self._pubsub.ping()
                 asked = True
-                continue
-            asked = False
-            self._dispatch(message)
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         name = message["channel"]

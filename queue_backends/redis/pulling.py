@@ -21,7 +21,7 @@ from queue_backends.redis import inspection
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
 from queue_backends.redis.entries import RawFields, delivery_of, task_id_of
-from queue_backends.redis.keys import GROUP, LANES, Keys
+from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.wire import Fence, encode_result, keep_of
 
 T = TypeVar("T")
@@ -62,7 +62,8 @@ class Puller:
         self._reclaim_every_s = min(2.0, options.lease_s / 5)
         self._next_reclaim = 0.0
         self._next_sweep = time.monotonic() + SWEEP_EVERY_S
-        self._cursors = ["0-0"] * len(LANES)
+        self._own_expired: dict[str, float] = {}
+        """Our own entries whose lease has run out -> when that was first seen."""
         self._reply_lost_at: float | None = None
         self.surplus: deque[Delivery] = deque()
         """Taken beyond what was asked for: the next pull has them first, and renewals keep them until then."""
@@ -109,26 +110,34 @@ class Puller:
             await self._recover()
         if self.surplus:
             return [self.surplus.popleft() for _ in range(min(limit, len(self.surplus)))]
+        # What lost its lease comes first: behind a long queue it would wait for ever.
+        reclaimed = await self._look_around(limit) if time.monotonic() >= self._next_reclaim else []
+        if len(reclaimed) == limit:
+            return reclaimed
         keys = self._keys
-        paused, next_due_ms, *read = await self._claim(
-            "pull",
-            [*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved, keys.paused],
-            [GROUP, self.consumer, limit],
-        )
-        deliveries = await self._deliveries(read)
-        if not paused and len(deliveries) < limit and time.monotonic() >= self._next_reclaim:
-            try:
-                deliveries += await self._look_around(limit - len(deliveries))
-            except BaseException:
-                self.surplus.extend(deliveries)  # they are ours all the same
-                raise
-        if deliveries:
-            return deliveries
+        try:
+            paused, next_due_ms, *read = await self._claim(
+                "pull",
+                [*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved, keys.paused],
+                [GROUP, self.consumer, limit - len(reclaimed)],
+            )
+            deliveries = await self._deliveries(read)
+        except BaseException:
+            self.surplus.extend(reclaimed)  # they are ours all the same
+            raise
+        if reclaimed or deliveries:
+            return reclaimed + deliveries
         return bool(paused), (max(next_due_ms, 1) / 1000 if next_due_ms >= 0 else LONGEST_BLOCK_S)
 
     async def _look_around(self, limit: int) -> list[Delivery]:
-        """What lost its lease; and, now and then, consumers that nobody is any more."""
+        """What lost its lease; and, now and then, consumers that nobody is any more.
+
+        While the server was away nobody could renew. So when it is back, nothing is taken over for half a lease: until
+        then all who live have renewed.
+        """
         self._next_reclaim = time.monotonic() + self._reclaim_every_s
+        if self._client.availability.since_silence_s() < self._options.lease_s / 2:
+            return []
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             await self._sweep()
@@ -250,11 +259,11 @@ class Puller:
     async def _reclaim(self, limit: int) -> list[Delivery]:
         reply = await self._claim(
             "reclaim",
-            [*self._keys.lanes, self._keys.cancelled],
-            [GROUP, self.consumer, self._lease_ms, limit, *self._cursors],
+            [*self._keys.lanes, self._keys.cancelled, self._keys.paused],
+            [GROUP, self.consumer, self._lease_ms, limit, *self._given_up()],
         )
-        cursors, *claimed = reply
-        self._cursors = [cursor.decode() for cursor in cursors]
+        own, *claimed = reply
+        self._note_own_expired([entry.decode() for entry in own])
         deliveries = []
         for lane, entry_id, raw, count, cancelled in claimed:
             if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, count), raw):
@@ -263,6 +272,17 @@ class Puller:
                     self._cancel_asked(delivery.task.id)
         return deliveries
 
+    def _given_up(self) -> list[str]:
+        """Our own entries that nobody has renewed for another whole lease since they were found expired."""
+        before = time.monotonic() - self._options.lease_s
+        return [entry for entry, since in self._own_expired.items() if since < before]
+
+    def _note_own_expired(self, entries: Sequence[str]) -> None:
+        now = time.monotonic()
+        self._own_expired = {entry: self._own_expired.get(entry, now) for entry in entries}
+        if not all(self._committer.holds_entry(entry) for entry in entries):
+            self._reply_lost_at = now
+
     async def _recover(self) -> None:
         """Find entries that the server gave us in a reply that never arrived. The server may still be about to carry
         out what it had received, so this is done at every pull for a while."""
@@ -270,7 +290,7 @@ class Puller:
             pending = await self._client.command("XPENDING", name, GROUP, "-", "+", MOST_PENDING, self.consumer)
             for row in inspection.pending_rows(pending):
                 fence = Fence(lane, row.entry_id, self.consumer, row.deliveries)
-                if self._committer.holds(fence):
+                if self._committer.holds_entry(fence.entry):
                     continue
                 for _, raw in await self._client.command("XRANGE", name, row.entry_id, row.entry_id):
                     if delivery := await self._accept(fence, raw):

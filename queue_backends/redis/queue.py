@@ -35,8 +35,9 @@ from queue_backends.redis.commit import Committer
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.pulling import Puller
+from queue_backends.redis.renewing import renew_leases
 from queue_backends.redis.submitting import Submitter
-from queue_backends.redis.wire import CallTable, decode_result, encode_result, fence_of, keep_of
+from queue_backends.redis.wire import decode_result, encode_result, keep_of
 
 log = structlog.get_logger(__name__)
 
@@ -132,28 +133,25 @@ class RedisQueue:
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Extend leases; those of deliveries that wait here for the next pull, too."""
-        held = [*deliveries, *self._puller.surplus]
-        if not held:
-            return []
-        keys = self._keys
-        table = CallTable(*keys.lanes, keys.cancelled, keys.results)
-        packed = []
-        for delivery in held:
-            fence, task = fence_of(delivery), delivery.task
-            chunks = table.position(keys.chunks(task.id))
-            ark_list = table.position(task.stream_key) if task.stream_key else 0
-            packed.append((fence.lane, fence.entry, fence.consumer, fence.deliveries, task.id, chunks, ark_list))
-        lost, cancelled = await self._client.script(
-            "renew", table.names, table.arguments((GROUP, keep_of(self._options), packed))
-        )
+        waiting = self.waiting()
+        lost, cancelled = await renew_leases(self._client, self._keys, self._options, [*deliveries, *waiting])
         for task_id in cancelled:
-            self._to_cancel.put_nowait(task_id.decode())
-        for position in lost:
-            self._committer.drop(held[position])
-        self._puller.surplus = deque(
-            delivery for position, delivery in enumerate(held) if position >= len(deliveries) and position not in lost
-        )
-        return [held[position] for position in lost if position < len(deliveries)]
+            self._to_cancel.put_nowait(task_id)
+        self.forget(lost)
+        ours = {id(delivery) for delivery in deliveries}
+        return [delivery for delivery in lost if id(delivery) in ours]
+
+    def waiting(self) -> tuple[Delivery, ...]:
+        """Deliveries that the next pull will hand out. May be called from another thread."""
+        return tuple(self._puller.surplus)
+
+    def forget(self, lost: Sequence[Delivery]) -> None:
+        """These are somebody else's now."""
+        gone = {(delivery.entry_id, delivery.token) for delivery in lost}
+        for delivery in lost:
+            self._committer.drop(delivery)
+        kept = [delivery for delivery in self._puller.surplus if (delivery.entry_id, delivery.token) not in gone]
+        self._puller.surplus = deque(kept)
 
     async def ack(self, delivery: Delivery, result: TaskResult) -> None:
         """End the task."""
@@ -205,8 +203,8 @@ class RedisQueue:
                             self._to_cancel.put_nowait(task_id)
                         elif verb == "resume":
                             self._puller.resumed.set()
-            except BackendUnavailable as error:  # renewals see cancellations meanwhile
-                log.warning("not listening for cancellations, trying again", error=str(error))
+            except BackendUnavailable:
+                continue  # it has waited long enough by itself; renewals see cancellations meanwhile
 
     # Operators
 

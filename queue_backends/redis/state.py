@@ -13,6 +13,8 @@ from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.wire import CallTable, pack_records
 
 WATCH_RECHECK_S = 3600.0
+LONGEST_ANNOUNCED = 16_384
+"""Bytes. A longer value is not sent to every watcher of every key: those whom it concerns read it."""
 
 
 class RedisState:
@@ -60,6 +62,7 @@ class RedisState:
                 _ms(ttl_s) if ttl_s is not None else 0,
                 self._keys.changes,
                 key,
+                LONGEST_ANNOUNCED,
             ],
         )
         return bool(changed)
@@ -91,9 +94,10 @@ class RedisState:
                     async for key, value in self.scan(prefix):
                         yield StateChange(key=key, value=value)
                     continue
-                change = _change(message)
-                if change.key.startswith(prefix):
-                    yield change
+                change, is_whole = _change(message)
+                if not change.key.startswith(prefix):
+                    continue
+                yield change if is_whole else StateChange(key=change.key, value=await self.get(change.key))
 
     async def append_once(self, records: Sequence[LogRecord]) -> int:
         """Append and count new records."""
@@ -156,15 +160,19 @@ class RedisState:
 
 
 def _announcement(key: str, value: bytes | None) -> bytes:
-    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value."""
+    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value; or `?` and no value."""
     name = key.encode()
+    if value is not None and len(value) > LONGEST_ANNOUNCED:
+        return b"?%d:%b" % (len(name), name)
     return b"%b%d:%b%b" % (b"-" if value is None else b"+", len(name), name, value or b"")
 
 
-def _change(message: bytes) -> StateChange:
+def _change(message: bytes) -> tuple[StateChange, bool]:
+    """A change, and whether its value is all there."""
     head, _, rest = message.partition(b":")
     length = int(head[1:])
-    return StateChange(key=rest[:length].decode(), value=rest[length:] if head.startswith(b"+") else None)
+    change = StateChange(key=rest[:length].decode(), value=rest[length:] if head.startswith(b"+") else None)
+    return change, not head.startswith(b"?")
 
 
 def _ms(seconds: float) -> int:

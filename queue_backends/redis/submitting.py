@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from queue_backends.batching import batches
-from queue_backends.errors import QueueError, QueueFull
+from queue_backends.errors import BackendUnavailable, QueueError, QueueFull
 from queue_backends.interfaces import BackendOptions, QueueStats
 from queue_backends.messages import Task, check_task, now_rfc3339, task_to_entry
-from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient
+from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient, may_have_arrived
 from queue_backends.redis.entries import flat
 from queue_backends.redis.keys import GROUP, LANES, Keys
 from queue_backends.redis.wire import CallTable
+
+SUBMIT_LIMIT_S = 15.0
+FIRST_DELAY_S = 0.05
+REMEMBERED_MS = 60_000
+UNKNOWN_OUTCOME = "whether the tasks were accepted is not known, so submit them again only with their idempotency_key"
 
 
 class Submission(NamedTuple):
@@ -36,6 +44,9 @@ class Submitter:
         self._stats = stats
         self._waiting: list[Submission] = []
         self._sending: asyncio.Task[None] | None = None
+        self._names: list[str] = []
+        """Under which nobody is calling now."""
+        self._calls = 0
 
     async def submit(self, task: Task, run_at: float | None) -> str:
         """Accept one task, in the same round trip as others that are submitted at this time.
@@ -66,7 +77,7 @@ class Submitter:
     async def close(self) -> None:
         """Let what is on its way arrive."""
         if self._sending is not None and not self._sending.done():
-            await asyncio.wait([self._sending], timeout=COMMAND_TIMEOUT_S)
+            await asyncio.wait([self._sending], timeout=SUBMIT_LIMIT_S)
 
     def _check(self, task: Task) -> None:
         check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
@@ -97,9 +108,37 @@ class Submitter:
                     submission.accepted.set_result(task_id)
 
     async def _add(self, tasks: Sequence[tuple[Task, float | None]]) -> list[str]:
+        """One script call, which is repeated under the same number while it is not known whether it was carried out:
+        the server remembers the last one of each name. A name whose call has come to an end is used again."""
+        name = self._names.pop() if self._names else uuid.uuid4().hex
+        self._calls += 1
+        reply = await self._repeated(functools.partial(self._call, name, self._calls, tasks))
+        self._names.append(name)
+        if reply == b"full":
+            raise self._full()
+        return [task_id.decode() for task_id in reply]
+
+    async def _repeated(self, call: Callable[[bool, float], Awaitable[Any]]) -> Any:
+        deadline, delay_s, is_repeated = time.monotonic() + SUBMIT_LIMIT_S, FIRST_DELAY_S, False
+        while True:
+            limit_s = min(COMMAND_TIMEOUT_S, max(0.1, deadline - time.monotonic()))
+            try:
+                return await call(is_repeated, limit_s)
+            except BackendUnavailable as error:
+                is_repeated = is_repeated or may_have_arrived(error)
+                if not is_repeated:
+                    raise
+                if time.monotonic() + delay_s > deadline:
+                    raise BackendUnavailable(f"{error}; {UNKNOWN_OUTCOME}") from error
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 1.0)
+
+    async def _call(
+        self, name: str, number: int, tasks: Sequence[tuple[Task, float | None]], is_repeated: bool, limit_s: float
+    ) -> Any:
         keys, options = self._keys, self._options
         enqueued_at = now_rfc3339()
-        table = CallTable(*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved)
+        table = CallTable(*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved, keys.submitter(name))
         packed = [
             (
                 LANES.index(task.priority) + 1,
@@ -109,11 +148,9 @@ class Submitter:
             )
             for task, run_at in tasks
         ]
-        payload = (GROUP, options.max_depth, round(options.idempotency_retention_s * 1000), packed)
-        reply = await self._client.script("submit", table.names, table.arguments(payload))
-        if reply == b"full":
-            raise self._full()
-        return [task_id.decode() for task_id in reply]
+        idempotency_ms = round(options.idempotency_retention_s * 1000)
+        payload = (GROUP, options.max_depth, idempotency_ms, packed, number, is_repeated, REMEMBERED_MS)
+        return await self._client.script("submit", table.names, table.arguments(payload), timeout_s=limit_s)
 
     def _full(self) -> QueueFull:
         depth = self._options.max_depth

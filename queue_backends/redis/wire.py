@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from queue_backends.errors import QueueError
 from queue_backends.interfaces import BackendOptions, Delivery, LogRecord
-from queue_backends.messages import Chunk, ChunkDraft, ChunkType, Task, TaskResult, TokenUsage
+from queue_backends.messages import (
+    MAX_CHUNK_CHARS,
+    Chunk,
+    ChunkDraft,
+    ChunkType,
+    Task,
+    TaskResult,
+    TokenUsage,
+    check_chunk_size,
+)
 from queue_backends.redis.keys import Keys
 
 _chunk_encoder = msgspec.json.Encoder()
@@ -110,10 +119,17 @@ def fence_of(delivery: Delivery) -> Fence:
     return Fence(int(lane), delivery.entry_id, consumer, int(deliveries))
 
 
-def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[tuple[str, str]]:
-    """Chunks as JSON, numbered from `first_seq`, each with the text for ark's list, if the task names one."""
+EncodedChunk: TypeAlias = tuple[str, str] | tuple[str, str, int]
+"""JSON, text for ark's list, and on the first chunk of a write the `seq` before which the stream is to be cut."""
+
+
+def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[EncodedChunk]:
+    """Chunks as JSON, numbered from `first_seq`, each with the text for ark's list, if the task names one.
+
+    Raises `ChunkTooLarge`.
+    """
     encode = _chunk_encoder.encode
-    return [
+    encoded: list[EncodedChunk] = [
         (
             encode(
                 Chunk(
@@ -131,6 +147,10 @@ def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> l
         )
         for position, draft in enumerate(drafts)
     ]
+    for position, item in enumerate(encoded):
+        if len(item[0]) > MAX_CHUNK_CHARS:
+            check_chunk_size(task.id, first_seq + position, len(item[0]))
+    return encoded
 
 
 def keep_of(options: BackendOptions) -> tuple[int, int, int]:

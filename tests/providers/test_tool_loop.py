@@ -32,7 +32,7 @@ from providers import (
     UsageUpdate,
     tool_loop,
 )
-from providers.tool_loop import TurnRecord
+from providers.tool_loop import FinishedTurn, Resumption, TurnRecord
 from queue_backends import CallOutcome, ChunkType, Task, TokenUsage
 
 USAGE = TokenUsage(input_tokens=10, output_tokens=5)
@@ -69,6 +69,8 @@ class Watcher:
     def __init__(self) -> None:
         self.records: list[TurnRecord] = []
         self.chunks: list[tuple[ChunkType, str, Mapping[str, Any]]] = []
+        self.finished: list[tuple[int, int]] = []
+        self.tools: list[tuple[str, str]] = []
         self.refusal: Exception | None = None
 
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
@@ -77,6 +79,12 @@ class Watcher:
 
     async def after_turn(self, record: TurnRecord) -> None:
         self.records.append(record)
+
+    def finished_turn(self, turn: int, attempt: int) -> None:
+        self.finished.append((turn, attempt))
+
+    async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        self.tools.append((call.id, outcome.content))
 
     async def chunk(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
         self.chunks.append((kind, content, metadata or {}))
@@ -90,7 +98,15 @@ async def no_wait(seconds: float) -> None:
     return None
 
 
-async def run(provider: ChatProvider, watcher: Watcher, *, call_tool: Any = echo, **config: Any) -> tool_loop.Run:
+async def run(
+    provider: ChatProvider,
+    watcher: Watcher,
+    *,
+    call_tool: Any = echo,
+    attempt: int = 0,
+    resumption: Resumption | None = None,
+    **config: Any,
+) -> tool_loop.Run:
     agent = AgentConfig(model="m", **config)
     return await tool_loop.run(
         provider,
@@ -100,6 +116,8 @@ async def run(provider: ChatProvider, watcher: Watcher, *, call_tool: Any = echo
         call_tool,
         watcher.chunk,
         watcher,
+        attempt=attempt,
+        resumption=resumption,
         sleep=no_wait,
     )
 
@@ -310,3 +328,48 @@ async def test_history_comes_before_the_prompt(watcher: Watcher) -> None:
     bad = Task(id="1-0", prompt="x", history=({"role": "narrator", "content": "no"},))
     with pytest.raises(InvalidRequest, match=r"history\[0\]"):
         await tool_loop.run(provider, AgentConfig(model="m"), bad, [], echo, watcher.chunk)
+
+
+def finished(text: str, *calls: ToolCall, **known: Any) -> FinishedTurn:
+    """A turn that an earlier run has been through."""
+    end = answer(text, *calls)[-1]
+    assert isinstance(end, TurnEnd)
+    return FinishedTurn(attempt=3, end=end, **known)
+
+
+async def test_a_resumed_run_repeats_neither_turns_nor_tools(watcher: Watcher) -> None:
+    """The model is asked for what comes next, with the old answers before it; only the tool without an outcome is
+    called; consumers are told nothing twice; tokens of before count."""
+    calls = (ToolCall(id="a", name="t", arguments='{"n":1}'), ToolCall(id="b", name="t", arguments='{"n":2}'))
+    known = {"a": ToolOutcome(call_id="a", name="t", content="from before")}
+    turn = finished("let me see", *calls, outcomes=known, announced=frozenset({"a", "b"}))
+    provider = Playback(answer("done"))
+    result = await run(provider, watcher, attempt=10, resumption=Resumption(turns=(turn,), used=USAGE))
+    (request,) = provider.requests
+    assert (request.turn, request.attempt) == (1, 10)
+    assert [part.content for part in request.messages[-1].parts if isinstance(part, ToolOutcome)] == [
+        "from before",
+        't said {"n":2}',
+    ]
+    assert watcher.finished == [(0, 3)]
+    assert watcher.tools == [("b", 't said {"n":2}')]
+    assert [(kind, text) for kind, text, _ in watcher.chunks] == [
+        (ChunkType.TOOL_RESULT, 't said {"n":2}'),
+        (ChunkType.CONTENT, "done"),
+    ]
+    assert (result.output, result.usage, result.turns) == ("done", USAGE + USAGE, 2)
+
+
+async def test_a_resumed_run_shows_what_nobody_has_seen(watcher: Watcher) -> None:
+    """For a new stream the finished turns are told again, in their order, without asking the model."""
+    call = ToolCall(id="a", name="t", arguments="{}")
+    known = {"a": ToolOutcome(call_id="a", name="t", content="from before")}
+    turn = finished("let me see", call, outcomes=known, is_shown=False)
+    await run(Playback(answer("done")), watcher, resumption=Resumption(turns=(turn,)))
+    assert [(kind, text) for kind, text, _ in watcher.chunks] == [
+        (ChunkType.CONTENT, "let me see"),
+        (ChunkType.TOOL_CALL, "t"),
+        (ChunkType.TOOL_RESULT, "from before"),
+        (ChunkType.CONTENT, "done"),
+    ]
+    assert watcher.tools == []

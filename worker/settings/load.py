@@ -77,7 +77,7 @@ def _flags(overrides: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, s
 
 def flag_name(key: str) -> str:
     """How the command line spells a key: `--max-tokens` for `agent.max_tokens`."""
-    words = key.rpartition(".")[2].removesuffix("_url").removesuffix("_s").removesuffix("_prompt")
+    words = key.rpartition(".")[2].removesuffix("_url").removesuffix("_s").removesuffix("_mb").removesuffix("_prompt")
     return "--" + words.replace("_", "-")
 
 

@@ -46,7 +46,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     retry_base_s: float = 1.0
     retry_max_s: float = 60.0
     drop_stale: bool = False
+    journal: bool = True
     processes: int = 1
+    max_memory_mb: int = 0
+    """0: no limit."""
     daily_token_limit: int = 0
     """0: no limit."""
     mcp_servers: tuple[McpServer, ...] = ()

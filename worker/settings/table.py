@@ -225,7 +225,19 @@ def _work() -> list[Setting]:
             variable="SHOAL_DROP_STALE",
             meaning="ark's rule: a task that waited longer than its time limit fails instead of being run",
         ),
+        Setting(
+            key="journal",
+            type=bool,
+            variable="SHOAL_JOURNAL",
+            meaning="Keep a journal of each run; without it, a task whose worker dies repeats paid calls and tools",
+        ),
         _whole("processes", "SHOAL_PROCESSES", "Worker processes of one `shoal worker`", 1, 256),
+        _whole(
+            "max_memory_mb",
+            "SHOAL_MAX_MEMORY_MB",
+            "Resident memory of one process, in MB, above which another takes its place and it drains; 0: no limit",
+            0,
+        ),
         _whole(
             "daily_token_limit",
             "AGENT_DAILY_TOKEN_LIMIT",

@@ -1,7 +1,8 @@
 -- Change a key only if it holds what the caller believes, and tell watchers.
 --
 -- KEYS  1    the key                   STRING
--- ARGV  has_expected 0/1, expected, has_value 0/1, value, ttl_ms or 0, changes channel, the key's own name
+-- ARGV  has_expected 0/1, expected, has_value 0/1, value, ttl_ms or 0, changes channel, the key's own name,
+--       longest value that is sent along
 -- Reply: 1 if it was changed, else 0.
 -- Atomic because it is a compare-and-set.
 
@@ -17,5 +18,9 @@ elseif tonumber(ARGV[5]) > 0 then
 else
   redis.call('SET', KEYS[1], ARGV[4])
 end
-redis.call('PUBLISH', ARGV[6], (ARGV[3] == '1' and '+' or '-') .. #ARGV[7] .. ':' .. ARGV[7] .. ARGV[4])
+local sign, value = ARGV[3] == '1' and '+' or '-', ARGV[4]
+if #value > tonumber(ARGV[8]) then
+  sign, value = '?', ''
+end
+redis.call('PUBLISH', ARGV[6], sign .. #ARGV[7] .. ':' .. ARGV[7] .. value)
 return 1

@@ -14,10 +14,19 @@ local function owns(lane, group, entry, consumer, deliveries)
   return row ~= nil and row[2] == consumer and row[4] == deliveries
 end
 
+-- Whether a list has as much as it may. Short ones are bounded by the size of their items.
+local function is_full(list, length)
+  if length < 64 then
+    return false
+  end
+  local bytes = redis.pcall('MEMORY', 'USAGE', list)
+  return length >= 10000 or (type(bytes) == 'number' and bytes > 16777216)
+end
+
 -- Feed ark's list. Its name comes from the task: if it is no list, that is the task's own loss.
 local function feed(list, text, lifetime_ms)
   local length = redis.pcall('LLEN', list)
-  if type(length) == 'number' and (length < 10000 or text == '__EOF__') then
+  if type(length) == 'number' and (text == '__EOF__' or not is_full(list, length)) then
     redis.call('RPUSH', list, text)
     redis.call('PEXPIRE', list, lifetime_ms)
   end
@@ -25,8 +34,12 @@ end
 
 -- Append chunks with the ids <seq + 1>-0, publish them, and feed ark's list where the task names one.
 -- An id that exists already was written by an earlier try whose reply got lost: it is skipped.
+-- A chunk's third item, if it has one: chunks before that seq go, because the stream has reached its cap in bytes.
 local function write_chunks(key, list, first_seq, chunks, is_final, keep)
   for index, chunk in ipairs(chunks) do
+    if chunk[3] then
+      redis.call('XTRIM', key, 'MINID', string.format('%.0f-0', chunk[3] + 1))
+    end
     local id = string.format('%.0f-0', first_seq + index)
     local added = redis.pcall('XADD', key, 'MAXLEN', '~', keep.limit, id, 'chunk', chunk[1])
     if type(added) == 'string' then
@@ -43,7 +56,7 @@ local function write_chunks(key, list, first_seq, chunks, is_final, keep)
     if list then
       feed(list, '__EOF__', 300000)
     end
-  elseif first_seq == 0 then
+  elseif first_seq == 0 or first_seq % 32 + #chunks >= 32 then
     redis.call('PEXPIRE', key, keep.unfinished_ms)
   end
 end

@@ -2,27 +2,44 @@
 --
 -- KEYS  1-3  lanes high, normal, low   STREAM
 --       4    cancelled                 ZSET    task ids whose running was asked to end
--- ARGV  group, consumer, lease_ms, limit, cursor of each lane
--- Reply: { { next cursor, ... }, { lane, entry id, fields, deliveries so far, cancel asked 0/1 }, ... }
+--       5    paused                    STRING  exists while nothing shall be delivered
+-- ARGV  group, consumer, lease_ms, limit, entry ids that are claimed although they are the caller's own...
+-- Reply: { { entry ids of the caller's own that have run out }, { lane, entry id, fields, deliveries so far,
+--        cancel asked 0/1 }, ... }
 -- Atomic because the delivery count is part of the fence: it must be read in the step that claims.
+--
+-- The caller's own entries are not claimed unless it says so: it may be running them and about to renew them, after a
+-- machine's sleep for example. XPENDING looks at all pending entries, where XAUTOCLAIM would give up after ten for each one wanted.
 
-local group, consumer, lease_ms, limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local group, consumer, lease_ms, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local given_up = {}
+for position = 5, #ARGV do
+  given_up[ARGV[position]] = true
+end
+
 local reply = { {} }
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  return reply
+end
+
 for lane = 1, 3 do
-  local cursor = ARGV[4 + lane]
   if limit > 0 then
-    local claimed = redis.call('XAUTOCLAIM', KEYS[lane], group, consumer, lease_ms, cursor, 'COUNT', limit)
-    cursor = claimed[1]
-    for _, entry in ipairs(claimed[2]) do
-      if entry and entry[2] then
-        local pending = redis.call('XPENDING', KEYS[lane], group, entry[1], entry[1], 1)[1]
-        local task = field_of(entry[2], 'original_task_id') or entry[1]
-        local cancelled = redis.call('ZSCORE', KEYS[4], task) and 1 or 0
-        reply[#reply + 1] = { lane, entry[1], entry[2], pending[4], cancelled }
-        limit = limit - 1
+    local expired = redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease_ms, '-', '+', limit + 500)
+    for _, row in ipairs(expired) do
+      if row[2] == consumer and not given_up[row[1]] then
+        reply[1][#reply[1] + 1] = row[1]
+      elseif limit > 0 then
+        local entry = redis.call('XCLAIM', KEYS[lane], group, consumer, lease_ms, row[1])[1]
+        if entry and entry[2] then
+          local task = field_of(entry[2], 'original_task_id') or entry[1]
+          local cancelled = redis.call('ZSCORE', KEYS[4], task) and 1 or 0
+          reply[#reply + 1] = { lane, entry[1], entry[2], row[4] + 1, cancelled }
+          limit = limit - 1
+        else -- the entry itself was deleted: it would be found again for ever
+          redis.call('XACK', KEYS[lane], group, row[1])
+        end
       end
     end
   end
-  reply[1][lane] = cursor
 end
 return reply

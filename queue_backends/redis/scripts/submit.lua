@@ -4,13 +4,25 @@
 --       4    delayed                   ZSET    task id -> due, ms
 --       5    delayed entries           HASH    task id -> entry, msgpack
 --       6    moved                     HASH    task id -> where its entry is, if not under its own id
---       7-   idempotency keys          STRING  task id, expires
--- ARGV  1    msgpack { group, max_depth, idempotency_ms, { { lane, due_ms or 0, idempotency KEYS index or 0, fields }, ... } }
+--       7    the caller's last call    STRING  msgpack { number, { task id, ... } }, expires
+--       8-   idempotency keys          STRING  task id, expires
+-- ARGV  1    msgpack { group, max_depth, idempotency_ms, { { lane, due_ms or 0, idempotency KEYS index or 0, fields }, ... },
+--                      number of this call, whether it is repeated, ms to remember it }
 -- Reply: the task ids in order, or the string 'full'.
 -- Atomic because an idempotency key, its id and its entry must appear together.
 
 local request = cmsgpack.unpack(ARGV[1])
 local group, max_depth, idempotency_ms, tasks = request[1], request[2], request[3], request[4]
+local number, is_repeated, remember_ms = request[5], request[6], request[7]
+
+-- The first try may have been carried out, and its reply lost.
+local last = is_repeated and redis.call('GET', KEYS[7])
+if last then
+  last = cmsgpack.unpack(last)
+  if last[1] == number then
+    return last[2]
+  end
+end
 
 local new = 0
 for _, task in ipairs(tasks) do
@@ -76,4 +88,5 @@ for position, task in ipairs(tasks) do
   end
   ids[position] = id
 end
+redis.call('SET', KEYS[7], cmsgpack.pack({ number, ids }), 'PX', remember_ms)
 return ids

@@ -1,0 +1,160 @@
+"""The durable record of a run: what it has paid for and done, so that no crash repeats it.
+
+Each task has a log of its own, `journal/<task id>`. A finished model turn, the start of a tool call and its outcome are
+stored there before the next step begins, in one fenced step with the chunks that show them. Whoever gets the task next
+reads the log and goes on from there. An entry that stands already is never written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from providers import ToolOutcome
+from providers.messages import TurnEnd
+from queue_backends import LogRecord, StateStore, UsageRecord
+from queue_backends.messages import encode_json
+from worker.persistence import persistently
+
+MOST_ENTRIES = 100_000
+
+log = structlog.get_logger(__name__)
+
+
+class _Entry(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """What all entries have."""
+
+    worker: str = ""
+    """Who wrote it."""
+
+
+class ModelCall(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="model_call"):
+    """A model call has ended, one way or another."""
+
+    turn: int
+    attempt: int
+    usage: UsageRecord
+    end: TurnEnd | None = None
+    """The answer of a completed call that the run went on from; the last one's is the task's result."""
+    error: str = ""
+
+
+class ToolStarted(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="tool_started"):
+    """A tool is about to be called: from now on it may have taken effect."""
+
+    key: str
+    """Which call of the run."""
+    turn: int
+    call_id: str
+    name: str
+    arguments: str = ""
+    """Only where the model's message is not known, which is with providers that run whole tasks."""
+
+
+class ToolFinished(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="tool_finished"):
+    """A tool has answered."""
+
+    key: str
+    turn: int
+    outcome: ToolOutcome
+    duration_ms: int = 0
+
+
+class TakenOver(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="taken_over"):
+    """A worker goes on with a task that another delivery had begun."""
+
+    attempt: int
+    """From here on it numbers its model calls."""
+    crashes: int = 0
+    """How many workers died over the task since it last waited."""
+
+
+class AttemptEnded(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="attempt_ended"):
+    """An attempt did not lead to an answer."""
+
+    attempt: int
+    """As its delivery began to number its model calls."""
+    how: str
+    """`retry`, `released`, `dead` or `cancelled`."""
+    error: str = ""
+    retry_in_s: float | None = None
+
+
+Entry = ModelCall | ToolStarted | ToolFinished | TakenOver | AttemptEnded
+
+
+class Moment(Struct, frozen=True):
+    """An entry and when it was stored."""
+
+    at: float
+    """Unix seconds, by the store's clock."""
+    entry: Entry
+
+
+class Journals:
+    """The journals of all runs: what is written into them, and how they are read.
+
+    They are kept for `unfinished_s` after the last entry, and from a run's end on for `finished_s`. A disabled one
+    keeps nothing, and a crash repeats what it repeats.
+    """
+
+    __slots__ = ("_finished_s", "_is_on", "_state", "_unfinished_s")
+
+    _decoder: ClassVar = msgspec.json.Decoder(Entry)
+
+    def __init__(self, state: StateStore, *, unfinished_s: float, finished_s: float, is_on: bool = True) -> None:
+        self._state = state
+        self._unfinished_s = unfinished_s
+        self._finished_s = finished_s
+        self._is_on = is_on
+
+    def record(self, task_id: str, entry: Entry, *, is_last: bool = False) -> tuple[LogRecord, ...]:
+        """What to store of an entry; `is_last` says that the task ends with it."""
+        if not self._is_on:
+            return ()
+        keep_s = self._finished_s if is_last else self._unfinished_s
+        value = encode_json(entry)
+        return (LogRecord(log=log_name(task_id), id=_id(entry), value=value, keep_s=keep_s),)
+
+    async def read(self, task_id: str) -> list[Moment]:
+        """All entries of a task, oldest first; waits while the broker is away. What cannot be read ends the story:
+        the run then goes on from the last entry before it."""
+        entries = await persistently(
+            lambda: self._state.read_log(log_name(task_id), limit=MOST_ENTRIES), "read the journal"
+        )
+        moments = []
+        for kept in entries:
+            try:
+                moments.append(Moment(kept.at, self._decoder.decode(kept.value)))
+            except msgspec.MsgspecError as error:
+                log.warning("journal entry cannot be read", task=task_id, entry=kept.id, error=str(error))
+                break
+        return moments
+
+
+def log_name(task_id: str) -> str:
+    """The state log that holds a task's journal."""
+    return f"journal/{task_id}"
+
+
+def _id(entry: Entry) -> str:
+    match entry:
+        case ModelCall(turn=turn, attempt=attempt):
+            return f"call/{turn}/{attempt}"
+        case ToolStarted(key=key, worker=worker):
+            return f"start/{key}/{worker}"
+        case ToolFinished(key=key):
+            return f"end/{key}"
+        case TakenOver(attempt=attempt):
+            return f"taken/{attempt}"
+        case AttemptEnded(attempt=attempt):
+            return f"ended/{attempt}"
+
+
+def entries_of(moments: Sequence[Moment]) -> list[Entry]:
+    """The entries alone."""
+    return [moment.entry for moment in moments]

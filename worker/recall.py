@@ -1,0 +1,108 @@
+"""What a journal tells whoever goes on with a task: where to go on, what was spent, what may not be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from providers import ToolOutcome
+from providers.tool_loop import FinishedTurn, Resumption
+from queue_backends import CallOutcome, Delivery, TokenUsage
+from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY
+from worker.journal import AttemptEnded, Entry, ModelCall, TakenOver, ToolFinished, ToolStarted
+
+
+class OldCall(Struct, frozen=True):
+    """A tool call of an earlier delivery; without an outcome it was interrupted."""
+
+    outcome: ToolOutcome | None
+
+
+class Past(Struct, frozen=True, kw_only=True):
+    """What earlier deliveries of a task have left."""
+
+    resumption: Resumption = Resumption()
+    cost_usd: float | None = 0.0
+    """None if the cost of a call is not known."""
+    interrupted: frozenset[str] = frozenset()
+    """Keys of tool calls that were started and have no outcome."""
+    by_arguments: dict[tuple[str, str], list[OldCall]] = {}
+    """Tool calls of a provider that runs whole tasks, by name and arguments, in order."""
+    lost_call: tuple[int, int] | None = None
+    """Turn and attempt of a model call that may have been under way when the worker before died."""
+    has_entries: bool = False
+
+
+def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
+    """The past of a delivered task, from its journal."""
+    calls = [entry for entry in entries if isinstance(entry, ModelCall)]
+    costs = [call.usage.cost_usd for call in calls if call.usage.outcome is not CallOutcome.LOST]
+    turns = _finished_turns(entries)
+    in_tools = bool(turns) and any(call.id not in turns[-1].outcomes for call in turns[-1].end.message.tool_calls)
+    finished = {entry.key for entry in entries if isinstance(entry, ToolFinished)}
+    return Past(
+        resumption=Resumption(turns=turns, used=_sum(call.usage.usage for call in calls)),
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        interrupted=frozenset(e.key for e in entries if isinstance(e, ToolStarted) and e.key not in finished),
+        by_arguments=_by_arguments(entries),
+        lost_call=None if in_tools else _lost_call(entries, calls, len(turns), delivery),
+        has_entries=bool(entries),
+    )
+
+
+def _finished_turns(entries: Sequence[Entry]) -> tuple[FinishedTurn, ...]:
+    """Turns that the run went on from, up to the first that is missing.
+
+    A requeued task has a new chunk stream: what was finished before is shown there again, under the attempt of the
+    delivery that took the task over.
+    """
+    ended_at = max((n for n, e in enumerate(entries) if isinstance(e, AttemptEnded) and e.how == "dead"), default=-1)
+    shown_as = next((e.attempt for e in entries[ended_at + 1 :] if isinstance(e, TakenOver)), None)
+    turns: list[FinishedTurn] = []
+    for position, entry in enumerate(entries):
+        if isinstance(entry, ModelCall) and entry.end is not None and entry.turn == len(turns):
+            turn = FinishedTurn(attempt=entry.attempt, end=entry.end)
+            if position < ended_at:
+                turn = replace(turn, attempt=shown_as or entry.attempt, is_shown=shown_as is not None)
+            turns.append(turn)
+    for entry in entries:
+        if isinstance(entry, ToolStarted | ToolFinished) and entry.turn < len(turns):
+            turns[entry.turn] = _with_tool(turns[entry.turn], entry)
+    return tuple(turns)
+
+
+def _with_tool(turn: FinishedTurn, entry: ToolStarted | ToolFinished) -> FinishedTurn:
+    if isinstance(entry, ToolFinished):
+        return replace(turn, outcomes={**turn.outcomes, entry.outcome.call_id: entry.outcome})
+    return replace(turn, announced=turn.announced | {entry.call_id}) if turn.is_shown else turn
+
+
+def _by_arguments(entries: Sequence[Entry]) -> dict[tuple[str, str], list[OldCall]]:
+    outcomes = {entry.key: entry.outcome for entry in entries if isinstance(entry, ToolFinished)}
+    found: dict[tuple[str, str], list[OldCall]] = {}
+    for entry in entries:
+        if isinstance(entry, ToolStarted) and entry.arguments:
+            found.setdefault((entry.name, entry.arguments), []).append(OldCall(outcomes.get(entry.key)))
+    return found
+
+
+def _lost_call(
+    entries: Sequence[Entry], calls: Sequence[ModelCall], turn: int, delivery: Delivery
+) -> tuple[int, int] | None:
+    """The call that a crashed delivery may have had under way. Only one of them can: each notes that it takes over
+    before it sends its first call, so that those which left no note have sent none."""
+    if delivery.redeliveries == 0:
+        return None
+    entry_began_at = delivery.next_attempt - ATTEMPTS_PER_DELIVERY * delivery.redeliveries
+    attempt = max([entry_began_at, *(entry.attempt for entry in entries if isinstance(entry, TakenOver))])
+    used = [call.attempt for call in calls if call.turn == turn and call.attempt >= attempt]
+    return turn, max(used) + 1 if used else attempt
+
+
+def _sum(usages: Iterable[TokenUsage]) -> TokenUsage:
+    total = TokenUsage()
+    for usage in usages:
+        total = total + usage
+    return total
