@@ -23,7 +23,7 @@ from worker.fleet.heartbeat import Heartbeat
 from worker.fleet.link import READY, SupervisorLink
 from worker.fleet.presence import Workers, worker_id
 from worker.health import HealthServer, HealthState
-from worker.journal import Journals
+from worker.journal import Journal
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
 from worker.retries import RetryPolicy
@@ -239,8 +239,7 @@ def _surroundings(
         providers=providers,
         tools=tools,
         budget=budget,
-        journals=Journals(
-            backend.state,
+        journal=Journal(
             unfinished_s=settings.backend.unfinished_ttl_s,
             finished_s=settings.backend.result_retention_s,
             is_on=settings.journal,

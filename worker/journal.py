@@ -8,7 +8,6 @@ reads the log and goes on from there. An entry that stands already is never writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import msgspec
 import structlog
@@ -18,7 +17,6 @@ from providers import ToolOutcome
 from providers.messages import TurnEnd
 from queue_backends import LogRecord, StateStore, UsageRecord
 from queue_backends.messages import encode_json
-from worker.persistence import persistently
 
 MOST_ENTRIES = 100_000
 
@@ -85,6 +83,7 @@ class AttemptEnded(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="a
 
 
 Entry = ModelCall | ToolStarted | ToolFinished | TakenOver | AttemptEnded
+_decode = msgspec.json.Decoder(Entry).decode
 
 
 class Moment(Struct, frozen=True):
@@ -95,45 +94,38 @@ class Moment(Struct, frozen=True):
     entry: Entry
 
 
-class Journals:
-    """The journals of all runs: what is written into them, and how they are read.
+class Journal:
+    """How entries are kept: for `unfinished_s` after the last one, and from a run's end on for `finished_s`.
 
-    They are kept for `unfinished_s` after the last entry, and from a run's end on for `finished_s`. A disabled one
-    keeps nothing, and a crash repeats what it repeats.
+    One that is off keeps nothing: then a crash repeats what it repeats.
     """
 
-    __slots__ = ("_finished_s", "_is_on", "_state", "_unfinished_s")
+    __slots__ = ("_finished_s", "_is_on", "_unfinished_s")
 
-    _decoder: ClassVar = msgspec.json.Decoder(Entry)
-
-    def __init__(self, state: StateStore, *, unfinished_s: float, finished_s: float, is_on: bool = True) -> None:
-        self._state = state
+    def __init__(self, *, unfinished_s: float, finished_s: float, is_on: bool = True) -> None:
         self._unfinished_s = unfinished_s
         self._finished_s = finished_s
         self._is_on = is_on
 
-    def record(self, task_id: str, entry: Entry, *, is_last: bool = False) -> tuple[LogRecord, ...]:
+    def records(self, task_id: str, entry: Entry, *, is_last: bool = False) -> tuple[LogRecord, ...]:
         """What to store of an entry; `is_last` says that the task ends with it."""
         if not self._is_on:
             return ()
         keep_s = self._finished_s if is_last else self._unfinished_s
-        value = encode_json(entry)
-        return (LogRecord(log=log_name(task_id), id=_id(entry), value=value, keep_s=keep_s),)
+        return (LogRecord(log=log_name(task_id), id=_id(entry), value=encode_json(entry), keep_s=keep_s),)
 
-    async def read(self, task_id: str) -> list[Moment]:
-        """All entries of a task, oldest first; waits while the broker is away. What cannot be read ends the story:
-        the run then goes on from the last entry before it."""
-        entries = await persistently(
-            lambda: self._state.read_log(log_name(task_id), limit=MOST_ENTRIES), "read the journal"
-        )
-        moments = []
-        for kept in entries:
-            try:
-                moments.append(Moment(kept.at, self._decoder.decode(kept.value)))
-            except msgspec.MsgspecError as error:
-                log.warning("journal entry cannot be read", task=task_id, entry=kept.id, error=str(error))
-                break
-        return moments
+
+async def read_journal(state: StateStore, task_id: str) -> list[Moment]:
+    """All entries of a task, oldest first. One that cannot be read ends the story: a run then goes on from the last
+    entry before it. Raises `BackendUnavailable`."""
+    moments = []
+    for kept in await state.read_log(log_name(task_id), limit=MOST_ENTRIES):
+        try:
+            moments.append(Moment(kept.at, _decode(kept.value)))
+        except msgspec.MsgspecError as error:
+            log.warning("journal entry cannot be read", task=task_id, entry=kept.id, error=str(error))
+            break
+    return moments
 
 
 def log_name(task_id: str) -> str:

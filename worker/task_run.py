@@ -35,8 +35,9 @@ from queue_backends import (
 from worker.agents import AgentDirectory
 from worker.budgets import Budget
 from worker.errors import DeadlineExceeded, WorkerError
-from worker.journal import Journals, entries_of
+from worker.journal import Journal, entries_of, read_journal
 from worker.metrics import AgentMetrics, Metrics
+from worker.persistence import persistently
 from worker.providers_in_use import ProvidersInUse
 from worker.recall import Past, recall
 from worker.retries import Failure, RetryPolicy
@@ -72,7 +73,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     providers: ProvidersInUse
     tools: ToolCatalogue
     budget: Budget
-    journals: Journals
+    journal: Journal
     ledger: UsageLedger
     prices: PriceBook
     metrics: Metrics
@@ -186,13 +187,18 @@ class TaskRun:
     async def _work(self, metrics: AgentMetrics) -> str:
         """The run itself: recall what was done before, refuse what cannot run, then let the provider work."""
         around, delivery = self.around, self.delivery
-        past = Past() if delivery.first else recall(entries_of(await around.journals.read(self.task.id)), delivery)
+        past = Past() if delivery.first else await self._recall()
         config = around.agents.config_for(self.task)
         provider = around.providers.get(config)
         book = self.book = TurnBook(around, delivery, config, provider.name, self.chunks, metrics, past)
         book.take_over()
         self._refuse_hopeless()
         return await self._run_provider(provider, config, book, past)
+
+    async def _recall(self) -> Past:
+        state, task_id = self.around.backend.state, self.task.id
+        moments = await persistently(lambda: read_journal(state, task_id), "read the journal")
+        return recall(entries_of(moments), self.delivery)
 
     def _refuse_hopeless(self) -> None:
         task, limits = self.task, self.around.limits

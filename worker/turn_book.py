@@ -99,7 +99,7 @@ class TurnBook:
             self._note(lost, self._usage_record(lost, lost.usage, estimated=False))
         if past.has_entries or delivery.redeliveries:
             entry = TakenOver(worker=delivery.worker, attempt=delivery.next_attempt, crashes=delivery.redeliveries)
-            self._chunks.note(*self._around.journals.record(delivery.task.id, entry))
+            self._chunks.note(*self._around.journal.records(delivery.task.id, entry))
 
     def finished_turn(self, turn: int, attempt: int) -> None:
         """What follows belongs to a turn that was finished before."""
@@ -184,7 +184,7 @@ class TurnBook:
             error=record.error,
         )
         is_last = record.is_last or (self._is_whole_run and record.outcome is CallOutcome.COMPLETED)
-        journal = around.journals.record(self._delivery.task.id, entry, is_last=is_last)
+        journal = around.journal.records(self._delivery.task.id, entry, is_last=is_last)
         self._chunks.note(around.ledger.log_record(usage), *journal)
 
     def _add_cost(self, record: UsageRecord) -> None:
@@ -214,7 +214,7 @@ class TurnBook:
             name=call.name,
             arguments=canonical(arguments_of(call)) if self._is_whole_run else "",
         )
-        self._chunks.note(*self._around.journals.record(self._delivery.task.id, entry))
+        self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry))
         await self._chunks.store()
         return None
 
@@ -228,7 +228,7 @@ class TurnBook:
             outcome=outcome,
             duration_ms=round((time.monotonic() - started) * 1000),
         )
-        self._chunks.note(*self._around.journals.record(self._delivery.task.id, entry))
+        self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry))
         await self._chunks.store()
 
     def _old_call(self, call: ToolCall) -> OldCall | None:
@@ -254,7 +254,7 @@ class TurnBook:
             retry_in_s=retry_in_s,
         )
         is_last = how in ("dead", "cancelled")
-        self._chunks.note(*self._around.journals.record(self._delivery.task.id, entry, is_last=is_last))
+        self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry, is_last=is_last))
 
     async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> str:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""

@@ -48,7 +48,7 @@ from queue_backends import (
 from queue_backends.interfaces import P
 from worker.assembly import open_worker
 from worker.client import Fleet, Handle
-from worker.journal import AttemptEnded, Journals, ModelCall, TakenOver
+from worker.journal import AttemptEnded, ModelCall, TakenOver, read_journal
 from worker.settings import Settings, load_settings
 from worker.turn_book import INTERRUPTED
 from worker.usage import UsageReport
@@ -274,7 +274,7 @@ async def test_a_worker_that_dies_at_any_write_repeats_nothing(
         diary.write_text("")
         died, asked_before, result, chunks, backend = await killed_at(number, when, settings, f"kill-{when}-{number}")
         where = f"killed {when} write {number}"
-        entries = [moment.entry for moment in await journals(backend).read(result.task_id)]
+        entries = [moment.entry for moment in await read_journal(backend.state, result.task_id)]
         takers = {entry.worker for entry in entries if isinstance(entry, TakenOver)}
         stored = {e.turn for e in entries if isinstance(e, ModelCall) and e.end and e.worker not in takers}
         assert result.output == ANSWER, where
@@ -320,11 +320,6 @@ def lost(records: Sequence[Any]) -> list[int]:
     return [int(record.id.split(":")[1]) for record in records if record.outcome is CallOutcome.LOST]
 
 
-def journals(backend: Backend) -> Journals:
-    """To read them."""
-    return Journals(backend.state, unfinished_s=60, finished_s=60)
-
-
 async def test_a_retry_goes_on_where_the_attempt_failed(tools: Path, diary: Path, monkeypatch: Any) -> None:
     """A provider that is overloaded in the third turn: the retry asks for that turn alone, and the result counts the
     tokens of all."""
@@ -342,7 +337,7 @@ async def test_a_retry_goes_on_where_the_attempt_failed(tools: Path, diary: Path
     async with store("retry") as another, open_worker(settings_for(tools), await another()):
         backend = await another()
         result, chunks = await ended(backend, (await Fleet(backend).submit("go")).id)
-        entries = [moment.entry for moment in await journals(backend).read(result.task_id)]
+        entries = [moment.entry for moment in await read_journal(backend.state, result.task_id)]
     assert ASKED == [0, 1, 2, 2]
     assert sorted(diary.read_text().splitlines()) == ["note 1", "note 3", "peek 2"]
     assert result.output == ANSWER

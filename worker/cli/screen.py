@@ -109,15 +109,21 @@ class Screen:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
-        for index, column in enumerate(columns):
-            widest = max(len(column.title), *(len(row[index].text) for row in rows))
+        widths = [max(len(column.title), *(len(row[n].text) for row in rows)) for n, column in enumerate(columns)]
+        if wide := [index for index, column in enumerate(columns) if column.wide]:
+            # rich would take from all columns alike.
+            others = sum(width for index, width in enumerate(widths) if index not in wide)
+            room = (self.size[0] - others - 2 * (len(columns) - 1)) // len(wide)
+            for index in wide:
+                widths[index] = max(min(widths[index], room), 12)
+        for column, width in zip(columns, widths, strict=True):
             table.add_column(
                 column.title,
                 justify="right" if column.right else "left",
                 style=_RICH_STYLES[column.style],
                 no_wrap=True,
                 overflow="ellipsis",
-                min_width=min(widest, 12) if column.wide else widest,
+                width=width,
             )
         for row in rows:
             table.add_row(*(Text(cell.text, style=_RICH_STYLES[cell.style]) for cell in row))

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from queue_backends import CancelOutcome, QueueStats, TaskNotFound, TaskState, TaskStatus
+from worker.cli import timeline
 from worker.cli.failures import NOT_FOUND, OK
 from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import STATE_STYLES, ago, at_rfc3339, count, duration, ending, moment, shorten
+from worker.journal import read_journal
 
 if TYPE_CHECKING:
     from worker.client import Fleet
@@ -43,7 +46,11 @@ def list_tasks(call: Invocation, states: tuple[str, ...], limit: int) -> int:
     return call.wait_for(_list(call, [TaskState(state) for state in states], limit))
 
 
-@tasks.command("show", help="Show all that is known of a task.\n\n" + examples("shoal tasks show 1775324895139-0"))
+@tasks.command(
+    "show",
+    help="Show all that is known of a task, and its run as a timeline.\n\n"
+    + examples("shoal tasks show 1775324895139-0"),
+)
 @click.argument("task_id", metavar="ID")
 @shoal_options
 def show_task(call: Invocation, task_id: str) -> int:
@@ -84,10 +91,14 @@ async def _show(call: Invocation, task_id: str) -> int:
         [status] = await fleet.backend.queue.status([task_id])
         if status.state is TaskState.UNKNOWN:
             raise TaskNotFound(f"no task {task_id}: it was never submitted here, or ended too long ago")
+        moments = await read_journal(fleet.backend.state, task_id)
         if call.screen.as_json:
-            call.screen.json(status)
+            call.screen.json({**msgspec.to_builtins(status), "journal": timeline.as_json(moments)})
             return OK
         call.screen.fields([*_facts(status), *await _reason(fleet, status)])
+        if moments:
+            call.screen.line()
+            call.screen.table(timeline.COLUMNS, timeline.timeline(moments, status.result))
     return OK
 
 
