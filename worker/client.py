@@ -28,6 +28,8 @@ from queue_backends import (
     TaskStatus,
     open_backend,
 )
+from worker.journal import entries_of, read_journal
+from worker.recall import conversation_of
 from worker.telemetry import inject
 
 DEFAULT_TIMEOUT_S = 3600.0
@@ -74,6 +76,19 @@ class Handle:
     async def status(self) -> TaskStatus:
         """Where the task is now."""
         return (await self._backend.queue.status([self.id]))[0]
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """What the run has added to the conversation so far, from its journal: ready to be the end of another task's
+        `history`, after this one's own history and prompt.
+
+        A run that ended without an answer, or goes on, has its finished turns; tool calls without an outcome are
+        closed with one that says so.
+        """
+        moments = await read_journal(self._backend.state, self.id)
+        (result,) = await self._backend.queue.results([self.id])
+        messages = conversation_of(entries_of(moments), result.output if result else "")
+        plain: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(messages))
+        return plain
 
 
 class Fleet:

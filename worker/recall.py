@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from providers import ToolOutcome
+from providers import Message, Role, ToolCall, ToolOutcome
 from providers.tool_loop import FinishedTurn, Resumption
 from queue_backends import CallOutcome, Delivery, TokenUsage
 from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY
 from worker.journal import AttemptEnded, Entry, ModelCall, TakenOver, ToolFinished, ToolStarted
+
+NO_OUTCOME = "the run ended before this call had an outcome: whether it took effect is not known"
 
 
 class OldCall(Struct, frozen=True):
@@ -50,6 +52,23 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         lost_call=None if in_tools else _lost_call(entries, calls, len(turns), delivery),
         has_entries=bool(entries),
     )
+
+
+def conversation_of(entries: Sequence[Entry], answer: str) -> list[Message]:
+    """What a run has added to its conversation. Calls without an outcome get one: a vendor refuses open calls."""
+    messages: list[Message] = []
+    for turn in _finished_turns(entries):
+        messages.append(turn.end.message)
+        if calls := turn.end.message.tool_calls:
+            outcomes = tuple(turn.outcomes.get(call.id) or _closed(call) for call in calls)
+            messages.append(Message(role=Role.USER, parts=outcomes))
+    if answer:
+        messages.append(Message.assistant(answer))
+    return messages
+
+
+def _closed(call: ToolCall) -> ToolOutcome:
+    return ToolOutcome(call_id=call.id, name=call.name, content=NO_OUTCOME, is_error=True)
 
 
 def _finished_turns(entries: Sequence[Entry]) -> tuple[FinishedTurn, ...]:

@@ -1,4 +1,4 @@
-"""What happens around each model call and each tool call: may it be made, what was it, what did it cost."""
+"""What happens around each model call: may it be sent, what was it, what did it cost."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
-
-from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, ToolSpec, TurnRequest
-from providers.tool_loop import TurnRecord, arguments_of, canonical
+from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnRequest
+from providers.tool_loop import TurnRecord
 from queue_backends import CallOutcome, Delivery, TokenUsage, UsageRecord
-from worker.journal import AttemptEnded, ModelCall, TakenOver, ToolFinished, ToolStarted
+from worker.journal import AttemptEnded, ModelCall, TakenOver
 from worker.metrics import AgentMetrics
-from worker.recall import OldCall, Past
+from worker.recall import Past
 from worker.streaming import ChunkWriter
+from worker.surroundings import Surroundings
 from worker.telemetry import OFF, Span
+from worker.tool_book import ToolBook
 from worker.usage import record_of
 
-if TYPE_CHECKING:
-    from worker.task_run import Surroundings
-
 CHARS_PER_TOKEN = 4
-
-INTERRUPTED = (
-    "interrupted: the worker that made this call stopped before it had an answer. Whether it took effect is not known: "
-    "find out before you repeat it."
-)
 
 
 class TurnBook:
@@ -44,11 +36,11 @@ class TurnBook:
         "_past",
         "_provider",
         "_span",
-        "_tool_starts",
         "config",
         "cost_usd",
         "next_attempt",
         "stop_reason",
+        "tools",
         "usage",
     )
 
@@ -68,6 +60,7 @@ class TurnBook:
         self.stop_reason = ""
         self.next_attempt = delivery.next_attempt + 1
         """One more than any attempt that was used."""
+        self.tools = ToolBook(around.journal, delivery, chunks, past)
         self._is_priced = past.cost_usd is not None
         self._around = around
         self._delivery = delivery
@@ -76,11 +69,7 @@ class TurnBook:
         self._model_metrics = metrics.model(provider, config.model)
         self._past = past
         self._is_whole_run = False
-        self._tool_starts: dict[str, tuple[str, float]] = {}
-        """Calls under way: id -> key and when it began, by the monotonic clock."""
         self._span: Span = OFF
-
-    # Model calls
 
     def take_over(self) -> None:
         """Note that a task with a past goes on here; it is stored before the first model call is sent."""
@@ -194,55 +183,9 @@ class TurnBook:
             (self.cost_usd or 0.0) + record.cost_usd if record.cost_usd is not None and self._is_priced else None
         )
 
-    # Tool calls
-
-    async def before_tool(self, call: ToolCall, spec: ToolSpec | None) -> ToolOutcome | None:
-        """A tool is about to be called; it is not if there is an outcome already, which is returned then: what it
-        answered an earlier run of the task, or that it was interrupted there and may have taken effect."""
-        old = self._old_call(call)
-        if old is not None and old.outcome is not None:
-            return msgspec.structs.replace(old.outcome, call_id=call.id)
-        key = self._key(call)
-        self._tool_starts[call.id] = (key, time.monotonic())
-        if old is not None and not (spec and spec.idempotent):
-            return ToolOutcome(call_id=call.id, name=call.name, content=INTERRUPTED, is_error=True)
-        entry = ToolStarted(
-            worker=self._delivery.worker,
-            key=key,
-            turn=self._chunks.turn,
-            call_id=call.id,
-            name=call.name,
-            arguments=canonical(arguments_of(call)) if self._is_whole_run else "",
-        )
-        self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry))
-        await self._chunks.store()
-        return None
-
     async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
         """Store what a tool answered."""
-        key, started = self._tool_starts.pop(call.id, (self._key(call), time.monotonic()))
-        entry = ToolFinished(
-            worker=self._delivery.worker,
-            key=key,
-            turn=self._chunks.turn,
-            outcome=outcome,
-            duration_ms=round((time.monotonic() - started) * 1000),
-        )
-        self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry))
-        await self._chunks.store()
-
-    def _old_call(self, call: ToolCall) -> OldCall | None:
-        if self._is_whole_run:
-            calls = self._past.by_arguments.get((call.name, canonical(arguments_of(call))))
-            return calls.pop(0) if calls else None
-        return OldCall(None) if self._key(call) in self._past.interrupted else None
-
-    def _key(self, call: ToolCall) -> str:
-        # The ids that a whole run's model gives its calls are new ones each time the run is repeated.
-        begun = f"{self._delivery.next_attempt}/" if self._is_whole_run else ""
-        return f"{begun}{self._chunks.turn}/{call.id}"
-
-    # The end
+        await self.tools.after_tool(call, outcome)
 
     def attempt_ended(self, how: str, error: str = "", retry_in_s: float | None = None) -> None:
         """Note that the attempt did not lead to an answer; it goes with the outcome."""
@@ -258,7 +201,7 @@ class TurnBook:
 
     async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> str:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""
-        self._is_whole_run = True
+        self._is_whole_run = self.tools.is_whole_run = True
         attempt = self._delivery.next_attempt
         started_at, clock = time.time(), time.monotonic()
 

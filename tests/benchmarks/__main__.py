@@ -20,7 +20,7 @@ from tests.benchmarks import environments
 from tests.benchmarks.contenders import PEERS, Contender
 from tests.benchmarks.programs import REPOSITORY
 from tests.benchmarks.report import Report, render, replaced
-from tests.benchmarks.rows import chunks, decoding, growth, latency, memory, queue
+from tests.benchmarks.rows import chunks, decoding, durability, growth, latency, memory, queue
 from tests.benchmarks.run import FULL, QUICK, Run
 from tests.benchmarks.servers import Server, valkey
 
@@ -31,6 +31,7 @@ SECTIONS: dict[str, Callable[[Run], None]] = {
     "decoding": decoding.measure,
     "memory": memory.measure,
     "growth": growth.measure,
+    "durability": durability.measure,
 }
 
 

@@ -49,8 +49,9 @@ from queue_backends.interfaces import P
 from worker.assembly import open_worker
 from worker.client import Fleet, Handle
 from worker.journal import AttemptEnded, ModelCall, TakenOver, read_journal
+from worker.recall import NO_OUTCOME
 from worker.settings import Settings, load_settings
-from worker.turn_book import INTERRUPTED
+from worker.tool_book import INTERRUPTED
 from worker.usage import UsageReport
 
 LIMIT_S = 20
@@ -471,3 +472,33 @@ async def test_without_a_journal_a_run_starts_over(tools: Path, diary: Path) -> 
     assert asked >= 1
     assert ASKED[asked:] == [0, 1, 2]
     assert result.output == ANSWER
+
+
+async def test_a_cancelled_run_leaves_a_conversation_to_go_on_with(tools: Path, tmp_path: Path) -> None:
+    """Its finished turns are there, and the call that was under way is closed; the next task takes them as history."""
+    hanging = tmp_path / "hanging.py"
+    hanging.write_text(
+        "import asyncio\nfrom pathlib import Path\nfrom worker import tool\n"
+        f"@tool\nasync def peek(text: str) -> str:\n    '''Hang.'''\n"
+        f"    Path({str(tmp_path / 'reached')!r}).touch()\n    await asyncio.Event().wait()\n    return text\n"
+    )
+    settings = settings_for(None, python_tools=(str(hanging),))
+    async with asyncio.timeout(LIMIT_S), store("conversation") as another, open_worker(settings, await another()):
+        backend = await another()
+        fleet = Fleet(backend)
+        handle = await fleet.submit("go")
+        async for chunk in handle:
+            if chunk.type is ChunkType.TOOL_RESULT:
+                break
+        await handle.cancel()
+        await handle.result()
+        messages = await handle.messages()
+        follow_up = await fleet.submit("and now?", history=[{"role": "user", "content": "go"}, *messages])
+        result = await follow_up.result()
+        added = await follow_up.messages()
+    assert [message["role"] for message in messages] == ["assistant", "user"]
+    contents = {part["call_id"]: part["content"] for part in messages[1]["parts"]}
+    assert contents["call-1"].startswith('tool "note" not found')
+    assert contents["call-2"] == NO_OUTCOME
+    assert [message["role"] for message in added] == ["assistant", "user", "assistant"]
+    assert added[-1] == {"role": "assistant", "parts": [{"type": "text", "text": result.output}]}

@@ -10,12 +10,19 @@ import providers
 from providers import ChatProvider, Message, StopReason, TextDelta, TurnEnd, TurnEvent, TurnRequest
 from queue_backends import TokenUsage
 from tests.benchmarks.peers.protocol import RESULT, report_start
+from worker import tool
 
 PIECE = "Sixty characters of text, as a model says them, give or take"
 READ_AT_ONCE = 64
 """A burst yields to the event loop after so many pieces, as a socket read that brought them would."""
 TICK_S = 0.02
 USAGE = TokenUsage(input_tokens=256, output_tokens=256)
+
+
+@tool
+async def note(n: int) -> str:
+    """Write a number down. Not declared idempotent, so that its start is stored before it begins."""
+    return str(n)
 
 
 def _prompt(request: TurnRequest) -> str:

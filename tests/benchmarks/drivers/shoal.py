@@ -6,7 +6,8 @@ Beside the roles of every driver:
     watch --count N --watch W            submit N streaming tasks, follow W of them; prints `DELAY <ms>` per piece
 
 A worker's `--job` says what model it has: `noop` and `nap` the scripted provider, `stamp`, `burst` and `ticks` those of
-`models`, `openai` the real OpenAI adapter with a server at `--base-url`.
+`models`, `openai` the real OpenAI adapter with a server at `--base-url`. `tools` is a scripted model that calls a tool
+in two turns before it answers.
 """
 
 from __future__ import annotations
@@ -69,10 +70,13 @@ class Producer:
 
 def environment(given: argparse.Namespace) -> dict[str, str]:
     """A worker's settings, as an operator would give them."""
-    scripted = given.job in {"noop", "nap"}
+    scripted = given.job in {"noop", "nap", "tools"}
     provider = "scripted" if scripted else "openai" if given.job == "openai" else f"bench-{given.job}"
     delay_s = given.nap_s if given.job == "nap" else 0.0
-    script = {"scenarios": [{"turns": [{"text": RESULT, "delay_s": delay_s}]}]}
+    calls = (
+        [{"tool_calls": [{"name": "note", "arguments": {"n": n}}]} for n in range(2)] if given.job == "tools" else []
+    )
+    script = {"scenarios": [{"turns": [*calls, {"text": RESULT, "delay_s": delay_s}]}]}
     return {
         "TASK_QUEUE_URL": given.url,
         "AGENT_MODEL": "replay",
@@ -84,7 +88,10 @@ def environment(given: argparse.Namespace) -> dict[str, str]:
         "SHOAL_LOG_LEVEL": "error",
         **({"SHOAL_PROVIDER_OPTIONS": json.dumps({"script": script})} if scripted else {}),
         **({"SHOAL_BASE_URL": given.base_url} if given.base_url else {}),
+        **({"SHOAL_PYTHON_TOOLS": "tests.benchmarks.drivers.models:note"} if given.job == "tools" else {}),
         "SHOAL_API_KEY_ENV": "SHOAL_BENCH_KEY",
+        "SHOAL_JOURNAL": "true" if given.journal else "false",
+        "SHOAL_LEASE_SECONDS": str(given.lease),
     }
 
 
@@ -142,6 +149,8 @@ def main() -> None:
     parser.add_argument("--base-url", default="")
     parser.add_argument("--watch", type=int, default=20)
     parser.add_argument("--pieces", type=int, default=100)
+    parser.add_argument("--journal", type=int, default=1)
+    parser.add_argument("--lease", type=float, default=30.0)
     given = parser.parse_args()
     register_builtins()
     models.register()

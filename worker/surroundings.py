@@ -1,0 +1,52 @@
+"""What all runs of a worker share, and what bounds each of them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from providers.pricing import PriceBook
+from queue_backends import Backend
+from worker.agents import AgentDirectory
+from worker.budgets import Budget
+from worker.journal import Journal
+from worker.metrics import Metrics
+from worker.providers_in_use import ProvidersInUse
+from worker.retries import RetryPolicy
+from worker.streaming import ChunkPublisher
+from worker.telemetry import Telemetry
+from worker.tools.catalogue import ToolCatalogue
+from worker.tools.outputs import OutputStore
+from worker.usage import UsageLedger
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What bounds a run."""
+
+    timeout_s: float = 120.0
+    """For one attempt."""
+    max_deliveries: int = 3
+    """A task whose worker died this often is given up."""
+    drop_stale: bool = False
+    """ark: give up a task that has waited longer than `timeout_s`."""
+
+
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """What all runs of a worker share."""
+
+    backend: Backend
+    publisher: ChunkPublisher
+    agents: AgentDirectory
+    providers: ProvidersInUse
+    tools: ToolCatalogue
+    budget: Budget
+    journal: Journal
+    ledger: UsageLedger
+    prices: PriceBook
+    metrics: Metrics
+    telemetry: Telemetry
+    retries: RetryPolicy
+    limits: Limits
+    outputs: OutputStore | None = None
+    """None: long tool outputs are cut, and the rest is lost."""
+    team: str = ""
+    role: str = ""
