@@ -28,6 +28,19 @@ def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequenc
         yield items[start:]
 
 
+def once_each(items: Sequence[T], key_of: Callable[[T], object]) -> Iterator[Sequence[T]]:
+    """`items` in order, cut so that no part has the same key twice: the second write builds on the first."""
+    start, seen = 0, set[object]()
+    for position, item in enumerate(items):
+        key = key_of(item)
+        if key in seen:
+            yield items[start:position]
+            start, seen = position, set()
+        seen.add(key)
+    if start < len(items):
+        yield items[start:]
+
+
 def outcome_chars(outcome: Progress) -> int:
     """Roughly how much an outcome weighs on the wire."""
     output = len(outcome.result.output) if isinstance(outcome, Ack | Dead) else 0

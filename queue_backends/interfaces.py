@@ -20,7 +20,7 @@ from typing import Protocol, Self, TypeVar
 from msgspec import Struct
 
 from queue_backends.errors import LeaseLost
-from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult
+from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult, TokenUsage
 
 ATTEMPTS_PER_DELIVERY = 10
 """A delivery may use this many attempts for one turn. After one that ended without a word, numbering skips so many."""
@@ -93,6 +93,14 @@ class Ack(Struct, frozen=True, kw_only=True):
     records: tuple[LogRecord, ...] = ()
 
 
+class Spent(Struct, frozen=True, kw_only=True):
+    """What a task has used so far, over all its runs."""
+
+    usage: TokenUsage = TokenUsage()
+    cost_usd: float | None = None
+    """None: not known."""
+
+
 class Retry(Struct, frozen=True, kw_only=True):
     """The attempt failed; the task is tried again after `retry_in_s`, with `attempt` one higher."""
 
@@ -101,6 +109,8 @@ class Retry(Struct, frozen=True, kw_only=True):
     retry_in_s: float = 0.0
     next_attempt: int = 0
     """One more than the highest attempt that was used for a model call."""
+    spent: Spent | None = None
+    """Stands in the task's result if it is cancelled while it waits. None: as before."""
     chunks: tuple[ChunkDraft, ...] = ()
     records: tuple[LogRecord, ...] = ()
 
@@ -121,6 +131,8 @@ class Release(Struct, frozen=True, kw_only=True):
 
     delivery: Delivery
     next_attempt: int = 0
+    """As for `Retry`."""
+    spent: Spent | None = None
     """As for `Retry`."""
     chunks: tuple[ChunkDraft, ...] = ()
     records: tuple[LogRecord, ...] = ()
@@ -242,11 +254,12 @@ class TaskQueue(Protocol):
         retry_in_s: float | None = None,
         dead: bool = False,
         next_attempt: int = 0,
+        spent: Spent | None = None,
         result: TaskResult | None = None,
     ) -> None:
         """Give the task back. With `retry_in_s`, the failed attempt counts and it is ready again after that time;
         with `dead`, it goes to the dead letters and its result is `result`, or says just `error`; with neither, it was
-        merely released: ready at once, no attempt counted. `next_attempt`: see `Retry`. Raises `LeaseLost`."""
+        merely released: ready at once, no attempt counted. `next_attempt`, `spent`: see `Retry`. Raises `LeaseLost`."""
         ...
 
     async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
@@ -478,12 +491,12 @@ class Backend:
         match outcome:
             case Ack(result=result):
                 await self.queue.ack(delivery, result)
-            case Retry(error=error, retry_in_s=retry_in_s, next_attempt=next_attempt):
-                await self.queue.nack(delivery, error, retry_in_s=retry_in_s, next_attempt=next_attempt)
+            case Retry(error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent):
+                await self.queue.nack(delivery, error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
             case Dead(result=result, next_attempt=next_attempt):
                 await self.queue.nack(delivery, result.error, dead=True, next_attempt=next_attempt, result=result)
-            case Release(next_attempt=next_attempt):
-                await self.queue.nack(delivery, "", next_attempt=next_attempt)
+            case Release(next_attempt=next_attempt, spent=spent):
+                await self.queue.nack(delivery, "", next_attempt=next_attempt, spent=spent)
 
     def lease_renewer(self) -> LeaseRenewer | None:
         """What keeps leases while this event loop is held up; to be called in it. None: this backend cannot be reached

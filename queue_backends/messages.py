@@ -235,6 +235,7 @@ RUN_CANCELLED = "run cancelled"
 RESERVED_META = frozenset(name for name in Task.__struct_fields__ if name not in {"id", "meta"}) | {
     "next_attempt",
     "original_task_id",
+    "spent",
 }
 """Names that a task's `meta` may not use, because they are fields of the entry itself."""
 
@@ -251,16 +252,67 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024) -> Task:
     """
     if not task.prompt.strip() and not task.history:
         raise InvalidTask("prompt is empty: give the task some text, or a history to continue")
-    size = len(task.prompt) if task.prompt.isascii() else len(task.prompt.encode())
+    size = _utf8_size("prompt", task.prompt)
     if size > max_prompt_bytes:
         raise InvalidTask(f"prompt has {size} bytes, at most {max_prompt_bytes} are allowed: shorten it or pass a link")
+    for name in _TEXT_FIELDS:
+        _utf8_size(name, getattr(task, name))
+    if len(task.meta) > MOST_META:
+        raise InvalidTask(f"meta has {len(task.meta)} keys, at most {MOST_META} are allowed: put some into the prompt")
     for key, value in task.meta.items():
+        _utf8_size("meta", key)
         if key in RESERVED_META:
             raise InvalidTask(f"meta key {key!r} is a field of the task itself: set Task.{key}, or rename the key")
         if not isinstance(value, str):
             raise InvalidTask(f"meta[{key!r}] is {type(value).__name__}: meta values are text, encode others as JSON")
+        _utf8_size(f"meta[{key!r}]", value)
+    if task.deadline is not None and not abs(task.deadline) < LAST_MOMENT:
+        raise InvalidTask(f"deadline is {task.deadline}: it must be a moment in Unix seconds, or absent")
+    for name in ("history", "overrides"):
+        _check_json(name, getattr(task, name))
     return task
 
+
+def check_run_at(run_at: float | None) -> None:
+    """Raise `InvalidTask` for what is no moment at which a task could become ready."""
+    if run_at is not None and not abs(run_at) < LAST_MOMENT:
+        raise InvalidTask(f"run_at is {run_at}: it must be a moment in Unix seconds")
+
+
+def _utf8_size(name: str, text: str) -> int:
+    """How many bytes a text has on the wire. Raises `InvalidTask` for one that cannot be sent."""
+    if text.isascii():
+        return len(text)
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidTask(f"{name} is no valid Unicode text: {error.reason} at position {error.start}") from error
+
+
+def _check_json(name: str, value: object) -> None:
+    if value:
+        try:
+            encode_json(value)
+        except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError
+            raise InvalidTask(f"{name} cannot be written as JSON: {_shortened(error)}") from error
+
+
+MOST_VALUE_CHARS = 200
+"""A message about a wrong value shows this much of it: the value may be megabytes long."""
+
+
+def _shortened(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= MOST_VALUE_CHARS else f"{text[:MOST_VALUE_CHARS]}…"
+
+
+LAST_MOMENT = 253_402_300_800.0
+"""The end of the year 9999, in Unix seconds."""
+MOST_META = 900
+MOST_FIELDS = 1000
+"""A queue entry has no more fields: brokers' scripts pass them on as arguments, whose number is limited."""
+MOST_COUNT = 1_000_000_000
+"""No count in a queue entry is higher: what counts attempts must not overflow anywhere."""
 
 _json = msgspec.json.Encoder()
 
@@ -286,6 +338,10 @@ def task_from_entry(task_id: str, fields: Mapping[str, str], *, attempt: int) ->
 
     Unknown fields become `meta`. Raises `InvalidTask` with the reason if the entry cannot be a task.
     """
+    if len(fields) > MOST_FIELDS:
+        raise InvalidTask(
+            f"the entry has {len(fields)} fields, at most {MOST_FIELDS} are allowed: put some into the prompt"
+        )
     known: JsonObject = {"id": task_id, "attempt": attempt}
     meta: dict[str, str] = {}
     for name, value in fields.items():
@@ -296,12 +352,27 @@ def task_from_entry(task_id: str, fields: Mapping[str, str], *, attempt: int) ->
             continue
         try:
             known[name] = reader(value)
-        except ValueError as error:  # msgspec.DecodeError is one
-            raise InvalidTask(f"field {name!r} of entry {task_id} cannot be read: {error}") from error
+        except (ValueError, RecursionError) as error:  # msgspec.DecodeError is a ValueError
+            allowed = _ALLOWED[name]
+            raise InvalidTask(f"field {name!r} cannot be read: {_shortened(error)}: it must be {allowed}") from error
     if "prompt" not in known:
-        raise InvalidTask(f"entry {task_id} has no field 'prompt': add one with the text for the agent")
+        raise InvalidTask("there is no field 'prompt': add one with the text for the agent")
     known["meta"] = meta
     return Task(**known)
+
+
+def entry_count(fields: Mapping[str, str], name: str) -> int:
+    """A field of a queue entry that counts something; 0 if it is absent or empty.
+
+    Raises `InvalidTask` unless it is a whole number of at most `MOST_COUNT`.
+    """
+    text = fields.get(name, "")
+    if not text:
+        return 0
+    if len(text) > len(str(MOST_COUNT)) or not (text.isascii() and text.isdigit()) or int(text) > MOST_COUNT:
+        shown = text[:MOST_VALUE_CHARS]
+        raise InvalidTask(f"field {name!r} cannot be read: {shown!r}: it must be a whole number from 0 to {MOST_COUNT}")
+    return int(text)
 
 
 def task_to_entry(task: Task, enqueued_at: str) -> dict[str, str]:
@@ -330,6 +401,13 @@ def _history(text: str) -> tuple[JsonObject, ...]:
     return _history_decoder.decode(text)
 
 
+def _moment(text: str) -> float:
+    moment = float(text)
+    if not abs(moment) < LAST_MOMENT:
+        raise ValueError(f"{text!r} is no moment")
+    return moment
+
+
 _history_decoder = msgspec.json.Decoder(tuple[JsonObject, ...])
 _object_decoder = msgspec.json.Decoder(JsonObject)
 _TEXT_FIELDS: Sequence[str] = (
@@ -342,13 +420,20 @@ _TEXT_FIELDS: Sequence[str] = (
     "session_id",
     "stream_key",
 )
-_ENTRY_INTERNAL = frozenset({"attempt", "next_attempt", "original_task_id"})
+_ENTRY_INTERNAL = frozenset({"attempt", "next_attempt", "original_task_id", "spent"})
 _ENTRY_FIELDS: Mapping[str, Any] = {
     "prompt": str,
     "enqueued_at": str,
     **dict.fromkeys(_TEXT_FIELDS, str),
     "priority": Priority,
-    "deadline": float,
+    "deadline": _moment,
     "history": _history,
     "overrides": _object_decoder.decode,
 }
+_ALLOWED: Mapping[str, str] = {
+    "priority": " or ".join(repr(priority.value) for priority in Priority),
+    "deadline": "a moment in Unix seconds, such as 1775325495.5",
+    "history": "a JSON array of objects, the earlier messages",
+    "overrides": 'a JSON object, such as {"model": "..."}',
+}
+"""What a field that has a form must be; the others may be any text."""

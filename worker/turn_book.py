@@ -33,12 +33,12 @@ class TurnBook:
         "_is_priced",
         "_is_whole_run",
         "_model_metrics",
-        "_past",
         "_provider",
         "_span",
         "config",
         "cost_usd",
         "next_attempt",
+        "past",
         "stop_reason",
         "tools",
         "usage",
@@ -67,13 +67,13 @@ class TurnBook:
         self._provider = provider
         self._chunks = chunks
         self._model_metrics = metrics.model(provider, config.model)
-        self._past = past
+        self.past = past
         self._is_whole_run = False
         self._span: Span = OFF
 
     def take_over(self) -> None:
         """Note that a task with a past goes on here; it is stored before the first model call is sent."""
-        past, delivery = self._past, self._delivery
+        past, delivery = self.past, self._delivery
         if past.lost_call is not None:
             turn, attempt = past.lost_call
             lost = TurnRecord(

@@ -7,7 +7,7 @@
                 yield open_again
 
 Run it with pytest and pytest-asyncio. `open_backend` opens one storage, fresh for each test, as often as a test asks:
-every call stands for another process. The fixture `inject_raw` is optional; see `DeliveryConformance.inject_raw`.
+every call stands for another process. The fixture `inject_raw` is optional; see `UnreadableConformance.inject_raw`.
 """
 
 import pytest

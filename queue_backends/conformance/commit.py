@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from queue_backends.conformance.support import (
     FINAL,
     Conformance,
@@ -22,8 +24,20 @@ from queue_backends.conformance.support import (
     text,
     within,
 )
-from queue_backends.interfaces import Ack, Backend, Checkpoint, Dead, LogRecord, Outcome, Release, Retry, TaskState
-from queue_backends.messages import ChunkDraft, ChunkType, Task
+from queue_backends.interfaces import (
+    Ack,
+    Backend,
+    CancelOutcome,
+    Checkpoint,
+    Dead,
+    LogRecord,
+    Outcome,
+    Release,
+    Retry,
+    Spent,
+    TaskState,
+)
+from queue_backends.messages import RUN_CANCELLED, ChunkDraft, ChunkType, Task, TokenUsage
 
 
 def _record(record_id: str, *, log: str = "usage") -> LogRecord:
@@ -189,6 +203,35 @@ class CommitConformance(Conformance):
         chunks = await finish_stream(follower, again)
         assert_numbered(chunks)
         assert contents(chunks) == ["a", "b"]
+
+    @pytest.mark.parametrize("waits", [0.0, 60.0], ids=["ready", "delayed"])
+    async def test_a_task_that_is_cancelled_while_it_waits_tells_what_it_had_used(
+        self, open_backend: OpenBackend, waits: float
+    ) -> None:
+        """Earlier attempts were paid for, though no run ever ended the task; and a hand-back changes nothing of it."""
+        backend = await open_backend()
+        task_id = await submit(backend)
+        spent = Spent(usage=TokenUsage(input_tokens=1000, output_tokens=7, cache_read_tokens=3), cost_usd=0.0125)
+        failed_once = Retry(delivery=await pull_one(backend), error="busy", next_attempt=1, spent=spent)
+        assert await backend.commit([failed_once]) == []
+        again = Retry(delivery=await pull_one(backend), error="busy", next_attempt=2, retry_in_s=waits)
+        assert await backend.commit([again]) == []
+        assert await backend.queue.cancel([task_id]) == [CancelOutcome.CANCELLED]
+        (result,) = await backend.queue.results([task_id])
+        assert result is not None
+        assert (result.error, result.usage, result.cost_usd) == (RUN_CANCELLED, spent.usage, spent.cost_usd)
+
+    async def test_a_cancelled_task_that_is_given_back_tells_what_it_had_used(self, open_backend: OpenBackend) -> None:
+        """Its worker leaves before it has heard of the cancel."""
+        backend = await open_backend()
+        task_id = await submit(backend)
+        delivery = await pull_one(backend)
+        assert await backend.queue.cancel([task_id]) == [CancelOutcome.REQUESTED]
+        spent = Spent(usage=TokenUsage(input_tokens=10, output_tokens=1))
+        assert await backend.commit([Release(delivery=delivery, next_attempt=1, spent=spent)]) == []
+        (result,) = await backend.queue.results([task_id])
+        assert result is not None
+        assert (result.error, result.usage, result.cost_usd) == (RUN_CANCELLED, spent.usage, None)
 
     async def test_a_requeued_task_numbers_its_attempts_on(self, open_backend: OpenBackend) -> None:
         """What was spent before a task died stays counted, because its model calls get new numbers."""

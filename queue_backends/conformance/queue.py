@@ -7,6 +7,7 @@ from queue_backends.conformance.delivery import DeliveryConformance
 from queue_backends.conformance.endings import DeadLetterConformance, ResultConformance, RetryConformance
 from queue_backends.conformance.leases import LeaseConformance
 from queue_backends.conformance.operators import OperatorConformance
+from queue_backends.conformance.unreadable import UnreadableConformance
 
 
 class QueueConformance(
@@ -17,5 +18,6 @@ class QueueConformance(
     DeadLetterConformance,
     CancelConformance,
     OperatorConformance,
+    UnreadableConformance,
 ):
     """Every promise of `TaskQueue`."""

@@ -62,10 +62,10 @@ class MemoryBackend(Backend):
                 await self._queue.ack(delivery, result)
             case Dead(result=result, next_attempt=next_attempt):
                 self._queue.bury(delivery, result, next_attempt=next_attempt)
-            case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt):
-                self._queue.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt)
-            case Release(next_attempt=next_attempt):
-                self._queue.bring_back(delivery, retry_in_s=None, next_attempt=next_attempt)
+            case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent):
+                self._queue.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
+            case Release(next_attempt=next_attempt, spent=spent):
+                self._queue.bring_back(delivery, retry_in_s=None, next_attempt=next_attempt, spent=spent)
 
 
 async def open_backend(url: str, options: BackendOptions) -> Backend:

@@ -17,10 +17,11 @@ from queue_backends.interfaces import (
     CancelOutcome,
     Delivery,
     QueueStats,
+    Spent,
     TaskState,
     TaskStatus,
 )
-from queue_backends.memory.store import LANES, Entry, Lease, Store
+from queue_backends.memory.store import LANES, Buried, Entry, Lease, Store
 from queue_backends.messages import (
     RUN_CANCELLED,
     ChunkDraft,
@@ -28,13 +29,17 @@ from queue_backends.messages import (
     DeadLetter,
     Task,
     TaskResult,
+    check_run_at,
     check_task,
+    entry_count,
     now_rfc3339,
     task_from_entry,
     task_to_entry,
 )
 
 FOR_EVER_S = 3600.0
+KEPT_OF_REFUSED = 1000
+"""Of a prompt that is too long, the dead letter has this many characters."""
 
 
 class MemoryQueue:
@@ -51,6 +56,7 @@ class MemoryQueue:
 
     async def submit_many(self, tasks: Sequence[Task], *, run_at: float | None = None) -> list[str]:
         """Accept several tasks, or none."""
+        check_run_at(run_at)
         for task in tasks:
             check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
         depth = self._options.max_depth
@@ -80,7 +86,9 @@ class MemoryQueue:
         """Add an entry as a foreign engine would write it: text fields that may or may not be a task."""
         entry_id = self._store.new_id()
         try:
-            task = check_task(task_from_entry(entry_id, fields, attempt=0))
+            failures = entry_count(fields, "attempt")
+            task = task_from_entry(entry_id, fields, attempt=failures)
+            check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
             problem = ""
         except InvalidTask as error:
             task, problem = Task(id=entry_id, prompt=fields.get("prompt", "")), str(error)
@@ -128,7 +136,10 @@ class MemoryQueue:
 
     def _refuse(self, entry: Entry) -> None:
         result = TaskResult(task_id=entry.task.id, error=entry.problem, finished_at=time.time())
-        self._end(entry.task, result, dead=True)
+        prompt = entry.task.prompt[:KEPT_OF_REFUSED]
+        is_whole = len(entry.task.prompt) <= self._options.max_prompt_bytes
+        task = entry.task if is_whole else replace(entry.task, prompt=prompt)
+        self._bury(task, result, problem=entry.problem, is_whole=is_whole)
         self._write_final(entry.task.id, entry.problem)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -158,6 +169,7 @@ class MemoryQueue:
         retry_in_s: float | None = None,
         dead: bool = False,
         next_attempt: int = 0,
+        spent: Spent | None = None,
         result: TaskResult | None = None,
     ) -> None:
         """Give the task back, or give it up."""
@@ -165,48 +177,52 @@ class MemoryQueue:
             said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
             self.bury(delivery, said, next_attempt=next_attempt)
         else:
-            self.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt)
+            self.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
 
     def bury(self, delivery: Delivery, result: TaskResult, *, next_attempt: int = 0) -> None:
         """To the dead letters. Raises `LeaseLost`."""
         entry = self._store.owned(delivery)
         del self._store.running[entry.id]
         task = replace(delivery.task, attempt=delivery.task.attempt + 1)
-        self._end(task, result, dead=True, next_attempt=max(next_attempt, delivery.next_attempt))
+        self._bury(task, result, next_attempt=max(next_attempt, delivery.next_attempt))
 
-    def bring_back(self, delivery: Delivery, *, retry_in_s: float | None, next_attempt: int = 0) -> None:
+    def bring_back(
+        self, delivery: Delivery, *, retry_in_s: float | None, next_attempt: int = 0, spent: Spent | None = None
+    ) -> None:
         """Make it ready again: after a failure with `retry_in_s`, else as released. Raises `LeaseLost`."""
         store = self._store
         entry = store.owned(delivery)
         del store.running[entry.id]
         if delivery.task.id in store.cancel_asked:
-            self._cancel_now(delivery.task)
+            self._cancel_now(delivery.task, spent or entry.spent)
             return
         failures = 0 if retry_in_s is None else 1
         again = Entry(
             id=store.new_id(),
             task=replace(delivery.task, attempt=delivery.task.attempt + failures),
             next_attempt=max(next_attempt, delivery.next_attempt),
+            spent=spent or entry.spent,
             first=False,
         )
         run_at = time.time() + retry_in_s if retry_in_s else None
         store.put(again, run_at=run_at, in_front=retry_in_s is None)
 
-    def _end(self, task: Task, result: TaskResult, *, dead: bool, next_attempt: int = 0) -> None:
+    def _bury(
+        self, task: Task, result: TaskResult, *, next_attempt: int = 0, problem: str = "", is_whole: bool = True
+    ) -> None:
         store = self._store
-        if dead:
-            letter = DeadLetter(
-                id=store.new_id(),
-                task_id=task.id,
-                error=result.error,
-                prompt=task.prompt,
-                attempt=task.attempt,
-                fields=task_to_entry(task, ""),
-                dead_at=time.time(),
-            )
-            store.dead[letter.id] = (letter, task, next_attempt)
-            while len(store.dead) > self._options.dead_limit:
-                del store.dead[next(iter(store.dead))]
+        letter = DeadLetter(
+            id=store.new_id(),
+            task_id=task.id,
+            error=result.error,
+            prompt=task.prompt,
+            attempt=task.attempt,
+            fields=task_to_entry(task, ""),
+            dead_at=time.time(),
+        )
+        store.dead[letter.id] = Buried(letter, task, next_attempt, problem, is_whole)
+        while len(store.dead) > self._options.dead_limit:
+            del store.dead[next(iter(store.dead))]
         store.finish(result, self._options.result_retention_s)
 
     async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
@@ -236,7 +252,7 @@ class MemoryQueue:
         if task_id in store.results:
             return CancelOutcome.FINISHED
         if entry := store.remove_waiting(task_id):
-            self._cancel_now(entry.task)
+            self._cancel_now(entry.task, entry.spent)
             return CancelOutcome.CANCELLED
         if any(entry.task.id == task_id for entry, _ in store.running.values()):
             store.cancel_asked.add(task_id)
@@ -244,8 +260,14 @@ class MemoryQueue:
             return CancelOutcome.REQUESTED
         return CancelOutcome.UNKNOWN
 
-    def _cancel_now(self, task: Task) -> None:
-        result = TaskResult(task_id=task.id, error=RUN_CANCELLED, finished_at=time.time())
+    def _cancel_now(self, task: Task, spent: Spent) -> None:
+        result = TaskResult(
+            task_id=task.id,
+            error=RUN_CANCELLED,
+            usage=spent.usage,
+            cost_usd=spent.cost_usd,
+            finished_at=time.time(),
+        )
         self._write_final(task.id, RUN_CANCELLED)
         self._store.finish(result, self._options.result_retention_s)
 
@@ -285,14 +307,14 @@ class MemoryQueue:
             TaskStatus(
                 id=entry.task.id,
                 state=TaskState.RUNNING,
-                task=replace(entry.task, attempt=entry.task.attempt + entry.deliveries - 1),
+                task=_as_of(entry, entry.deliveries - 1),
                 worker=lease.worker,
                 leased_s=max(0.0, self._options.lease_s - (lease.expires_at - now)),
             )
             for entry, lease in store.running.values()
         ]
         found += [
-            TaskStatus(id=entry.task.id, state=TaskState.READY, task=entry.task)
+            TaskStatus(id=entry.task.id, state=TaskState.READY, task=_as_of(entry, entry.deliveries))
             for lane in LANES
             for entry in store.ready[lane]
         ]
@@ -326,21 +348,28 @@ class MemoryQueue:
 
     async def dead_letters(self, *, limit: int = 50) -> list[DeadLetter]:
         """Letters, newest first."""
-        return [letter for letter, _, _ in reversed(self._store.dead.values())][:limit]
+        return [buried.letter for buried in reversed(self._store.dead.values())][:limit]
 
     async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
         """Bring letters back."""
         store = self._store
         brought_back = []
         for letter_id in letter_ids:
-            found = store.dead.pop(letter_id, None)
-            if found is None:
+            found = store.dead.get(letter_id)
+            if found is None or not found.is_whole:
                 continue
-            _, dead, next_attempt = found
-            task = replace(dead, attempt=0)
+            del store.dead[letter_id]
+            task = replace(found.task, attempt=0)
             for kept in (store.results, store.ended_at, store.streams):
                 _forget(kept, task.id)
-            store.put(Entry(id=store.new_id(), task=task, next_attempt=next_attempt, first=False))
+            again = Entry(
+                id=store.new_id(),
+                task=task,
+                next_attempt=found.next_attempt,
+                first=False,
+                problem=found.problem,
+            )
+            store.put(again)
             brought_back.append(task.id)
         return brought_back
 
@@ -363,6 +392,11 @@ class MemoryQueue:
 
     async def close(self) -> None:
         """Nothing is held that would have to be given up."""
+
+
+def _as_of(entry: Entry, crashes: int) -> Task:
+    """The task with its attempts so far; `crashes` are deliveries that ended without an answer."""
+    return replace(entry.task, attempt=entry.task.attempt + crashes) if crashes else entry.task
 
 
 def _forget(kept: dict[str, Any], key: str) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from queue_backends.errors import LeaseLost
-from queue_backends.interfaces import BackendOptions, Delivery, LogEntry, StateChange
+from queue_backends.interfaces import BackendOptions, Delivery, LogEntry, Spent, StateChange
 from queue_backends.messages import (
     MAX_CHUNK_CHARS,
     Chunk,
@@ -33,6 +33,7 @@ class Entry(Struct, kw_only=True):
     id: str
     task: Task
     next_attempt: int = 0
+    spent: Spent = Spent()
     deliveries: int = 0
     first: bool = True
     problem: str = ""
@@ -54,6 +55,18 @@ class Due(NamedTuple):
     at: float
     order: int
     entry: Entry
+
+
+class Buried(NamedTuple):
+    """A dead letter, and what comes back if it is requeued."""
+
+    letter: DeadLetter
+    task: Task
+    next_attempt: int
+    problem: str
+    """Why it could not be read, if it could not."""
+    is_whole: bool
+    """Whether all of it is still there: what was too long is cut."""
 
 
 class Stream:
@@ -113,7 +126,7 @@ class Store:
         self.running: dict[str, tuple[Entry, Lease]] = {}
         self.results: dict[str, TaskResult] = {}
         self.ended_at: dict[str, float] = {}
-        self.dead: dict[str, tuple[DeadLetter, Task, int]] = {}
+        self.dead: dict[str, Buried] = {}
         """Letters by id, each with its task and the next attempt of its model calls."""
         self.streams: dict[str, Stream] = {}
         self._ended_streams: deque[tuple[float, str]] = deque()

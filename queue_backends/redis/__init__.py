@@ -13,6 +13,7 @@ from queue_backends.redis.keys import Keys
 from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.queue import RedisQueue
 from queue_backends.redis.renewing import RedisRenewer
+from queue_backends.redis.rights import check_rights
 from queue_backends.redis.state import RedisState
 
 __all__ = ["RedisBackend", "open_backend"]
@@ -52,6 +53,7 @@ class RedisBackend(Backend):
     async def start(self) -> None:
         """Check the server and create what must be there."""
         await self._client.check()
+        await check_rights(self._client, Keys(self._client.stream))
         await self._queue.create_group()
         self._started = True
 

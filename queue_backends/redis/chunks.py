@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from queue_backends.batching import once_each
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, ReplayTrimmed, TaskNotFound
 from queue_backends.interfaces import BackendOptions, ChunkBatch, Delivery
 from queue_backends.messages import Chunk, ChunkDraft
+from queue_backends.redis import inspection
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import Inbox, PubSubHub
@@ -139,9 +141,13 @@ class RedisChunks:
         self._keep = keep_of(options)
 
     async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
-        """Write all batches in one script call."""
-        if not batches:
-            return []
+        """Write all batches in one script call, or in more if some are of the same delivery."""
+        lost: list[Delivery] = []
+        for part in once_each(batches, lambda batch: batch.delivery.entry_id):
+            lost += await self._publish(part, fenced=fenced)
+        return lost
+
+    async def _publish(self, batches: Sequence[ChunkBatch], *, fenced: bool) -> list[Delivery]:
         await self._numbering.prepare([batch.delivery for batch in batches])
         table = CallTable(*self._keys.lanes)
         packed = [self._pack(batch, table, fence_of(batch.delivery) if fenced else NO_FENCE) for batch in batches]
@@ -209,16 +215,27 @@ class RedisChunks:
         key = self._keys.chunks(task_id)
         page = await self._client.command("XRANGE", key, f"{last + 2}-0", "+", "COUNT", count)
         if not page:
-            await self._check_kept(task_id, key)
+            await self._check_kept(task_id, key, seen=last >= 0)
         elif (first_seq := _next_seq(page) - 1) > last + 1:
             raise ReplayTrimmed(task_id, first_seq)
         return [fields[1] for _, fields in page]
 
-    async def _check_kept(self, task_id: str, key: str) -> None:
-        """Nothing new: that is well for a task that goes on, and hopeless for one whose stream has expired."""
-        ended, kept = await self._client.pipeline([("HEXISTS", self._keys.results, task_id), ("EXISTS", key)])
+    async def _check_kept(self, task_id: str, key: str, *, seen: bool) -> None:
+        """Nothing new: that is well for a task that goes on, and hopeless for one whose stream has expired, or that
+        the server has lost since chunks were `seen`."""
+        lane, entry = self._keys.lanes[1], task_id if inspection.is_entry_id(task_id) else "0-0"
+        moved, entries, kept, ended = await self._client.pipeline(
+            [
+                ("HGET", self._keys.moved, task_id),
+                ("XRANGE", lane, entry, entry),
+                ("EXISTS", key),
+                ("HEXISTS", self._keys.results, task_id),  # last: a task that ends has its result when its entry goes
+            ]
+        )
         if ended and not kept:
             raise TaskNotFound(f"the chunks of task {task_id} are no longer kept: read its result instead")
+        if seen and not (kept or moved or entries):
+            raise TaskNotFound(f"the server has lost task {task_id} and its chunks: submit it again")
 
     async def close(self) -> None:
         """End all subscriptions."""

@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import re
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,18 +26,22 @@ from queue_backends.redis.keys import DEFAULT_STREAM
 
 OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 10.0
+SHORTEST_SILENCE_S = 2.0
+"""Somebody who pulls hears from the server more often."""
+SMALLEST_LONGEST_ARGUMENT = 1_048_576
+"""No server can be told to refuse an argument of this length."""
 MOST_CONNECTIONS = 32
 """Per backend. One blocks in a pull and one listens; the rest are for commands, which wait for a free one."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds without traffic, seconds between probes, probes: a peer that has vanished is known after half a minute."""
 
-# An error code stands first, or inside a script's own error text: "…: -READONLY You can't …".
+# An error code stands first, or inside the text of a script ("…: -READONLY You …") or a pipeline ("…: ('BUSY …").
 _PASSING = re.compile(
-    r"(?:^|: -?)(?:LOADING|READONLY|OOM|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|UNBLOCKED) "
+    r"(?:^|: -?|: \(')(?:LOADING|READONLY|OOM|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|UNBLOCKED) "
     r"|Script killed by user"
 )
-_DEMOTED = re.compile(r"(?:^|: -?)(?:READONLY|UNBLOCKED) ")
+_DEMOTED = re.compile(r"(?:^|: -?|: \(')(?:READONLY|UNBLOCKED) ")
 _FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script")
 
 
@@ -115,18 +120,38 @@ def _is_no_fit_server(error: Exception) -> bool:
     return isinstance(error, redis.exceptions.ResponseError) and _DEMOTED.search(str(error)) is not None
 
 
+class Pool(redis.asyncio.BlockingConnectionPool):
+    """Connections that can all be distrusted at once: each is then made anew before it is used again."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._generation = 0
+        self._generations: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def distrust(self) -> None:
+        """Use none of the present connections again."""
+        self._generation += 1
+
+    async def ensure_connection(self, connection: Any) -> None:
+        """Called by the driver when somebody takes a connection."""
+        if self._generations.get(connection, self._generation) != self._generation:
+            await connection.disconnect(nowait=True)
+        self._generations[connection] = self._generation
+        await super().ensure_connection(connection)
+
+
 class RedisClient:
     """One server, as the rest of this package uses it: commands and scripts, bounded and translated."""
 
     def __init__(self, url: str, *, lease_s: float = 30.0) -> None:
         self.url, self.stream = split_url(url)
-        self.availability = Availability(long_silence_s=lease_s / 2)
+        self.availability = Availability(long_silence_s=max(lease_s / 2, SHORTEST_SILENCE_S))
         self.on_distrust: Callable[[], None] | None = None
         """Called when open connections lead nowhere, or to a server that was demoted."""
         self._was_let_in = False
         # A repeated command could repeat its effect: whether to try again is for callers who know what they did.
         # Waits are bounded by `_guarded`; the driver's own socket time-out costs microseconds per reply.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
+        self._pool = Pool.from_url(
             self.url,
             max_connections=MOST_CONNECTIONS,
             timeout=COMMAND_TIMEOUT_S,
@@ -137,7 +162,7 @@ class RedisClient:
             client_name="shoal",
             **({} if self.url.startswith("unix:") else _keepalive()),
         )
-        self.redis = redis.asyncio.Redis.from_pool(pool)
+        self.redis = redis.asyncio.Redis.from_pool(self._pool)
         # Replies as they come: the driver's reshaping differs between its versions, and costs time per reply.
         self.redis.response_callbacks.clear()
 
@@ -148,7 +173,7 @@ class RedisClient:
         other.stream, other.availability, other._was_let_in = self.stream, self.availability, self._was_let_in
         return other
 
-    async def command(self, *args: Any, timeout_s: float = COMMAND_TIMEOUT_S) -> Any:
+    async def command(self, *args: Any, timeout_s: float | None = None) -> Any:
         """One command's reply."""
         async with self._guarded(timeout_s):
             return await self.redis.execute_command(*args)
@@ -158,7 +183,7 @@ class RedisClient:
         commands: Sequence[Sequence[Any]],
         *,
         transaction: bool = False,
-        timeout_s: float = COMMAND_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> list[Any]:
         """The replies of several commands, in one round trip. An error of any is raised."""
         async with self._guarded(timeout_s), self.redis.pipeline(transaction=transaction) as pipe:
@@ -167,27 +192,54 @@ class RedisClient:
             return await pipe.execute()
 
     async def script(
-        self, name: str, keys: Sequence[str], args: Sequence[Any], *, timeout_s: float = COMMAND_TIMEOUT_S
+        self, name: str, keys: Sequence[str], args: Sequence[Any], *, timeout_s: float | None = None
     ) -> Any:
         """A script's reply; the server is given its text if it does not have it."""
         text, sha = _script(name)
-        async with self._guarded(timeout_s):
-            try:
-                return await self.redis.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-            except redis.exceptions.NoScriptError:
-                return await self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
+        try:
+            async with self._guarded(timeout_s):
+                try:
+                    return await self.redis.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+                except redis.exceptions.NoScriptError:
+                    return await self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
+        except QueueError:
+            await self._refuse_oversized(max((len(arg) for arg in args if isinstance(arg, bytes)), default=0))
+            raise
+
+    async def _refuse_oversized(self, size: int) -> None:
+        """A server cuts the connection on whoever sends it too long an argument: trying again would never end.
+
+        Raises `QueueError` if that is what must have happened.
+        """
+        if size <= SMALLEST_LONGEST_ARGUMENT:
+            return
+        limit = await self._longest_argument()
+        if limit is not None and size > limit:
+            raise QueueError(
+                f"the queue's server takes at most {limit} bytes at once, and this write has {size}: "
+                "raise its proto-max-bulk-len"
+            )
+
+    async def _longest_argument(self) -> int | None:
+        """What the server takes at most; None if it is away, or an ACL hides it."""
+        for _ in range(2):  # the first time, over the very connection that it has just cut
+            with contextlib.suppress(QueueError):
+                _, limit = await self.command("CONFIG", "GET", "proto-max-bulk-len")
+                return int(limit)
+        return None
 
     @asynccontextmanager
-    async def _guarded(self, timeout_s: float) -> AsyncIterator[None]:
+    async def _guarded(self, timeout_s: float | None) -> AsyncIterator[None]:
         """Bound what happens inside to `timeout_s`, raise only our own errors, and note how the server fares."""
+        limit_s = COMMAND_TIMEOUT_S if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(limit_s):
                 yield
         except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
-            raise await self.met(error, timeout_s) from error
+            raise self.met(error, limit_s) from error
         self.availability.answered()
 
-    async def met(self, error: Exception, timeout_s: float = COMMAND_TIMEOUT_S) -> QueueError:
+    def met(self, error: Exception, timeout_s: float = COMMAND_TIMEOUT_S) -> QueueError:
         """Note an error of the driver's, and say what it means."""
         if isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"no answer within {timeout_s:g} s")
@@ -197,14 +249,12 @@ class RedisClient:
         if self._was_let_in and isinstance(ours, BackendUnavailable):
             self.availability.failed(ours, answers=is_refusal(error))
         if _is_no_fit_server(error):
-            await self._distrust()
+            self._distrust()
         return ours
 
-    async def _distrust(self) -> None:
+    def _distrust(self) -> None:
         """Let go of open connections: the next ones are made anew, by the address as it resolves then."""
-        with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            async with asyncio.timeout(1):
-                await self.redis.connection_pool.disconnect(inuse_connections=False)
+        self._pool.distrust()
         if self.on_distrust is not None:
             self.on_distrust()
 

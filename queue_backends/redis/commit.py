@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from queue_backends.batching import batches, outcome_chars
+from queue_backends.batching import batches, once_each, outcome_chars
 from queue_backends.interfaces import Ack, BackendOptions, Checkpoint, Dead, Delivery, P, Progress, Release, Retry
 from queue_backends.redis.chunks import Numbering
 from queue_backends.redis.client import RedisClient
@@ -13,6 +13,7 @@ from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.wire import (
     CallTable,
     encode_result,
+    encode_spent,
     fence_of,
     keep_of,
     pack_records,
@@ -46,7 +47,8 @@ class Committer:
         """Write them; returns those whose lease was lost, of which nothing was written."""
         lost: list[P] = []
         for batch in batches(outcomes, outcome_chars):
-            lost += await self._commit(batch)
+            for part in once_each(batch, lambda outcome: outcome.delivery.entry_id):
+                lost += await self._commit(part)
         return lost
 
     async def _commit(self, outcomes: Sequence[P]) -> list[P]:
@@ -118,5 +120,7 @@ def _payload(outcome: Progress) -> tuple[bytes | str, ...]:
             return (encode_result(result),)
         case Dead(result=result):
             return (encode_result(result), result.error)
+        case Retry(spent=spent) | Release(spent=spent) if spent is not None:
+            return (encode_spent(spent),)
         case _:
             return ()

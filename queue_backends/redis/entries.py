@@ -9,7 +9,7 @@ import msgspec
 
 from queue_backends.errors import InvalidTask
 from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY, BackendOptions, Delivery
-from queue_backends.messages import Task, check_task, task_from_entry
+from queue_backends.messages import MOST_VALUE_CHARS, Task, check_task, entry_count, task_from_entry
 from queue_backends.redis.wire import Fence, token_of
 
 _texts = msgspec.msgpack.Decoder(list[str]).decode
@@ -26,9 +26,10 @@ def pairs(raw: RawFields) -> Iterable[tuple[bytes, bytes]]:
 def unpacked(packed: bytes | None) -> RawFields:
     """Fields that a script has packed; none if they were no text."""
     try:
-        return [text.encode() for text in _texts(packed)] if packed else []
+        fields = [text.encode() for text in _texts(packed)] if packed else []
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
+    return fields if len(fields) % 2 == 0 else []
 
 
 def text_fields(raw: RawFields) -> dict[str, str]:
@@ -36,7 +37,17 @@ def text_fields(raw: RawFields) -> dict[str, str]:
     try:
         return {name.decode(): value.decode() for name, value in pairs(raw)}
     except UnicodeDecodeError as error:
-        raise InvalidTask(f"a field is not UTF-8 text: {error}") from error
+        raise InvalidTask(f"field {_broken(raw)} cannot be read: {error.reason}: it must be UTF-8 text") from error
+
+
+def _broken(raw: RawFields) -> str:
+    """The first field whose name or value is no text."""
+    for name, value in pairs(raw):
+        try:
+            name.decode(), value.decode()
+        except UnicodeDecodeError:
+            return repr(name.decode(errors="backslashreplace"))[:MOST_VALUE_CHARS]
+    raise AssertionError("all fields are text")
 
 
 def task_id_of(entry_id: str, raw: RawFields) -> str:
@@ -49,26 +60,30 @@ def task_id_of(entry_id: str, raw: RawFields) -> str:
 
 def task_of(entry_id: str, raw: RawFields, *, crashes: int, options: BackendOptions | None = None) -> Task:
     """The task of an entry; `crashes` are deliveries that ended without an answer. Raises `InvalidTask`."""
-    fields = text_fields(raw)
-    failures = fields.get("attempt", "") or "0"
-    if not failures.isdigit():
-        raise InvalidTask(f"field 'attempt' is {failures!r}: it counts failed attempts, so it must be a whole number")
-    task = task_from_entry(fields.get("original_task_id", "") or entry_id, fields, attempt=int(failures) + crashes)
+    return _task_of(entry_id, text_fields(raw), crashes, options)
+
+
+def _task_of(entry_id: str, fields: Mapping[str, str], crashes: int, options: BackendOptions | None) -> Task:
+    if "unreadable" in fields and "prompt" not in fields:  # a script of ours has found it so
+        raise InvalidTask(fields["unreadable"])
+    failures = entry_count(fields, "attempt")
+    task = task_from_entry(fields.get("original_task_id", "") or entry_id, fields, attempt=failures + crashes)
     return check_task(task, max_prompt_bytes=options.max_prompt_bytes) if options else task
 
 
 def delivery_of(fence: Fence, raw: RawFields, options: BackendOptions) -> Delivery:
     """A claimed entry as a delivery. Raises `InvalidTask`."""
     crashes = fence.deliveries - 1
-    task = task_of(fence.entry, raw, crashes=crashes, options=options)
-    next_attempt = next((int(value) for name, value in pairs(raw) if name == b"next_attempt" and value.isdigit()), 0)
+    fields = text_fields(raw)
+    task = _task_of(fence.entry, fields, crashes, options)
+    next_attempt = entry_count(fields, "next_attempt")
     return Delivery(
         task=task,
         entry_id=fence.entry,
         token=token_of(fence),
         redeliveries=crashes,
         # Ids are unique per lane only: an entry that was moved may have got its task's own id again.
-        first=task.attempt == 0 and not any(name == b"original_task_id" for name, _ in pairs(raw)),
+        first=task.attempt == 0 and "original_task_id" not in fields,
         next_attempt=next_attempt + crashes * ATTEMPTS_PER_DELIVERY,
         worker=fence.consumer,
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from queue_backends.errors import InvalidTask
+from queue_backends.errors import InvalidTask, QueueError
 from queue_backends.interfaces import QueueStats, TaskState, TaskStatus
 from queue_backends.messages import RUN_CANCELLED, DeadLetter, Priority, Task, TaskResult
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.entries import RawFields, pairs, task_of, unpacked
 from queue_backends.redis.keys import GROUP, LANES, Keys
 from queue_backends.redis.wire import decode_result
+
+_ENTRY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}|[0-9]{1,19}")
+"""What the server takes as an entry's id."""
 
 
 class PendingRow(NamedTuple):
@@ -24,8 +28,19 @@ class PendingRow(NamedTuple):
     deliveries: int
 
 
-def pending_rows(reply: Sequence[Any]) -> list[PendingRow]:
-    """XPENDING's reply."""
+def _is_missing(error: QueueError) -> bool:
+    """Whether there is no such stream or group: the server has lost its data, and no worker has pulled since."""
+    return "NOGROUP" in str(error) or "no such key" in str(error)
+
+
+async def pending(client: RedisClient, lane: str, *which: str | int) -> list[PendingRow]:
+    """XPENDING's rows; none if there is no group."""
+    try:
+        reply = await client.command("XPENDING", lane, GROUP, *which)
+    except QueueError as error:
+        if not _is_missing(error):
+            raise
+        return []
     return [PendingRow(entry.decode(), consumer.decode(), idle_ms, count) for entry, consumer, idle_ms, count in reply]
 
 
@@ -45,7 +60,7 @@ async def status(client: RedisClient, keys: Keys, task_id: str) -> TaskStatus:
         task = _readable(task_id, unpacked(packed)) if packed else None
         return TaskStatus(id=task_id, state=TaskState.DELAYED, task=task, due_at=float(due_ms) / 1000)
     lane, entry_id = _place(keys, task_id, moved)
-    if not _is_entry_id(entry_id):
+    if not is_entry_id(entry_id):
         return TaskStatus(id=task_id, state=TaskState.UNKNOWN)
     entry, pending = await _entry(client, lane, entry_id)
     if entry is None:
@@ -60,15 +75,15 @@ def _place(keys: Keys, task_id: str, moved: bytes | None) -> tuple[str, str]:
     return keys.lanes[1], task_id
 
 
-def _is_entry_id(text: str) -> bool:
-    return text.replace("-", "", 1).isdigit()
+def is_entry_id(text: str) -> bool:
+    """Whether the server would take this as an entry's id."""
+    """Whether a task's id is one that a stream gave."""
+    return _ENTRY_ID.fullmatch(text) is not None
 
 
 async def _entry(client: RedisClient, lane: str, entry_id: str) -> tuple[RawFields | None, PendingRow | None]:
-    found, pending = await client.pipeline(
-        [("XRANGE", lane, entry_id, entry_id), ("XPENDING", lane, GROUP, entry_id, entry_id, 1)]
-    )
-    rows = pending_rows(pending)
+    found = await client.command("XRANGE", lane, entry_id, entry_id)
+    rows = await pending(client, lane, entry_id, entry_id, 1) if found else []
     return (found[0][1] if found else None), (rows[0] if rows else None)
 
 
@@ -109,7 +124,7 @@ async def list_tasks(client: RedisClient, keys: Keys, limit: int, states: Sequen
         found += await _ready(client, keys, limit - len(found))
     if TaskState.DELAYED in wanted and len(found) < limit:
         names = await client.command("ZRANGE", keys.delayed, 0, limit - len(found) - 1)
-        found += [await status(client, keys, name.decode()) for name in names]
+        found += [await status(client, keys, name.decode(errors="replace")) for name in names]
     if wanted & _ENDED and len(found) < limit:
         found += await _ended(client, keys, limit - len(found), wanted)
     return found[:limit]
@@ -118,7 +133,7 @@ async def list_tasks(client: RedisClient, keys: Keys, limit: int, states: Sequen
 async def _running(client: RedisClient, keys: Keys, limit: int) -> list[TaskStatus]:
     found = []
     for lane in keys.lanes:
-        for row in pending_rows(await client.command("XPENDING", lane, GROUP, "-", "+", limit)):
+        for row in await pending(client, lane, "-", "+", limit):
             for _, raw in await client.command("XRANGE", lane, row.entry_id, row.entry_id):
                 found.append(_live(_task_id(row.entry_id, raw), raw, row))
     return found
@@ -136,12 +151,18 @@ async def _ready(client: RedisClient, keys: Keys, limit: int) -> list[TaskStatus
 
 def _task_id(entry_id: str, raw: RawFields) -> str:
     original = dict(pairs(raw)).get(b"original_task_id")
-    return original.decode() if original else entry_id
+    return original.decode(errors="replace") if original else entry_id
 
 
 async def _after_delivered(client: RedisClient, lane: str) -> str:
     """The beginning of what no worker has received yet, as XRANGE takes it."""
-    for group in await client.command("XINFO", "GROUPS", lane):
+    try:
+        groups = await client.command("XINFO", "GROUPS", lane)
+    except QueueError as error:
+        if not _is_missing(error):
+            raise
+        return "-"
+    for group in groups:
         facts = dict(zip(group[::2], group[1::2], strict=True))
         if facts[b"name"] == GROUP.encode():
             return f"({facts[b'last-delivered-id'].decode()}"
@@ -165,10 +186,15 @@ async def stats(client: RedisClient, keys: Keys) -> QueueStats:
         ("EXISTS", keys.paused),
     ]
     commands += [("XLEN", lane) for lane in keys.lanes]
-    commands += [("XPENDING", lane, GROUP) for lane in keys.lanes]
-    delayed, dead, paused, *figures = await client.pipeline(commands)
-    lengths, pendings = figures[:3], figures[3:]
-    running = [pending[0] for pending in pendings]
+    asking = [("XPENDING", lane, GROUP) for lane in keys.lanes]
+    try:
+        delayed, dead, paused, *figures = await client.pipeline([*commands, *asking])
+    except QueueError as error:
+        if not _is_missing(error):
+            raise
+        delayed, dead, paused, *figures = await client.pipeline(commands) + [[0]] * len(asking)
+    lengths, summaries = figures[:3], figures[3:]
+    running = [summary[0] for summary in summaries]
     ready = {priority: max(0, length - held) for priority, length, held in zip(LANES, lengths, running, strict=True)}
     return QueueStats(
         ready=sum(ready.values()),
@@ -198,7 +224,7 @@ async def dead_letters(client: RedisClient, keys: Keys, limit: int) -> list[Dead
 
 async def letters_by_id(client: RedisClient, keys: Keys, ids: Sequence[str]) -> list[DeadLetter]:
     """Those letters that are there."""
-    good = [letter_id for letter_id in ids if _is_entry_id(letter_id)]
+    good = [letter_id for letter_id in ids if is_entry_id(letter_id)]
     pages = await client.pipeline([("XRANGE", keys.dead, letter_id, letter_id) for letter_id in good]) if good else []
     return [_letter(*entry) for page in pages for entry in page]
 
@@ -213,7 +239,7 @@ def _letter(letter_id: bytes, raw: RawFields) -> DeadLetter:
         task_id=text.get("original_task_id") or text.get("task_id", ""),
         error=text.get("error", ""),
         prompt=text.get("prompt", ""),
-        attempt=int(attempt) if attempt.isdigit() else 0,
+        attempt=int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 10 else 0,
         fields={name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs(entry)},
         dead_at=int(letter_id.partition(b"-")[0]) / 1000,
     )

@@ -13,6 +13,7 @@
 | `{q}:cancelled`             | zset   | running tasks that were asked to end          | until the task ends; expires  |
 | `{q}:paused`                | string | exists while nothing is delivered             | until resumed                 |
 | `{q}:idempotency:<key>`     | string | task id                                       | expires                       |
+| `{q}:rights`                | -      | asked for, to see what the ACL allows         | within one script             |
 | `{q}:submitter:<name>`      | string | a submitter's last call, msgpack              | expires after a minute        |
 | `{q}:chunks:<id>`           | stream | replay of a task's chunks; also their channel | capped; expires after the end |
 | `{q}:state:kv:<key>`        | string | state                                         | as its writer says            |
@@ -53,6 +54,7 @@ class Keys:
         self.control = f"{queue}:control"
         self.changes = f"{queue}:state:changes"
         self.done_prefix = f"{queue}:done:"
+        self.rights = f"{queue}:rights"
         self._submitter = f"{queue}:submitter:"
         self._chunks = f"{queue}:chunks:"
         self._idempotency = f"{queue}:idempotency:"

@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.exceptions
+import structlog
 
-from queue_backends.errors import BackendUnavailable
+from queue_backends.errors import BackendUnavailable, QueueError
 from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient
 
 QUIET_S = 10.0
 """After this long without any message the connection is asked whether it still lives."""
 ANSWER_S = 5.0
 """So long may the answer take."""
+
+log = structlog.get_logger(__name__)
 
 
 INBOX_MESSAGES = 1000
@@ -95,6 +98,7 @@ class PubSubHub:
         self._reader: asyncio.Task[None] | None = None
         self._reading: asyncio.Timeout | None = None
         self._connected_at = 0.0
+        self._complaint = ""
 
     @asynccontextmanager
     async def listen(self, name: str) -> AsyncIterator[Inbox]:
@@ -140,9 +144,10 @@ class PubSubHub:
 
     def distrust(self) -> None:
         """Others have found that their connections lead nowhere: make this one anew too, unless it is quite new."""
-        now = asyncio.get_running_loop().time()
-        if self._reading is not None and now - self._connected_at > COMMAND_TIMEOUT_S:
-            self._reading.reschedule(now)
+        now, reading = asyncio.get_running_loop().time(), self._reading
+        if reading is not None and now - self._connected_at > COMMAND_TIMEOUT_S:
+            self._reading = None  # once: a time limit that has run out cannot be changed any more
+            reading.reschedule(now)
 
     async def _run(self) -> None:
         delay_s = 0.05
@@ -152,11 +157,17 @@ class PubSubHub:
                 delay_s = 0.05
                 await self._read()
             except (redis.exceptions.RedisError, OSError) as error:
-                await self._client.met(error)
+                self._complain(self._client.met(error))
             finally:
                 await self._disconnect()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, 2.0)
+
+    def _complain(self, error: QueueError) -> None:
+        """An outage is said once, for all connections; what else keeps this one from its channels, here."""
+        if not isinstance(error, BackendUnavailable) and str(error) != self._complaint:
+            self._complaint = str(error)
+            log.warning("cannot subscribe to channels, trying again", error=self._complaint)
 
     async def _connect(self) -> None:
         for channel in self._channels.values():
@@ -175,7 +186,6 @@ class PubSubHub:
         self._client.availability.answered()
 
     async def _disconnect(self) -> None:
-        self._reading = None
         self._reading = None
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 LONGEST_BLOCK_S = 1.0
 """A blocked pull looks this often for delayed tasks, expired leases and a pause, which cannot wake it."""
+REPLY_WITHIN_S = 10.0
+"""After the end of the block itself."""
 MOST_PENDING = 10_000
 LATE_CLAIM_S = 5.0
 CONSUMER_IDLE_MS = 3_600_000
@@ -136,11 +138,11 @@ class Puller:
         then all who live have renewed.
         """
         self._next_reclaim = time.monotonic() + self._reclaim_every_s
-        if self._client.availability.since_silence_s() < self._options.lease_s / 2:
-            return []
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
             await self._sweep()
+        if self._client.availability.since_silence_s() < self._options.lease_s / 2:
+            return []
         return await self._reclaim(limit)
 
     async def _claim(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -182,7 +184,7 @@ class Puller:
             with self._noting_lost_replies():
                 reply, paused = await self._client.pipeline(
                     [(*read, "STREAMS", *lanes, *(">" for _ in lanes)), ("EXISTS", self._keys.paused)],
-                    timeout_s=block_s + 10,
+                    timeout_s=block_s + REPLY_WITHIN_S,
                 )
         except QueueError as error:
             if "NOGROUP" not in str(error):
@@ -287,8 +289,7 @@ class Puller:
         """Find entries that the server gave us in a reply that never arrived. The server may still be about to carry
         out what it had received, so this is done at every pull for a while."""
         for lane, name in enumerate(self._keys.lanes, start=1):
-            pending = await self._client.command("XPENDING", name, GROUP, "-", "+", MOST_PENDING, self.consumer)
-            for row in inspection.pending_rows(pending):
+            for row in await inspection.pending(self._client, name, "-", "+", MOST_PENDING, self.consumer):
                 fence = Fence(lane, row.entry_id, self.consumer, row.deliveries)
                 if self._committer.holds_entry(fence.entry):
                     continue
@@ -304,7 +305,14 @@ class Puller:
             for facts in await self._client.command("XINFO", "CONSUMERS", lane, GROUP):
                 consumer = dict(zip(facts[::2], facts[1::2], strict=True))
                 if consumer[b"pending"] == 0 and consumer[b"idle"] > CONSUMER_IDLE_MS:
-                    await self._client.command("XGROUP", "DELCONSUMER", lane, GROUP, consumer[b"name"])
+                    await self._forget_consumer(lane, consumer[b"name"])
+
+    async def _forget_consumer(self, lane: str, name: str | bytes) -> None:
+        try:
+            await self._client.command("XGROUP", "DELCONSUMER", lane, GROUP, name)
+        except QueueError as error:
+            if "NOGROUP" not in str(error) and "key to exist" not in str(error):
+                raise
 
     async def leave(self) -> None:
         """Give back what no run ever saw, and leave the group where nothing is pending: removing a consumer with
@@ -314,5 +322,5 @@ class Puller:
         await self._committer.commit([Release(delivery=delivery) for delivery in self.surplus])
         self.surplus.clear()
         for lane in self._keys.lanes:
-            if not await self._client.command("XPENDING", lane, GROUP, "-", "+", 1, self.consumer):
-                await self._client.command("XGROUP", "DELCONSUMER", lane, GROUP, self.consumer)
+            if not await inspection.pending(self._client, lane, "-", "+", 1, self.consumer):
+                await self._forget_consumer(lane, self.consumer)

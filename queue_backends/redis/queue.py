@@ -25,6 +25,7 @@ from queue_backends.interfaces import (
     QueueStats,
     Release,
     Retry,
+    Spent,
     TaskState,
     TaskStatus,
 )
@@ -165,6 +166,7 @@ class RedisQueue:
         retry_in_s: float | None = None,
         dead: bool = False,
         next_attempt: int = 0,
+        spent: Spent | None = None,
         result: TaskResult | None = None,
     ) -> None:
         """Give the task back, or give it up."""
@@ -173,9 +175,11 @@ class RedisQueue:
             said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
             outcome = Dead(delivery=delivery, result=said, next_attempt=next_attempt)
         elif retry_in_s is not None:
-            outcome = Retry(delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt)
+            outcome = Retry(
+                delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent
+            )
         else:
-            outcome = Release(delivery=delivery, next_attempt=next_attempt)
+            outcome = Release(delivery=delivery, next_attempt=next_attempt, spent=spent)
         await self._commit_one(outcome)
 
     async def _commit_one(self, outcome: Outcome) -> None:
@@ -243,9 +247,10 @@ class RedisQueue:
 
     async def purge(self, letter_ids: Sequence[str]) -> int:
         """Delete letters."""
-        if not letter_ids:
+        known = [letter_id for letter_id in letter_ids if inspection.is_entry_id(letter_id)]
+        if not known:
             return 0
-        deleted: int = await self._client.command("XDEL", self._keys.dead, *letter_ids)
+        deleted: int = await self._client.command("XDEL", self._keys.dead, *known)
         return deleted
 
     async def pause(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from queue_backends.batching import batches
 from queue_backends.errors import BackendUnavailable, QueueError, QueueFull
 from queue_backends.interfaces import BackendOptions, QueueStats
-from queue_backends.messages import Task, check_task, now_rfc3339, task_to_entry
+from queue_backends.messages import Task, check_run_at, check_task, now_rfc3339, task_to_entry
 from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient, may_have_arrived
 from queue_backends.redis.entries import flat
 from queue_backends.redis.keys import GROUP, LANES, Keys
@@ -54,6 +54,7 @@ class Submitter:
         Measured with 100 callers at once: more than four times as many tasks per second as with a call for each.
         """
         self._check(task)
+        check_run_at(run_at)
         accepted = asyncio.get_running_loop().create_future()
         self._waiting.append(Submission(task, run_at, accepted))
         if self._sending is None or self._sending.done():
@@ -62,6 +63,7 @@ class Submitter:
 
     async def submit_many(self, tasks: Sequence[Task], run_at: float | None) -> list[str]:
         """Accept several tasks, all checked before the first is added."""
+        check_run_at(run_at)
         for task in tasks:
             self._check(task)
         depth, parts = self._options.max_depth, list(batches(tasks, _chars))

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from queue_backends.errors import QueueError
-from queue_backends.interfaces import BackendOptions, Delivery, LogRecord
+from queue_backends.interfaces import BackendOptions, Delivery, LogRecord, Spent
 from queue_backends.messages import (
     MAX_CHUNK_CHARS,
     Chunk,
@@ -43,6 +43,23 @@ class ArkResult(Struct, omit_defaults=False):
 
 _result_encoder = msgspec.json.Encoder()
 _result_decoder = msgspec.json.Decoder(ArkResult)
+
+
+class _ArkSpent(Struct):
+    """What of a result is known before there is one."""
+
+    input_tokens: int
+    output_tokens: int
+    usage: TokenUsage
+    cost_usd: float | msgspec.UnsetType
+
+
+def encode_spent(spent: Spent) -> str:
+    """The fields of an entry's `spent`, as they stand in a result."""
+    usage = spent.usage
+    cost_usd = msgspec.UNSET if spent.cost_usd is None else spent.cost_usd
+    known = _ArkSpent(usage.input_tokens or 0, usage.output_tokens or 0, usage, cost_usd)
+    return _result_encoder.encode(known).decode()
 
 
 def encode_result(result: TaskResult) -> str:

@@ -16,13 +16,14 @@
 local group, task, result, done_prefix, control, message = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local keep = { limit = ARGV[7], unfinished_ms = ARGV[8], finished_ms = ARGV[9] }
 local now = now_ms()
+even_when_full(KEYS[2])
 
 if redis.call('HEXISTS', KEYS[4], task) == 1 then
   return 'finished'
 end
 
 local function finish(fields)
-  write_result(KEYS[4], KEYS[5], task, result, now, done_prefix)
+  write_result(KEYS[4], KEYS[5], task, with_spent(result, field_of(fields, 'spent')), now, done_prefix)
   redis.call('HDEL', KEYS[8], task)
   local list = field_of(fields, 'stream_key')
   local seq = next_seq(KEYS[10])
@@ -34,7 +35,7 @@ end
 if redis.call('ZREM', KEYS[6], task) == 1 then
   local packed = redis.call('HGET', KEYS[7], task)
   redis.call('HDEL', KEYS[7], task)
-  return finish(packed and cmsgpack.unpack(packed) or {})
+  return finish(packed and unpacked(packed) or {})
 end
 
 local function find()

@@ -13,8 +13,8 @@
 --            outcome: { kind, lane, entry, consumer, deliveries, task id, chunks KEYS index, list KEYS index or 0,
 --                       first seq, { { json, text }, ... }, is_final, { record, ... }, payload, delay_ms, attempt,
 --                       next_attempt }
---            kind and payload: ack, the result's JSON; dead, the result's JSON and error; retry, release and
---            checkpoint, nothing
+--            kind and payload: ack, the result's JSON; dead, the result's JSON and error; retry and release, what the
+--            task has used as JSON, or nothing; checkpoint, nothing
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, acknowledgement, usage and final chunk of a task must appear together, exactly once.
 
@@ -25,6 +25,7 @@ local now, book, lost, ended = now_ms(), ledger(), {}, 0
 local acked = { {}, {}, {} }
 local any_cancelled = redis.call('EXISTS', KEYS[10]) == 1
 local any_moved = redis.call('EXISTS', KEYS[9]) == 1
+even_when_full(KEYS[2])
 
 local function leave(outcome)
   local list = acked[outcome[2]]
@@ -51,6 +52,7 @@ end
 local function revised(fields, outcome)
   return changed_fields(fields, {
     attempt = tostring(outcome[15]), next_attempt = tostring(outcome[16]), original_task_id = outcome[6],
+    spent = outcome[13][1],
   })
 end
 
@@ -75,7 +77,8 @@ local function end_if_cancelled(outcome)
   local seq = next_seq(key)
   local chunk = { task_id = outcome[6], seq = seq, type = 'ERROR', content = 'run cancelled', is_final = true }
   write_chunks(key, list, seq, { { cjson.encode(chunk), '' } }, true, keep)
-  finish(outcome, '{"result":"","error":"run cancelled","input_tokens":0,"output_tokens":0}')
+  local result = '{"result":"","error":"run cancelled","input_tokens":0,"output_tokens":0,"finished_at":%.3f}'
+  finish(outcome, with_spent(string.format(result, now / 1000), outcome[13][1]))
   return true
 end
 
@@ -111,6 +114,12 @@ function handlers.dead(outcome)
   finish(outcome, outcome[13][1])
 end
 
+-- Whether an earlier try, whose reply got lost, has ended the task already: the result tells to the microsecond.
+local function is_written(outcome)
+  local json = outcome[13][1]
+  return json ~= nil and redis.call('HGET', KEYS[4], outcome[6]) == json
+end
+
 for position, outcome in ipairs(request[6]) do
   if owns(KEYS[outcome[2]], group, outcome[3], outcome[4], outcome[5]) then
     if #outcome[10] > 0 then
@@ -124,7 +133,7 @@ for position, outcome in ipairs(request[6]) do
       handlers[outcome[1]](outcome)
       leave(outcome)
     end
-  else
+  elseif not is_written(outcome) then
     lost[#lost + 1] = position - 1
   end
 end

@@ -6,6 +6,13 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- For scripts that bring accepted tasks forward: they go on while the server is out of memory, which stops new tasks.
+-- The server refuses a script's first write if it may need memory, and no later one, so that it never stops half-way.
+-- This is a first write that needs none.
+local function even_when_full(stream)
+  redis.call('XDEL', stream, '0-0')
+end
+
 -- The fence: whether this delivery of the entry is still its holder's. Consumer and delivery count stand in the
 -- group's pending list, so that a claim by anybody (ourselves included), an XACK or an XDEL by an operator end it.
 local function owns(lane, group, entry, consumer, deliveries)
@@ -129,6 +136,19 @@ local function write_result(results, expiry, id, json, now, done_prefix)
   redis.call('PUBLISH', done_prefix .. id, json)
 end
 
+-- A result with what the task had used by then, as its entry's `spent` tells.
+local function with_spent(result, spent)
+  local known, used = pcall(cjson.decode, spent or '')
+  if not known or type(used) ~= 'table' then
+    return result
+  end
+  local merged = cjson.decode(result)
+  for name, value in pairs(used) do
+    merged[name] = value
+  end
+  return cjson.encode(merged)
+end
+
 -- Fields of an entry as a flat list, with some replaced (a value) or removed (false).
 local function changed_fields(fields, changes)
   local flat = {}
@@ -160,4 +180,18 @@ end
 local function lane_of(fields)
   local priority = field_of(fields, 'priority')
   return priority == 'high' and 1 or priority == 'low' and 3 or 2
+end
+
+-- Fields of an entry that a script has packed; nil if it is anything else, because somebody else wrote there.
+local function unpacked(packed)
+  local ok, fields = pcall(cmsgpack.unpack, packed)
+  if not ok or type(fields) ~= 'table' or #fields == 0 or #fields % 2 == 1 or #fields > 4000 then
+    return nil
+  end
+  for _, text in ipairs(fields) do
+    if type(text) ~= 'string' then
+      return nil
+    end
+  end
+  return fields
 end

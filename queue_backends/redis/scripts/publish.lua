@@ -12,6 +12,7 @@ local request = cmsgpack.unpack(ARGV[1])
 local group, keep = request[1], request[2]
 keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
 local lost = {}
+even_when_full(KEYS[2])
 for position, batch in ipairs(request[3]) do
   if batch[3] == '' or owns(KEYS[batch[1]], group, batch[2], batch[3], batch[4]) then
     local list = batch[6] > 0 and KEYS[batch[6]] or nil

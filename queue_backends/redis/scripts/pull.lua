@@ -9,6 +9,9 @@
 -- Reply: { paused 0/1, ms until the next delayed task is due or -1, XREADGROUP's reply, ... }
 -- Atomic because a delayed task must never be in both places, or in none.
 
+local NO_ENTRY = 'its delayed entry cannot be read: it must be a msgpack array of names and values'
+local NOT_THERE = 'it was delayed, and its entry is no longer there: submit the task again'
+
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[7]) == 1 then
   return { 1, -1 }
@@ -23,11 +26,12 @@ if head[1] then
       local packed = redis.call('HGET', KEYS[5], id)
       redis.call('ZREM', KEYS[4], id)
       redis.call('HDEL', KEYS[5], id)
-      if packed then
-        local fields = cmsgpack.unpack(packed)
-        local lane = lane_of(fields)
-        redis.call('HSET', KEYS[6], id, lane .. '|' .. redis.call('XADD', KEYS[lane], '*', unpack(fields)))
+      local fields = packed and unpacked(packed)
+      if not fields then -- whoever reads this entry refuses it with the reason
+        fields = { 'original_task_id', id, 'unreadable', packed and NO_ENTRY or NOT_THERE }
       end
+      local lane = lane_of(fields)
+      redis.call('HSET', KEYS[6], id, lane .. '|' .. redis.call('XADD', KEYS[lane], '*', unpack(fields)))
     end
     head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
   end

@@ -16,11 +16,28 @@ local keep = { limit = ARGV[10], unfinished_ms = ARGV[11], finished_ms = ARGV[12
 if not owns(KEYS[1], group, entry, ARGV[2], tonumber(ARGV[3])) then
   return 0
 end
+even_when_full(KEYS[1])
+
+-- A letter keeps its entry whole up to a megabyte, or else the beginning of each field: such a one cannot be requeued.
+local function shortened(fields)
+  local size, beginnings = 0, {}
+  for position, text in ipairs(fields) do
+    size = size + #text
+    beginnings[position] = position <= 200 and string.sub(text, 1, 1000) or nil
+  end
+  if size <= 1048576 then
+    return fields, false
+  end
+  return beginnings, true
+end
+
 local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
 local fields = found and found[2] or {}
 local prompt = string.sub(field_of(fields, 'prompt') or '', 1, 1000)
+local kept, is_cut = shortened(fields)
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[9], '*', 'task_id', entry, 'prompt', prompt, 'error', message,
-  'attempt', field_of(fields, 'attempt') or '0', 'original_task_id', task, 'entry', cmsgpack.pack(fields))
+  'attempt', string.sub(field_of(fields, 'attempt') or '0', 1, 100), 'original_task_id', task,
+  'entry', cmsgpack.pack(kept), unpack(is_cut and { 'cut', '1' } or {}))
 redis.call('XACK', KEYS[1], group, entry)
 redis.call('XDEL', KEYS[1], entry)
 redis.call('HDEL', KEYS[5], task)

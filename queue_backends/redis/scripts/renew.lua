@@ -14,6 +14,7 @@ local request = cmsgpack.unpack(ARGV[1])
 local group, keep = request[1], request[2]
 keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
 local lost, cancelled = {}, {}
+even_when_full(KEYS[2])
 
 local function end_stream(task, chunks, list)
   local last = redis.call('XREVRANGE', chunks, '+', '-', 'COUNT', 1)[1]
@@ -21,7 +22,9 @@ local function end_stream(task, chunks, list)
     return
   end
   local seq = next_seq(chunks)
-  local message = cjson.decode(redis.call('HGET', KEYS[5], task) or '{}').error or 'run cancelled'
+  local is_json, result = pcall(cjson.decode, redis.call('HGET', KEYS[5], task) or '{}')
+  local message = is_json and type(result) == 'table' and type(result.error) == 'string' and result.error
+    or 'run cancelled'
   local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
   write_chunks(chunks, list, seq, { { chunk, '' } }, true, keep)
 end

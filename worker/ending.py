@@ -1,0 +1,170 @@
+"""How a run ended: result, last chunks and records, put together into the outcome that is committed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import structlog
+
+from providers import AgentConfig
+from queue_backends import (
+    RUN_CANCELLED,
+    Ack,
+    ChunkDraft,
+    ChunkType,
+    Dead,
+    Delivery,
+    Outcome,
+    Release,
+    Retry,
+    Spent,
+    TaskResult,
+)
+from worker.recall import Past
+from worker.retries import Failure, RetryPolicy
+from worker.streaming import ChunkWriter
+from worker.turn_book import TurnBook
+
+log = structlog.get_logger(__name__)
+
+
+class Ending:
+    """The last words of one run."""
+
+    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "book", "past")
+
+    def __init__(self, delivery: Delivery, chunks: ChunkWriter, retries: RetryPolicy) -> None:
+        self.book: TurnBook | None = None
+        """The account of the run; None if it ended before it had one."""
+        self.past = Past()
+        """What earlier deliveries have left."""
+        self._delivery = delivery
+        self._task_id = delivery.task.id
+        self._chunks = chunks
+        self._retries = retries
+
+    @property
+    def spent(self) -> Spent:
+        """What the task has used, over all its runs."""
+        if self.book is not None:
+            return Spent(usage=self.book.usage, cost_usd=self.book.cost_usd)
+        return Spent(usage=self.past.resumption.used, cost_usd=self.past.cost_usd if self.past.has_entries else None)
+
+    async def succeeded(self, output: str) -> Outcome:
+        """There is an answer."""
+        assert self.book is not None  # noqa: S101 - nothing succeeds without a provider
+        spent = self.spent
+        result = TaskResult(
+            task_id=self._task_id,
+            output=output,
+            usage=spent.usage,
+            cost_usd=spent.cost_usd,
+            finished_at=time.time(),
+            structured=structured_output(self.book.config, output),
+            stop_reason=self.book.stop_reason,
+        )
+        final = self._final(ChunkType.DONE, "", {"stop_reason": result.stop_reason})
+        return Ack(
+            delivery=self._delivery,
+            result=result,
+            chunks=await self._last_chunks(final),
+            records=self._chunks.take_records(),
+        )
+
+    async def failed(self, error: Exception) -> Outcome:
+        """The attempt has failed: the task is tried again, or given up."""
+        task, failure = self._delivery.task, self._decide(error)
+        if failure.retry_in_s is None:
+            log.warning("task failed", task=task.id, error=failure.error, attempt=task.attempt)
+            self._note("dead", failure.error)
+            ending = await self._with_error(failure.error)
+            return Dead(delivery=self._delivery, next_attempt=self._next_attempt(), **ending)
+        log.warning("task will be tried again", task=task.id, error=failure.error, in_s=round(failure.retry_in_s, 2))
+        self._note("retry", failure.error, failure.retry_in_s)
+        return Retry(
+            delivery=self._delivery,
+            error=failure.error,
+            retry_in_s=failure.retry_in_s,
+            next_attempt=self._next_attempt(),
+            spent=self.spent,
+            chunks=await self._chunks.finish(),
+            records=self._chunks.take_records(),
+        )
+
+    async def cancelled(self) -> Outcome:
+        """Somebody asked for the end."""
+        self._note("cancelled")
+        return Ack(delivery=self._delivery, **await self._with_error(RUN_CANCELLED))
+
+    async def released(self) -> Outcome:
+        """The worker is leaving: somebody else goes on."""
+        self._note("released")
+        return Release(
+            delivery=self._delivery,
+            next_attempt=self._next_attempt(),
+            spent=self.spent,
+            chunks=await self._chunks.finish(),
+            records=self._chunks.take_records(),
+        )
+
+    def crashed(self, error: Exception) -> Outcome:
+        """What is left to say when nothing else could be said: the bare error, as for any failed attempt."""
+        failure, records = self._decide(error), self._chunks.take_records()
+        if failure.retry_in_s is not None:
+            return Retry(
+                delivery=self._delivery,
+                error=failure.error,
+                retry_in_s=failure.retry_in_s,
+                next_attempt=self._next_attempt(),
+                records=records,
+            )
+        result = TaskResult(task_id=self._task_id, error=failure.error, finished_at=time.time())
+        final = self._final(ChunkType.ERROR, failure.error, {})
+        return Dead(delivery=self._delivery, result=result, chunks=(final,), records=records)
+
+    def _decide(self, error: Exception) -> Failure:
+        return self._retries.decide(error, self._delivery.task.attempt)
+
+    def _note(self, how: str, error: str = "", retry_in_s: float | None = None) -> None:
+        if self.book is not None:
+            self.book.attempt_ended(how, error, retry_in_s)
+
+    def _next_attempt(self) -> int:
+        return self.book.next_attempt if self.book else self._delivery.next_attempt
+
+    async def _with_error(self, error: str) -> dict[str, Any]:
+        spent = self.spent
+        result = TaskResult(
+            task_id=self._task_id,
+            error=error,
+            usage=spent.usage,
+            cost_usd=spent.cost_usd,
+            finished_at=time.time(),
+        )
+        final = self._final(ChunkType.ERROR, error, {})
+        return {"result": result, "chunks": await self._last_chunks(final), "records": self._chunks.take_records()}
+
+    def _final(self, kind: ChunkType, content: str, metadata: dict[str, Any]) -> ChunkDraft:
+        return ChunkDraft(
+            type=kind,
+            content=content,
+            turn=self._chunks.turn,
+            attempt=self._chunks.attempt,
+            metadata={**msgspec.to_builtins(self.spent), **metadata},
+            is_final=True,
+        )
+
+    async def _last_chunks(self, final: ChunkDraft) -> tuple[ChunkDraft, ...]:
+        return (*await self._chunks.finish(), final)
+
+
+def structured_output(config: AgentConfig, output: str) -> Any:
+    """The answer as a JSON value, where the agent promises one and the answer is one."""
+    if config.output_schema is None:
+        return None
+    try:
+        return msgspec.json.decode(output)
+    except msgspec.DecodeError:
+        return None
