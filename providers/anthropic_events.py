@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from providers.answer_limits import CALL_CHARS, check_argument_chars
 from providers.errors import BadResponse, ProviderError, StreamBroken
 from providers.http_errors import ErrorBody, error_for
 from providers.messages import (
@@ -128,6 +129,7 @@ class MessageReader:
         self._usage = Usage()
         self._stop_reason: str | None = None
         self._start = _Start()
+        self._argument_chars = 0
         self.complete = False
         """The message's proper end was seen."""
 
@@ -174,6 +176,7 @@ class MessageReader:
     def _begin(self, index: int, block: _Block) -> TurnEvent | None:
         self._blocks[index] = block
         self._pieces[index] = []
+        check_argument_chars(self._argument_chars + CALL_CHARS * len(self._blocks), PROVIDER)
         # Usually empty here, but a compatible server may send a block whole.
         if block.type == "text":
             return self._delta(index, _Delta(type="text_delta", text=block.text))
@@ -191,6 +194,8 @@ class MessageReader:
             return TextDelta(delta.text)
         if kind == "input_json_delta" and delta.partial_json:
             pieces.append(delta.partial_json)
+            self._argument_chars += len(delta.partial_json)
+            check_argument_chars(self._argument_chars + CALL_CHARS * len(self._blocks), PROVIDER)
         elif kind == "thinking_delta" and delta.thinking:
             pieces.append(delta.thinking)
             return ThinkingDelta(delta.thinking)

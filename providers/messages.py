@@ -189,6 +189,9 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     system_prompt: str = ""
     max_tokens: int = 8000
     """At most this many output tokens per model call."""
+    max_answer_chars: int = 1_048_576
+    """At most so many characters of text, reasoning and tool arguments per model call: for servers that do not care
+    about `max_tokens`."""
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()

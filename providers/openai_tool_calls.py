@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from providers.answer_limits import CALL_CHARS, check_argument_chars
 from providers.messages import ToolCall
 
 
@@ -43,6 +44,7 @@ class ToolCallAssembly:
         self._new_id = new_id
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
+        self._chars = 0
 
     def calls(self) -> tuple[ToolCall, ...]:
         """The calls in the order in which they began; one without an id gets one, one without arguments `{}`."""
@@ -52,17 +54,20 @@ class ToolCallAssembly:
         )
 
     def add(self, delta: CallDelta) -> None:
-        """Put the piece where it belongs."""
+        """Put the piece where it belongs. Raises `LimitReached`."""
         function = delta.function or Function()
         call = self._call_for(delta, function)
         if delta.id and not call.id:
             call.id = delta.id
         if function.name and not call.name:
             call.name = function.name
-        if isinstance(function.arguments, dict):
-            call.arguments.append(msgspec.json.encode(function.arguments).decode())
-        elif function.arguments:
-            call.arguments.append(function.arguments)
+        arguments = function.arguments
+        if isinstance(arguments, dict):
+            arguments = msgspec.json.encode(arguments).decode()
+        if arguments:
+            call.arguments.append(arguments)
+            self._chars += len(arguments)
+        check_argument_chars(self._chars + CALL_CHARS * len(self._calls), "")
 
     def _call_for(self, delta: CallDelta, function: Function) -> _Call:
         if delta.index is None:

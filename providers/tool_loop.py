@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
+from providers.answer_limits import answer_too_long
 from providers.errors import BadResponse, LimitReached, ProviderError, Refused, StreamBroken
 from providers.interfaces import CallTool, ChatProvider, ChunkFn
 from providers.messages import (
@@ -286,7 +287,7 @@ class _Loop:
                     elif type(event) is UsageUpdate:
                         call.usage = event.usage
                     elif type(event) is TurnEnd:
-                        call.end = event
+                        call.saw_end(event)
         except ProviderError as error:
             call.usage = error.usage or call.usage
             cut = isinstance(error, StreamBroken) or call.streamed_chars > 0
@@ -353,19 +354,28 @@ class _Loop:
 class _Call:
     """What is known of one model call while it goes on."""
 
-    __slots__ = ("_clock", "_first_chunk_s", "end", "request", "started_at", "streamed_chars", "usage")
+    __slots__ = ("_clock", "_first_chunk_s", "_most_chars", "end", "request", "started_at", "streamed_chars", "usage")
 
     def __init__(self, request: TurnRequest) -> None:
         self.request = request
         self.usage = TokenUsage()
         self.streamed_chars = 0
+        self._most_chars = request.config.max_answer_chars
         self.end: TurnEnd | None = None
         self.started_at = time.time()
         self._clock = time.monotonic()
         self._first_chunk_s: float | None = None
 
+    def saw_end(self, end: TurnEnd) -> None:
+        self.usage = end.usage
+        if _answer_chars(end.message) > self._most_chars:  # not all of it comes as text before
+            raise answer_too_long(self._most_chars, self.request.config.provider)
+        self.end = end
+
     def saw_chunk(self, text: str) -> None:
         self.streamed_chars += len(text)
+        if self.streamed_chars > self._most_chars:
+            raise answer_too_long(self._most_chars, self.request.config.provider)
         if self._first_chunk_s is None:
             self._first_chunk_s = time.monotonic() - self._clock
 
@@ -391,6 +401,14 @@ def goes_on(end: TurnEnd) -> bool:
     """Whether another turn follows. Vendors' stop reasons are not to be relied on where calls are present: some
     servers say "stop" then."""
     return bool(end.message.tool_calls) or end.stop_reason is StopReason.PAUSE
+
+
+def _answer_chars(message: Message) -> int:
+    return sum(
+        len(part.arguments) if isinstance(part, ToolCall) else len(part.text)
+        for part in message.parts
+        if isinstance(part, ToolCall | TextPart | ThinkingPart)
+    )
 
 
 def _chars(request: TurnRequest) -> int:

@@ -2,9 +2,10 @@
 
 The promise is at-least-once delivery under a lease. A pulled task is a `Delivery`: it belongs to one worker for
 `lease_s` seconds by the broker's clock, and longer if renewed. When a lease runs out, any worker may receive the task
-again. The delivery's token fences all that its holder writes: once somebody else owns the task, every write of the
-former owner is refused with `LeaseLost` and changes nothing. Whoever learns that a lease is lost stops the run before
-its next side effect.
+again; until one has it, a write of the former owner may succeed or be refused. The delivery's token fences all that its
+holder writes: once somebody else owns the task, every write of the former owner is refused with `LeaseLost` and changes
+nothing. Whoever learns that a lease is lost stops the run before its next side effect. A delivery is written through
+the backend that pulled it, and ended once.
 
 Times are seconds, moments are Unix seconds, unless a name says otherwise. Every method may raise `BackendUnavailable`;
 after that the outcome of a write is unknown, and repeating it is safe: each write is idempotent under its fence or id.
@@ -296,6 +297,7 @@ class TaskQueue(Protocol):
 
     async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
         """Bring dead letters back (same task id, attempt 0, a new chunk stream); returns the ids of those brought back.
+        One whose entry was too large to be kept whole stays a letter.
         Attempts of model calls are numbered on: what was spent before stays counted."""
         ...
 
@@ -363,9 +365,9 @@ class ChunkStream(Protocol):
     def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:
         """All chunks with a `seq` greater than `after_seq`: kept ones first, then live ones; no gap, no duplicate.
 
-        Ends after the final chunk. A task that was never submitted simply has no chunks yet, so bound the wait.
-        Raises `ReplayTrimmed` if the chunks asked for are no longer all kept, `TaskNotFound` if the task has ended and
-        none are.
+        Ends after the final chunk, at once if `after_seq` is at or behind it. A task that was never submitted simply
+        has no chunks yet, so bound the wait. Raises `ReplayTrimmed` if the chunks asked for are no longer all kept,
+        `TaskNotFound` if the task has ended and none are.
         """
         ...
 

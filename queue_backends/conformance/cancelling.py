@@ -137,6 +137,20 @@ class CancelConformance(Conformance):
                     await asyncio.wait([heard], timeout=0.05)
             assert await heard == task_id
 
+    async def test_a_worker_hears_again_of_what_it_takes_over_from_itself(self, open_backend: OpenBackend) -> None:
+        """A worker that heard of a cancel, lost that lease and has the task again is told once more."""
+        backend = await open_backend(SHORT_LEASE)
+        task_id = await submit(backend)
+        await pull_one(backend)
+        async with iterating(backend.queue.cancellations()) as requests:
+            async with background(_first(requests, task_id)) as heard:
+                await _request_until_heard(backend, task_id, heard)
+            delivery = await pull_one(backend)
+            async with background(_first(requests, task_id)) as heard_again, asyncio.timeout(PATIENCE_S):
+                while not heard_again.done():
+                    assert await backend.queue.renew([delivery]) == []
+                    await asyncio.wait([heard_again], timeout=0.05)
+
     @pytest.mark.parametrize("retry_in_s", [None, 0.0, 3600.0])
     async def test_a_worker_that_gives_it_back_ends_it(
         self, open_backend: OpenBackend, retry_in_s: float | None

@@ -142,6 +142,16 @@ class ChunkConformance(Conformance):
             with pytest.raises(StopAsyncIteration):
                 await within(anext(stream))
 
+    async def test_after_the_final_chunk(self, open_backend: OpenBackend) -> None:
+        """Whoever comes back after it had seen the end, as browsers do, is told at once that there is no more."""
+        backend = await open_backend()
+        await submit(backend)
+        delivery = await pull_one(backend)
+        await publish(backend, delivery, text("a"))
+        chunks = await finish_stream(backend, delivery)
+        for after_seq in (chunks[-1].seq, chunks[-1].seq + 7):
+            assert await all_chunks(backend, delivery.task.id, after_seq=after_seq) == []
+
     @pytest.mark.parametrize("after_seq", [-1, 0, 4, 8])
     async def test_after_seq(self, open_backend: OpenBackend, after_seq: int) -> None:
         """A reconnecting consumer gets what it has not seen, and nothing twice, kept or live."""

@@ -49,8 +49,15 @@ class MemoryChunks:
                 yield chunk
                 if chunk.is_final:
                     return
+            if self._is_over(task_id, last):
+                return
             if not self._closed and not self._after(task_id, last):
                 await self._store.changed.wait(RECHECK_S)
+
+    def _is_over(self, task_id: str, last: int) -> bool:
+        """Whether the final chunk is among those that were seen."""
+        stream = self._store.stream(task_id)
+        return stream is not None and stream.ended and last >= stream.next_seq - 1
 
     def _after(self, task_id: str, last: int) -> list[Chunk]:
         stream = self._store.stream(task_id)

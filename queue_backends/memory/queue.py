@@ -277,15 +277,18 @@ class MemoryQueue:
         self._store.write_chunks(task_id, (final,), options)
 
     async def cancellations(self) -> AsyncIterator[str]:
-        """Each request once, for tasks that this queue object delivered."""
-        told: set[str] = set()
+        """Each request once per delivery, for tasks that this queue object delivered."""
+        told: dict[str, str] = {}
         while True:
-            mine = {entry.task.id for entry, lease in self._store.running.values() if lease.holder is self}
-            told &= self._store.cancel_asked
-            fresh = (self._store.cancel_asked & mine) - told
-            for task_id in fresh:
-                told.add(task_id)
-                yield task_id
+            asked = {
+                lease.token: entry.task.id
+                for entry, lease in self._store.running.values()
+                if lease.holder is self and entry.task.id in self._store.cancel_asked
+            }
+            fresh = asked.keys() - told.keys()
+            told = asked
+            for token in fresh:
+                yield asked[token]
             if not fresh:
                 await self._store.changed.wait(FOR_EVER_S)
 

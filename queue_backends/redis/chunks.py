@@ -29,6 +29,18 @@ RECHECK_S = 15.0
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
+class _Stream:
+    """What a lease's holder knows of its task's stream."""
+
+    __slots__ = ("cap", "next_seq", "size_bytes")
+
+    def __init__(self, cap: ReplayCap, next_seq: int = 0) -> None:
+        self.cap = cap
+        self.next_seq = next_seq
+        self.size_bytes = 0
+        """Of what is on its way, as last encoded."""
+
+
 class Numbering:
     """The next `seq` of each delivery's task, and the size of its stream. Only the lease's holder writes, so it can
     count by itself; what it does not know, because somebody had the task before, it reads once."""
@@ -37,27 +49,25 @@ class Numbering:
         self._client = client
         self._keys = keys
         self._chunk_bytes = chunk_bytes
-        self._next: dict[tuple[str, str], int] = {}
-        self._caps: dict[tuple[str, str], ReplayCap] = {}
-        self._sizes: dict[tuple[str, str], int] = {}
-        """Bytes that are on their way, as last encoded."""
+        self._streams: dict[tuple[str, str], _Stream] = {}
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> None:
         """Make sure that `next_seq` knows these."""
-        unknown = [d for d in deliveries if not d.first and _key(d) not in self._next]
+        unknown = [d for d in deliveries if not d.first and _key(d) not in self._streams]
         if not unknown:
             return
-        replies = await self._client.pipeline(
+        pages = await self._client.pipeline(
             [("XREVRANGE", self._keys.chunks(d.task.id), "+", "-", "COUNT", 1) for d in unknown]
         )
-        for delivery, last in zip(unknown, replies, strict=True):
-            self._next[_key(delivery)] = _next_seq(last)
-        await self._measure([delivery for delivery, last in zip(unknown, replies, strict=True) if last])
+        found = [_Stream(ReplayCap(self._chunk_bytes), _next_seq(page)) for page in pages]
+        await self._measure([(d, stream) for d, stream in zip(unknown, found, strict=True) if stream.next_seq])
+        for delivery, stream in zip(unknown, found, strict=True):
+            self._streams[_key(delivery)] = stream
 
-    async def _measure(self, deliveries: Sequence[Delivery]) -> None:
-        """What a former owner has left of each stream, by the server's own estimate."""
+    async def _measure(self, found: Sequence[tuple[Delivery, _Stream]]) -> None:
+        """How much a former owner has left of each stream, by the server's own estimate."""
         commands: list[tuple[str | int, ...]] = []
-        for delivery in deliveries:
+        for delivery, _ in found:
             key = self._keys.chunks(delivery.task.id)
             commands += (("XRANGE", key, "-", "+", "COUNT", 1), ("MEMORY", "USAGE", key, "SAMPLES", 0))
         if not commands:
@@ -66,10 +76,9 @@ class Numbering:
             replies = await self._client.pipeline(commands)
         except BackendMisconfigured:  # an ACL may hide MEMORY: then the cap holds for what each owner writes
             return
-        for delivery, first, size in zip(deliveries, replies[::2], replies[1::2], strict=True):
-            cap = self._caps[_key(delivery)] = ReplayCap(self._chunk_bytes)
+        for (_, stream), first, size_bytes in zip(found, replies[::2], replies[1::2], strict=True):
             if first:
-                cap.found(_next_seq(first) - 1, self.next_seq(delivery), size or 0)
+                stream.cap.found(_next_seq(first) - 1, stream.next_seq, size_bytes or 0)
 
     def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> list[EncodedChunk]:
         """Chunks as `write_chunks` takes them, the first one with what has to go to make room for them.
@@ -77,40 +86,42 @@ class Numbering:
         Raises `ChunkTooLarge`; then nothing was written.
         """
         key = _key(delivery)
-        encoded = encode_chunks(delivery.task, self._next.get(key, 0), drafts)
+        stream = self._streams.get(key)
+        encoded = encode_chunks(delivery.task, stream.next_seq if stream else 0, drafts)
         if not encoded:
             return encoded
-        cap = self._caps.get(key)
-        if cap is not None and (before := cap.trim_before()):
+        if stream is not None and (before := stream.cap.trim_before()):
             encoded[0] = (encoded[0][0], encoded[0][1], before)
         if not drafts[-1].is_final:
+            if stream is None:
+                stream = self._streams[key] = _Stream(ReplayCap(self._chunk_bytes))
             size = 0
             for item in encoded:
-                size += len(item[0]) if item[0].isascii() else len(item[0].encode())
-            self._sizes[key] = size
+                json = item[0]
+                size += len(json) if json.isascii() else len(json.encode())
+            stream.size_bytes = size
         return encoded
 
     def next_seq(self, delivery: Delivery) -> int:
         """The `seq` of the next chunk."""
-        return self._next.get(_key(delivery), 0)
+        stream = self._streams.get(_key(delivery))
+        return stream.next_seq if stream else 0
 
     def advance(self, delivery: Delivery, written: int) -> None:
         """Note that so many chunks were written, those that were encoded last."""
+        if not written:
+            return
         key = _key(delivery)
-        first_seq = self._next.get(key, 0)
-        self._next[key] = first_seq + written
-        if size := self._sizes.pop(key, 0):
-            cap = self._caps.get(key)
-            if cap is None:
-                cap = self._caps[key] = ReplayCap(self._chunk_bytes)
-            cap.wrote(first_seq, size)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = _Stream(ReplayCap(self._chunk_bytes))
+        stream.cap.wrote(stream.next_seq, stream.size_bytes)
+        stream.next_seq += written
+        stream.size_bytes = 0
 
     def forget(self, delivery: Delivery) -> None:
         """The delivery is over."""
-        key = _key(delivery)
-        self._next.pop(key, None)
-        self._caps.pop(key, None)
-        self._sizes.pop(key, None)
+        self._streams.pop(_key(delivery), None)
 
 
 def _next_seq(page: Sequence[Any]) -> int:
@@ -185,6 +196,8 @@ class RedisChunks:
                 is_behind = chunk is None or chunk.seq > last + 1
                 while is_behind:
                     page = await self._page(task_id, last, count, inbox)
+                    if page is None:
+                        return
                     for kept in map(_decode, page):
                         last = kept.seq
                         yield kept
@@ -201,8 +214,8 @@ class RedisChunks:
                 if inbox.closed:
                     return
 
-    async def _page(self, task_id: str, last: int, count: int, inbox: Inbox) -> list[bytes]:
-        """Kept chunks after `last`, up to `count`; waits while the server is away."""
+    async def _page(self, task_id: str, last: int, count: int, inbox: Inbox) -> list[bytes] | None:
+        """Kept chunks after `last`, up to `count`; None after the final one. Waits while the server is away."""
         while True:
             try:
                 return await self._read(task_id, last, count)
@@ -211,31 +224,33 @@ class RedisChunks:
                 if inbox.closed:
                     raise
 
-    async def _read(self, task_id: str, last: int, count: int) -> list[bytes]:
+    async def _read(self, task_id: str, last: int, count: int) -> list[bytes] | None:
         key = self._keys.chunks(task_id)
         page = await self._client.command("XRANGE", key, f"{last + 2}-0", "+", "COUNT", count)
         if not page:
-            await self._check_kept(task_id, key, seen=last >= 0)
+            if await self._is_over(task_id, key, last):
+                return None
         elif (first_seq := _next_seq(page) - 1) > last + 1:
             raise ReplayTrimmed(task_id, first_seq)
         return [fields[1] for _, fields in page]
 
-    async def _check_kept(self, task_id: str, key: str, *, seen: bool) -> None:
-        """Nothing new: that is well for a task that goes on, and hopeless for one whose stream has expired, or that
-        the server has lost since chunks were `seen`."""
+    async def _is_over(self, task_id: str, key: str, seen_seq: int) -> bool:
+        """Nothing new after `seen_seq`: that is well for a task that goes on, the end after a final chunk, and hopeless
+        for a task whose stream has expired, or that the server has lost since chunks were seen."""
         lane, entry = self._keys.lanes[1], task_id if inspection.is_entry_id(task_id) else "0-0"
-        moved, entries, kept, ended = await self._client.pipeline(
+        moved, entries, last, ended = await self._client.pipeline(
             [
                 ("HGET", self._keys.moved, task_id),
                 ("XRANGE", lane, entry, entry),
-                ("EXISTS", key),
+                ("XREVRANGE", key, "+", "-", "COUNT", 1),
                 ("HEXISTS", self._keys.results, task_id),  # last: a task that ends has its result when its entry goes
             ]
         )
-        if ended and not kept:
+        if ended and not last:
             raise TaskNotFound(f"the chunks of task {task_id} are no longer kept: read its result instead")
-        if seen and not (kept or moved or entries):
+        if seen_seq >= 0 and not (last or moved or entries):
             raise TaskNotFound(f"the server has lost task {task_id} and its chunks: submit it again")
+        return _next_seq(last) <= seen_seq + 1 and any(_decode(fields[1]).is_final for _, fields in last)
 
     async def close(self) -> None:
         """End all subscriptions."""

@@ -19,6 +19,8 @@ QUIET_S = 10.0
 """After this long without any message the connection is asked whether it still lives."""
 ANSWER_S = 5.0
 """So long may the answer take."""
+TRUSTED_S = 2.0
+"""Each new connection lets all subscriptions read again what they may have missed, so it is given some time."""
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +147,7 @@ class PubSubHub:
     def distrust(self) -> None:
         """Others have found that their connections lead nowhere: make this one anew too, unless it is quite new."""
         now, reading = asyncio.get_running_loop().time(), self._reading
-        if reading is not None and now - self._connected_at > COMMAND_TIMEOUT_S:
+        if reading is not None and now - self._connected_at > TRUSTED_S:
             self._reading = None  # once: a time limit that has run out cannot be changed any more
             reading.reschedule(now)
 

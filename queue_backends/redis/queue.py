@@ -93,7 +93,7 @@ class RedisQueue:
         try:
             async with asyncio.timeout(timeout_s), self._hub.listen(self._keys.done(task_id)) as inbox:
                 while True:
-                    if found := (await self.results([task_id]))[0]:
+                    if found := await self._result_if_reachable(task_id):
                         return found
                     message = await inbox.get(RESULT_RECHECK_S)
                     if inbox.closed:
@@ -102,6 +102,13 @@ class RedisQueue:
                         return decode_result(task_id, message)
         except TimeoutError as error:
             raise WaitTimeout(f"task {task_id} has no result after {timeout_s} s: wait again, or cancel it") from error
+
+    async def _result_if_reachable(self, task_id: str) -> TaskResult | None:
+        """A server that is away meanwhile is no reason to stop waiting: once it is back, the inbox says so."""
+        try:
+            return (await self.results([task_id]))[0]
+        except BackendUnavailable:
+            return None
 
     async def cancel(self, ids: Sequence[str]) -> list[CancelOutcome]:
         """End tasks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from queue_backends.errors import BackendMisconfigured
 from queue_backends.interfaces import BackendOptions, Delivery
 from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient
 from queue_backends.redis.keys import GROUP, Keys
@@ -24,20 +25,38 @@ async def renew_leases(
     limit_s = min(COMMAND_TIMEOUT_S, max(1.0, options.lease_s / 4))
     for first in range(0, len(deliveries), MOST_PER_CALL):
         part = deliveries[first : first + MOST_PER_CALL]
-        table = CallTable(*keys.lanes, keys.cancelled, keys.results)
-        packed = [_pack(delivery, table, keys) for delivery in part]
-        positions, cancelled = await client.script(
-            "renew", table.names, table.arguments((GROUP, keep_of(options), packed)), timeout_s=limit_s
-        )
+        try:
+            positions, cancelled = await _renew(client, keys, options, part, limit_s=limit_s)
+        except BackendMisconfigured:  # one task may name a list that the ACL forbids: that must not cost all leases
+            positions, cancelled = await _renew(client, keys, options, part, limit_s=limit_s, with_lists=False)
         lost += [part[position] for position in positions]
         to_cancel += [task_id.decode() for task_id in cancelled]
     return lost, to_cancel
 
 
-def _pack(delivery: Delivery, table: CallTable, keys: Keys) -> tuple[int, str, str, int, str, int, int]:
+async def _renew(
+    client: RedisClient,
+    keys: Keys,
+    options: BackendOptions,
+    deliveries: Sequence[Delivery],
+    *,
+    limit_s: float,
+    with_lists: bool = True,
+) -> tuple[list[int], list[bytes]]:
+    """Positions of what is lost, and the ids of tasks to cancel. The lists are ark's, of tasks that somebody ended."""
+    table = CallTable(*keys.lanes, keys.cancelled, keys.results)
+    packed = [_pack(delivery, table, keys, with_list=with_lists) for delivery in deliveries]
+    payload = table.arguments((GROUP, keep_of(options), packed))
+    positions, cancelled = await client.script("renew", table.names, payload, timeout_s=limit_s)
+    return positions, cancelled
+
+
+def _pack(
+    delivery: Delivery, table: CallTable, keys: Keys, *, with_list: bool
+) -> tuple[int, str, str, int, str, int, int]:
     fence, task = fence_of(delivery), delivery.task
     chunks = table.position(keys.chunks(task.id))
-    ark_list = table.position(task.stream_key) if task.stream_key else 0
+    ark_list = table.position(task.stream_key) if task.stream_key and with_list else 0
     return fence.lane, fence.entry, fence.consumer, fence.deliveries, task.id, chunks, ark_list
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from queue_backends.errors import BackendUnavailable
 from queue_backends.interfaces import LogEntry, LogRecord, StateChange
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.entries import pairs
@@ -13,6 +15,7 @@ from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.wire import CallTable, pack_records
 
 WATCH_RECHECK_S = 3600.0
+RETRY_S = 0.5
 LONGEST_ANNOUNCED = 16_384
 """Bytes. A longer value is not sent to every watcher of every key: those whom it concerns read it."""
 
@@ -90,14 +93,18 @@ class RedisState:
                 message = await inbox.get(WATCH_RECHECK_S)
                 if inbox.closed:
                     return
-                if message is None:
-                    async for key, value in self.scan(prefix):
-                        yield StateChange(key=key, value=value)
-                    continue
-                change, is_whole = _change(message)
-                if not change.key.startswith(prefix):
-                    continue
-                yield change if is_whole else StateChange(key=change.key, value=await self.get(change.key))
+                try:
+                    if message is None:
+                        async for key, value in self.scan(prefix):
+                            yield StateChange(key=key, value=value)
+                        continue
+                    change, is_whole = _change(message)
+                    if not change.key.startswith(prefix):
+                        continue
+                    yield change if is_whole else StateChange(key=change.key, value=await self.get(change.key))
+                except BackendUnavailable:  # gone again: all values are read once it is back
+                    await asyncio.sleep(RETRY_S)
+                    inbox.mark_gap()
 
     async def append_once(self, records: Sequence[LogRecord]) -> int:
         """Append and count new records."""

@@ -121,6 +121,12 @@ class Client:
         """Keep what is told of the call."""
         self.records.append(record)
 
+    def finished_turn(self, turn: int, attempt: int) -> None:
+        raise AssertionError("no run here is resumed")
+
+    async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        assert outcome.call_id == call.id
+
     async def _call_tool(self, call: ToolCall) -> ToolOutcome:
         self.calls.append(call)
         return ToolOutcome(call_id=call.id, name=call.name, content=f"outcome of {call.name}")

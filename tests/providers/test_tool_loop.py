@@ -222,7 +222,7 @@ async def test_token_limit_is_checked_before_each_call(watcher: Watcher) -> None
 async def test_broken_stream_starts_its_turn_over_with_a_higher_attempt(watcher: Watcher) -> None:
     """The broken call has its own record with the tokens it is known to have used; the run's usage counts both."""
     spent = TokenUsage(input_tokens=10, output_tokens=2)
-    broken = [TextDelta("hal"), UsageUpdate(spent), StreamBroken("cut")]
+    broken: list[TurnEvent | Exception] = [TextDelta("hal"), UsageUpdate(spent), StreamBroken("cut")]
     provider = Playback(broken, answer("hello"))
     result = await run(provider, watcher)
     assert result.output == "hello"
