@@ -12,6 +12,8 @@ from providers.errors import PERMANENT_PREFIX
 from queue_backends import QueueError
 from worker.errors import AgentNotFound, DeadlineExceeded
 
+LONGEST_ERROR_CHARS = 16_000
+"""It becomes result, final chunk and dead letter."""
 _PERMANENT_MARKS = (" 400 ", " 401 ", " 403 ", " 404 ", " 422 ")
 """ark: a text that contains one of these is a permanent failure."""
 
@@ -58,6 +60,8 @@ def is_permanent(error: Exception, text: str) -> bool:
 def error_text(error: Exception) -> str:
     """The error as results and dead letters show it. ark marks what is not worth trying again."""
     text = str(error) or type(error).__name__
+    if len(text) > LONGEST_ERROR_CHARS:
+        text = f"{text[:LONGEST_ERROR_CHARS]} [cut: {len(text)} characters]"
     if isinstance(error, InvalidRequest | AuthenticationFailed) and not text.startswith(PERMANENT_PREFIX):
         return PERMANENT_PREFIX + text
     return text

@@ -22,15 +22,19 @@ from queue_backends import (
 )
 from queue_backends.batching import batches as bounded
 from queue_backends.batching import chunk_chars, outcome_chars
+from worker.chunk_bounds import LONGEST_CHUNK_CHARS, encodable, json_chars, shortened, split
 from worker.metrics import WorkerMetrics
 from worker.persistence import persistently
 
 JOIN_S = 0.004
 """Text that follows other text of its task more closely than this waits so long for more. A task's first chunk, one
 after a pause, tool chunks and final ones do not wait."""
-LONGEST_CHUNK_CHARS = 16_384
 MOST_PENDING_CHARS = 262_144
 """A run that is this far ahead of the broker waits for it."""
+MOST_PENDING_CHARS_OF_ALL = 16_777_216
+"""When all runs together are this far ahead, those wait that have more to say: first come, first served."""
+MOST_PIECES = 64
+"""Short texts weigh more than their characters: so many of one chunk are put together while they wait."""
 
 _TEXT = frozenset({ChunkType.CONTENT, ChunkType.THINKING})
 
@@ -68,6 +72,7 @@ class ChunkWriter:
 
     __slots__ = (
         "_idle",
+        "_kept",
         "_on_lost",
         "_pending_chars",
         "_pieces",
@@ -97,22 +102,48 @@ class ChunkWriter:
         self._stored: asyncio.Future[None] | None = None
         """What `store` waits for; taken together with the records."""
         self._pending_chars = 0
+        self._kept: dict[str, tuple[str, int]] = {}
+        """Call id -> where the output is kept that is longer than what the model reads, and how long it is."""
         self._taken_at = -JOIN_S
         self._idle: asyncio.Event | None = None
         """Set when nothing is on its way; None as long as nothing ever was, which is how short runs end."""
 
     async def __call__(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
-        """Add to the stream; waits while too much of this run is unpublished."""
+        """Add to the stream; waits while too much of this run, or of all runs, is unpublished.
+
+        Text of any length is split into chunks; of other chunks that are too long, the beginning is shown.
+        """
+        is_text = kind in _TEXT
+        if is_text and len(content) > LONGEST_CHUNK_CHARS:
+            for text in split(content):
+                await self(kind, text, metadata)
+            return
+        publisher = self._publisher
+        if self._pending_chars > MOST_PENDING_CHARS or publisher.pending_chars > MOST_PENDING_CHARS_OF_ALL:
+            await publisher.room(self)
         if self.lost:
             return
-        is_text = kind in _TEXT
-        self._add(kind, content, metadata or _NO_METADATA, joinable=is_text)
-        self._publisher.wake(self, urgent=not is_text or time.monotonic() - self._taken_at >= JOIN_S)
-        if self._pending_chars > MOST_PENDING_CHARS:
-            await self._publisher.room(self)
+        metadata = metadata or _NO_METADATA
+        size = len(content)
+        if not is_text:
+            content, metadata = shortened(content, self._with_reference(metadata) if self._kept else metadata)
+            size = len(content) + json_chars(metadata)
+        elif not content.isascii():
+            content = encodable(content)
+        self._add(kind, content, metadata, size, joinable=is_text)
+        publisher.wake(self, urgent=not is_text or time.monotonic() - self._taken_at >= JOIN_S)
 
-    def _add(self, kind: ChunkType, content: str, metadata: Mapping[str, Any], *, joinable: bool) -> None:
-        self._pending_chars += len(content)
+    def note_kept(self, call_id: str, reference: str, chars: int) -> None:
+        """The whole output of a tool call, so many characters, can be read at `reference`: its chunk will say so."""
+        self._kept[call_id] = (reference, chars)
+
+    def _with_reference(self, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+        kept = self._kept.pop(str(metadata.get("id", "")), None)
+        return metadata if kept is None else {**metadata, "truncated": True, "chars": kept[1], "stored": kept[0]}
+
+    def _add(self, kind: ChunkType, content: str, metadata: Mapping[str, Any], size: int, *, joinable: bool) -> None:
+        self._pending_chars += size
+        self._publisher.pending_chars += size
         last = self._pieces[-1] if self._pieces else None
         if (
             joinable
@@ -120,14 +151,14 @@ class ChunkWriter:
             and last.kind is kind
             and last.turn == self.turn
             and last.attempt == self.attempt
-            and last.size + len(content) <= LONGEST_CHUNK_CHARS
+            and last.size + size <= LONGEST_CHUNK_CHARS
         ):
+            if len(last.texts) >= MOST_PIECES:
+                last.texts = ["".join(last.texts)]
             last.texts.append(content)
-            last.size += len(content)
-            return
-        for start in range(0, max(len(content), 1), LONGEST_CHUNK_CHARS) if joinable else (0,):
-            piece = content[start : start + LONGEST_CHUNK_CHARS] if joinable else content
-            self._pieces.append(_Piece(kind, piece, self.turn, self.attempt, metadata))
+            last.size += size
+        else:
+            self._pieces.append(_Piece(kind, content, self.turn, self.attempt, metadata))
 
     def note(self, *records: LogRecord) -> None:
         """Records to be written with the next `store`, or with the run's outcome."""
@@ -167,6 +198,7 @@ class ChunkWriter:
 
     def take(self) -> tuple[ChunkDraft, ...]:
         """What is not published yet, in order; it is the caller's to publish."""
+        self._publisher.pending_chars -= self._pending_chars
         pieces, self._pieces, self._pending_chars = self._pieces, [], 0
         self._taken_at = time.monotonic()
         return tuple(piece.draft() for piece in pieces)
@@ -183,7 +215,9 @@ class ChunkWriter:
             await self._idle.wait()
         if self._stored is not None:  # whoever waited for it was cancelled
             self._stored.cancel()
-        return self.take()
+        rest = self.take()
+        self._publisher.freed()
+        return rest
 
     def set_busy(self, busy: bool) -> None:
         """Whether chunks of this run are on their way right now."""
@@ -204,7 +238,11 @@ class ChunkPublisher:
         self._waiting: dict[ChunkWriter, None] = {}
         self._awake = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._flushed = asyncio.Condition()
+        self._queue: list[asyncio.Future[None]] = []
+        """Runs that wait for room, in the order in which they came."""
+        self._complaint = ""
+        self.pending_chars = 0
+        """Of all runs: what waits to be published, and what is on its way."""
 
     def wake(self, writer: ChunkWriter, *, urgent: bool) -> None:
         """`writer` has something to publish."""
@@ -221,8 +259,23 @@ class ChunkPublisher:
     async def room(self, writer: ChunkWriter) -> None:
         """Return when `writer` may go on."""
         self._urgent.set()
-        async with self._flushed:
-            await self._flushed.wait_for(lambda: not writer.is_congested)
+        while writer.is_congested or (self.is_full and not writer.lost):
+            place = asyncio.get_running_loop().create_future()
+            self._queue.append(place)
+            await place
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all runs together have too much unpublished."""
+        return self.pending_chars > MOST_PENDING_CHARS_OF_ALL
+
+    def freed(self) -> None:
+        """Something has left: whoever finds no room now lines up again, in the same order."""
+        if self._queue and not self.is_full:
+            places, self._queue = self._queue, []
+            for place in places:
+                if not place.done():
+                    place.set_result(None)
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -248,6 +301,7 @@ class ChunkPublisher:
         batches: list[ChunkBatch] = []
         steps: list[_Step] = []
         published: list[ChunkWriter] = []
+        before = self.pending_chars
         for writer in writers:
             if step := writer.take_step():
                 steps.append(step)
@@ -257,12 +311,15 @@ class ChunkPublisher:
                 continue
             writer.set_busy(True)
             published.append(writer)
+        taken_chars = before - self.pending_chars
+        self.pending_chars = before
         try:
             # The very same batches until it succeeds: their numbers make a repetition harmless.
             lost = [delivery for part in bounded(batches, _chars) for delivery in await self._write(part)]
             for part in bounded(steps, _step_chars):
                 lost += await self._store(part)
         finally:
+            self.pending_chars -= taken_chars
             for writer in published:
                 writer.set_busy(False)
         gone = {delivery.token + delivery.entry_id for delivery in lost}
@@ -271,18 +328,23 @@ class ChunkPublisher:
                 writer.lose()
         self._metrics.chunks_published += sum(len(batch.chunks) for batch in batches)
         self._metrics.chunks_published += sum(len(step.chunks) for step, _ in steps)
-        async with self._flushed:
-            self._flushed.notify_all()
+        self.freed()
 
     async def _write(self, batches: Sequence[ChunkBatch]) -> list[Delivery]:
         """Publish; what the broker refuses for good is dropped alone, because a stream never fails a run."""
         try:
             return await persistently(lambda: self._backend.chunks.publish(batches), "publish chunks")
-        except QueueError:
+        except QueueError as error:
             if len(batches) == 1:
-                log.exception("chunks cannot be published", task=batches[0].delivery.task.id)
+                self._complain(batches[0], error)
                 return []
         return [delivery for batch in batches for delivery in await self._write([batch])]
+
+    def _complain(self, batch: ChunkBatch, error: QueueError) -> None:
+        """A run that is refused once is refused with every batch: said for the first."""
+        if self._complaint != str(error):
+            self._complaint = str(error)
+            log.error("chunks cannot be published", task=batch.delivery.task.id, error=self._complaint)
 
     async def _store(self, steps: Sequence[_Step]) -> list[Delivery]:
         """Store checkpoints, and tell those who wait for them; a refused one fails its own run alone."""

@@ -12,6 +12,7 @@ from queue_backends import CancelOutcome, QueueStats, TaskNotFound, TaskState, T
 from worker.cli import timeline
 from worker.cli.failures import NOT_FOUND, OK
 from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.outputs import output
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import STATE_STYLES, ago, at_rfc3339, count, duration, ending, moment, shorten
 from worker.journal import read_journal
@@ -31,6 +32,9 @@ _OUTCOMES = {
 @click.group(help="List, show and cancel tasks.")
 def tasks() -> None:
     """The group; each command has its own options."""
+
+
+tasks.add_command(output)
 
 
 @tasks.command(

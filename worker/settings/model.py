@@ -54,6 +54,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """0: no limit."""
     mcp_servers: tuple[McpServer, ...] = ()
     webhook_tools: tuple[WebhookTool, ...] = ()
+    max_stored_output_chars: int = 16_777_216
+    """Of one task's tool outputs together. 0: none are stored."""
     python_tools: tuple[str, ...] = ()
     """`module:name`, or the path of a file."""
     team_routes: dict[str, str] = {}

@@ -94,6 +94,9 @@ def _queue() -> list[Setting]:
             1,
         ),
         _whole("backend.chunk_limit", "SHOAL_CHUNK_LIMIT", "Chunks kept for replay, per task", 1, 10_000_000),
+        _whole(
+            "backend.chunk_bytes", "SHOAL_CHUNK_BYTES", "Bytes of chunks kept for replay, per task", 1, 1_073_741_824
+        ),
         _seconds(
             "backend.unfinished_ttl_s",
             "SHOAL_UNFINISHED_TTL_SECONDS",
@@ -142,6 +145,13 @@ def _agent() -> list[Setting]:
         _whole("agent.max_tokens", "AGENT_MAX_TOKENS", "Output tokens of one model call", 1, 200_000),
         _number("agent.temperature", "SHOAL_TEMPERATURE", "Sampling temperature; unset: the model's own", 0, 2),
         _number("agent.top_p", "SHOAL_TOP_P", "Nucleus sampling; unset: the model's own", 0, 1),
+        _whole(
+            "agent.max_answer_chars",
+            "SHOAL_MAX_ANSWER_CHARS",
+            "Characters of one model call's answer, reasoning and tool arguments included; more ends the run",
+            1,
+            1_073_741_824,
+        ),
         Setting(key="agent.stop", type=tuple[str, ...], variable="SHOAL_STOP", meaning="Texts that end an answer"),
         Setting(
             key="agent.tools",
@@ -268,6 +278,13 @@ def _tools() -> list[Setting]:
             type=tuple[str, ...],
             variable="SHOAL_PYTHON_TOOLS",
             meaning="Tools that are Python functions: `module:name`, or the path of a file",
+        ),
+        _whole(
+            "max_stored_output_chars",
+            "SHOAL_MAX_STORED_OUTPUT_CHARS",
+            "Characters of tool outputs too long to be shown that are stored, per task; 0: none, they are only cut",
+            0,
+            1_073_741_824,
         ),
         Setting(
             key="team_routes",

@@ -12,6 +12,7 @@ from worker.tools.config import McpServer, WebhookTool
 from worker.tools.interfaces import Tool
 from worker.tools.loading import load_tools
 from worker.tools.mcp import McpConnection
+from worker.tools.read_output import READ_OUTPUT, ReadOutput
 from worker.tools.webhook import Webhook
 
 
@@ -24,8 +25,10 @@ def build_catalogue(
     with_queue: bool = True,
     environ: Mapping[str, str] = os.environ,
     max_output_chars: int | None = None,
+    with_outputs: bool = False,
 ) -> ToolCatalogue:
-    """A catalogue that is not open yet. `http` stays the caller's to close; `with_queue` adds the queue's own tools.
+    """A catalogue that is not open yet. `http` stays the caller's to close; `with_queue` adds the queue's own tools,
+    `with_outputs` the one that reads kept outputs.
 
     Raises `BadSetting` for names used twice, `ToolSetupFailed` for a Python tool that cannot be loaded.
     """
@@ -34,6 +37,8 @@ def build_catalogue(
         tools.append(SubmitSubtask())
     for reference in python_tools:
         tools.extend(load_tools(reference))
+    if with_outputs and all(tool.spec.name != READ_OUTPUT.name for tool in tools):  # a tool of yours goes first
+        tools.append(ReadOutput())
     return ToolCatalogue(
         servers=[McpConnection(server, http, environ=environ) for server in mcp_servers],
         tools=tools,

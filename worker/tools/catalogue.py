@@ -7,6 +7,7 @@ to. Only cancellation passes through.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -18,11 +19,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from providers.messages import ToolCall, ToolOutcome, ToolSpec
+from queue_backends import QueueError
 from queue_backends.messages import JsonObject
 from worker.errors import BadSetting, ToolCallFailed, ToolSetupFailed
 from worker.tools.config import check_unique
-from worker.tools.interfaces import Tool, ToolContext, ToolResult, ToolServer
-from worker.tools.outcome import failed, outcome_of
+from worker.tools.interfaces import KeptOutputs, OutputNotKept, Tool, ToolContext, ToolResult, ToolServer
+from worker.tools.outcome import Keep, failed, outcome_of
+from worker.tools.read_output import READ_OUTPUT
 from worker.tools.schema import ArgumentSchema
 
 log = structlog.get_logger(__name__)
@@ -102,11 +105,15 @@ class ToolCatalogue:
     def specs(self, names: Sequence[str] | None = None) -> tuple[ToolSpec, ...]:
         """The tools to tell a model of, in ark's order: MCP servers' as declared, webhooks, built-ins, Python.
 
-        `names` chooses among them by name or by pattern, such as `search__*`; None means all.
+        `names` chooses among them by name or by pattern, such as `search__*`; None means all. `read_output` comes with
+        any tool whose output may be too long to be shown, and never alone.
         """
-        entries = self._current()
-        chosen = entries if names is None else [name for name in entries if _is_chosen(name, names)]
-        return tuple(entries[name].tool.spec for name in chosen)
+        specs = [entry.tool.spec for entry in self._current().values()]
+        chosen = [spec for spec in specs if spec is not READ_OUTPUT and (names is None or _is_chosen(spec.name, names))]
+        if all(spec.kind == "builtin" for spec in chosen):
+            return tuple(chosen)
+        names_chosen = {spec.name for spec in chosen}
+        return tuple(spec for spec in specs if spec is READ_OUTPUT or spec.name in names_chosen)
 
     def spec(self, name: str) -> ToolSpec | None:
         """The tool of that name, if there is one now."""
@@ -122,8 +129,8 @@ class ToolCatalogue:
     async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         """Run the tool that the model asked for and return what the model shall read.
 
-        Arguments are checked against the tool's schema before, and the output is cut to its limit after. Raises
-        nothing but `asyncio.CancelledError`.
+        Arguments are checked against the tool's schema before, and the output is cut to its limit after; the whole is
+        kept in `context.outputs`. Raises nothing but `asyncio.CancelledError`.
         """
         entry = self._current().get(call.name)
         if entry is None:
@@ -132,8 +139,10 @@ class ToolCatalogue:
             arguments = _checked_arguments(call, entry.schema)
         except ToolCallFailed as error:
             return failed(call, str(error))
+        if context.outputs is not None and entry.tool.spec.kind != "builtin":
+            await _room_for_output(context.outputs, entry.tool.spec.timeout_s)
         result = await _run(entry.tool, arguments, replace(context, call_id=call.id))
-        return outcome_of(call, result, self._output_limit(entry.tool.spec))
+        return await outcome_of(call, result, self._output_limit(entry.tool.spec), _keeper(call, entry.tool, context))
 
     def _output_limit(self, spec: ToolSpec) -> int:
         return (
@@ -154,8 +163,9 @@ class ToolCatalogue:
         if len(listed) != len(self._listed) or any(
             new is not old for new, old in zip(listed, self._listed, strict=True)
         ):
-            self._listed = listed
+            # `_listed` last: the health pages' thread looks here too, and must not take the old entries for the new.
             self._entries, self._left_out = self._index(listed)
+            self._listed = listed
         return self._entries
 
     def _index(self, listed: tuple[Sequence[Tool], ...]) -> tuple[dict[str, _Entry], dict[str, str]]:
@@ -211,6 +221,31 @@ def _parse_arguments(call: ToolCall) -> JsonObject:
             f'arguments of tool "{call.name}" are a JSON {type(arguments).__name__}: give an object of named arguments'
         )
     return arguments
+
+
+async def _room_for_output(outputs: KeptOutputs, most_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
+            await outputs.ready()
+
+
+def _keeper(call: ToolCall, tool: Tool, context: ToolContext) -> Keep | None:
+    """How a long output of this call is kept. What built-in tools say can be asked for again."""
+    outputs, limit_s = context.outputs, tool.spec.timeout_s
+    if outputs is None or tool.spec.kind == "builtin":
+        return None
+
+    async def keep(text: str) -> str:
+        try:
+            async with asyncio.timeout(limit_s):
+                where = await outputs.keep(call.id, text)
+        except TimeoutError:
+            return f"it could not be stored within {limit_s:g} s"
+        except (OutputNotKept, QueueError) as error:
+            return f"it could not be stored: {error}"
+        return f"{where}: read on with {READ_OUTPUT.name}"
+
+    return keep
 
 
 async def _run(tool: Tool, arguments: JsonObject, context: ToolContext) -> ToolResult:

@@ -18,6 +18,36 @@ SubmitTask = Callable[[Task], Awaitable[str]]
 """Enqueues a task and returns its id. Raises a `QueueError`."""
 
 
+class OutputNotKept(Exception):
+    """A tool's output could not be stored; the message says why, for the model to read."""
+
+
+class OutputPage(Struct, frozen=True, kw_only=True):
+    """A part of a kept output. Offsets and lengths are in characters."""
+
+    text: str
+    offset: int
+    kept_chars: int
+    chars: int
+    """Of the whole output, kept or not."""
+
+
+class KeptOutputs(Protocol):
+    """Where the outputs of one task are kept that are longer than what its model reads."""
+
+    async def ready(self) -> None:
+        """Return when another output may come: not while many are about to be stored."""
+        ...
+
+    async def keep(self, call_id: str, text: str) -> str:
+        """Store an output and return a note of where it is, for the model. Raises `OutputNotKept`."""
+        ...
+
+    async def read(self, call_id: str, offset: int, limit: int) -> OutputPage | None:
+        """Up to `limit` characters from `offset` on; None if no such output is kept."""
+        ...
+
+
 class ToolContext(Struct, frozen=True, kw_only=True):
     """On whose behalf a tool is called. A call repeated by a later attempt of the task has the same context."""
 
@@ -29,6 +59,8 @@ class ToolContext(Struct, frozen=True, kw_only=True):
     """The model's id of this call, unique within the task; given by the catalogue."""
     submit: SubmitTask | None = None
     """How to enqueue further tasks; None where there is no queue."""
+    outputs: KeptOutputs | None = None
+    """Where long outputs go; None where they are only cut."""
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from providers.messages import ToolCall, ToolOutcome
 from queue_backends.messages import encode_json
 from worker.tools.interfaces import ToolResult
@@ -16,11 +18,21 @@ def failed(call: ToolCall, reason: str) -> ToolOutcome:
     return ToolOutcome(call_id=call.id, name=call.name, content=_encodable(reason), is_error=True)
 
 
-def outcome_of(call: ToolCall, result: ToolResult, max_chars: int) -> ToolOutcome:
-    """The outcome of a call, its text cut to `max_chars` characters with a note that says so."""
+Keep = Callable[[str], Awaitable[str]]
+"""Stores a text that is too long to be shown, and returns a note of where it is, or why it is nowhere."""
+
+
+async def outcome_of(call: ToolCall, result: ToolResult, max_chars: int, keep: Keep | None = None) -> ToolOutcome:
+    """The outcome of a call: of a text longer than `max_chars` characters, the beginning, with a note that says so and
+    where `keep` has put all of it."""
     structured, structured_text = _structured(result, max_chars)
     images = tuple(image for image in result.images if len(image.data) <= MAX_IMAGE_CHARS)[:MAX_IMAGES]
-    text = cut(_encodable(result.text or structured_text), max_chars)
+    text = _encodable(result.text or structured_text)
+    if len(text) > max_chars:
+        note = f"output cut: {len(text)} characters, the first {max_chars} are shown"
+        if keep is not None:
+            note += f"; {await keep(text)}"
+        text = f"{text[:max_chars]}\n[{note}]"
     if left_out := len(result.images) - len(images):
         text += f"\n[{left_out} image(s) left out: too large or too many]"
     return ToolOutcome(
@@ -31,13 +43,6 @@ def outcome_of(call: ToolCall, result: ToolResult, max_chars: int) -> ToolOutcom
         images=images,
         structured=structured,
     )
-
-
-def cut(text: str, max_chars: int) -> str:
-    """The first `max_chars` characters, and a note of how many there were if that is not all."""
-    if len(text) <= max_chars:
-        return text
-    return f"{text[:max_chars]}\n[output cut: {len(text)} characters, the first {max_chars} are shown]"
 
 
 def _structured(result: ToolResult, max_chars: int) -> tuple[object, str]:
