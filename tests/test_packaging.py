@@ -237,7 +237,7 @@ def test_make_says_what_it_can_do() -> None:
     said = made.stdout
 
     assert [line.split()[:2] for line in said.splitlines()] == [
-        ["make", target] for target in ("help", "demo", "test", "lint", "bench", "clean")
+        ["make", target] for target in ("help", "demo", "test", "lint", "bench", "soak", "clean")
     ]
 
 

@@ -23,6 +23,7 @@ from worker.fleet.heartbeat import Heartbeat
 from worker.fleet.link import READY, SupervisorLink
 from worker.fleet.presence import Workers, worker_id
 from worker.health import HealthServer, HealthState
+from worker.health_thread import from_beside, served_beside
 from worker.journal import Journal
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
@@ -30,11 +31,12 @@ from worker.retries import RetryPolicy
 from worker.settings import Settings
 from worker.settings.masking import masked_url
 from worker.streaming import ChunkPublisher
-from worker.task_run import Limits, Surroundings
+from worker.surroundings import Limits, Surroundings
 from worker.telemetry import Telemetry
 from worker.tools.build import build_catalogue
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.interfaces import ToolContext
+from worker.tools.outputs import OutputStore
 from worker.usage import UsageLedger
 from worker.worker import Worker
 
@@ -176,6 +178,7 @@ async def _assembled(
                 mcp_servers=settings.mcp_servers,
                 webhook_tools=settings.webhook_tools,
                 python_tools=settings.python_tools,
+                with_outputs=settings.max_stored_output_chars > 0,
             )
         )
         budget = Budget(
@@ -207,16 +210,17 @@ async def _assembled(
         )
         if serves_health:
             health.tools_down = tools.problems
+            probe = functools.partial(_probe, settings, tools, providers) if settings.validator_prompt else None
             server = HealthServer(
                 health,
                 metrics,
                 host=settings.health_host,
                 port=settings.health_port,
-                ping=backend.queue.ping,
-                probe=functools.partial(_probe, settings, tools, providers) if settings.validator_prompt else None,
+                ping=from_beside(backend.queue.ping),
+                probe=from_beside(probe) if probe else None,
                 waits_for_port=waits_for_port,
             )
-            await stack.enter_async_context(server)
+            await stack.enter_async_context(served_beside(server))
         yield Assembled(worker, metrics, ledger, server)
 
 
@@ -239,6 +243,7 @@ def _surroundings(
         providers=providers,
         tools=tools,
         budget=budget,
+        outputs=_outputs(settings, backend),
         journal=Journal(
             unfinished_s=settings.backend.unfinished_ttl_s,
             finished_s=settings.backend.result_retention_s,
@@ -259,6 +264,13 @@ def _surroundings(
         team=settings.team_name,
         role=settings.team_role,
     )
+
+
+def _outputs(settings: Settings, backend: Backend) -> OutputStore | None:
+    if not settings.max_stored_output_chars:
+        return None
+    keep_s = settings.timeout_s + settings.backend.result_retention_s
+    return OutputStore(backend.state, keep_s=keep_s, max_chars=settings.max_stored_output_chars)
 
 
 async def _probe(settings: Settings, tools: ToolCatalogue, providers: ProvidersInUse) -> str:

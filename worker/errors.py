@@ -3,6 +3,7 @@
 WorkerError
 ├── BadSetting              fix the setting: the message names it, its value and what is allowed
 ├── AgentNotFound           no agent of that name is declared: fix the task, or declare the agent
+├── WorkerNotFound          no worker of that name tells of itself: `shoal workers` lists those that do
 ├── ToolError               tools
 │   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
 │   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
@@ -23,6 +24,10 @@ class BadSetting(WorkerError):
 
 class AgentNotFound(WorkerError):
     """No agent of that name is declared."""
+
+
+class WorkerNotFound(WorkerError):
+    """No worker of that name, or several. The message says which ones there are."""
 
 
 class ToolError(WorkerError):

@@ -6,6 +6,9 @@ Bodies are plain text as ark's are, or JSON if the request's Accept header asks 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,6 +38,7 @@ _PING_CACHE_S = 1.0
 _READ_LIMIT_S = 5.0
 _ANSWER_LIMIT_S = 20.0
 _MAX_HEADER_BYTES = 8192
+_PORT_RECHECK_S = 0.5
 _MAX_CONNECTIONS = 64
 _HEALTHY = re.compile(r"\bHEALTHY\b")
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
@@ -48,7 +52,12 @@ class HealthState:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._free_slots = 0
-        self._waiting_since = clock()
+        self._waiting_since = self._tried_at = clock()
+        self._problem = ""
+        self.loop_blocked_s = 0.0
+        """How long the event loop has been held up now; 0 while it turns."""
+        self.longest_block_s = math.inf
+        """After this long nothing in the event loop can be waited for any more."""
         self.is_draining = False
         """Set when the worker stops pulling on purpose."""
         self.tools_down: Callable[[], Mapping[str, str]] = dict
@@ -56,7 +65,13 @@ class HealthState:
 
     def pulled(self) -> None:
         """The queue has answered a pull, with tasks or with none."""
-        self._waiting_since = self._clock()
+        self._waiting_since = self._tried_at = self._clock()
+        self._problem = ""
+
+    def pull_failed(self, reason: str) -> None:
+        """A pull has come back with an error: the queue is at fault, the worker tries on."""
+        self._tried_at = self._clock()
+        self._problem = reason
 
     @property
     def free_slots(self) -> int:
@@ -66,14 +81,27 @@ class HealthState:
     @free_slots.setter
     def free_slots(self, count: int) -> None:
         if self._free_slots <= 0 < count:
-            self._waiting_since = self._clock()  # a full worker does not pull, and shall not be blamed for that
+            # A full worker does not pull, and shall not be blamed for that.
+            self._waiting_since = self._tried_at = self._clock()
         self._free_slots = count
 
     def silent_s(self) -> float:
-        """How long the worker could have pulled and did not; 0 while it is full or draining."""
+        """How long the worker could have pulled and got no answer; 0 while it is full or draining."""
+        return self._since(self._waiting_since)
+
+    def stuck_s(self) -> float:
+        """How long the worker could have pulled and did not even fail to; 0 while it is full or draining."""
+        return self._since(self._tried_at)
+
+    def _since(self, moment: float) -> float:
         if self.is_draining or self._free_slots <= 0:
             return 0.0
-        return self._clock() - self._waiting_since
+        return self._clock() - moment
+
+    @property
+    def problem(self) -> str:
+        """Why the last pull failed; empty if it did not."""
+        return self._problem
 
 
 class Verdict(Struct, frozen=True):
@@ -118,6 +146,7 @@ class HealthServer:
         probe_limit_s: float = PROBE_LIMIT_S,
         not_pulling_after_s: float = NOT_PULLING_AFTER_S,
         read_limit_s: float = _READ_LIMIT_S,
+        waits_for_port: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = state
@@ -128,29 +157,47 @@ class HealthServer:
         self._read_limit_s = read_limit_s
         self._ping = _Cached(lambda: _pinged(ping), _PING_CACHE_S, clock) if ping else None
         self._probe = _Cached(lambda: _probed(probe, probe_limit_s), probe_cache_s, clock) if probe else None
+        self._waits_for_port = waits_for_port
         self._server: asyncio.Server | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
         """The port it listens on; 0 while it does not."""
 
     async def start(self) -> None:
-        """Begin to listen. A port that is taken is a warning: the worker works without its pages."""
+        """Begin to listen. A port that is taken is a warning: the worker works without its pages. Or, if it shall wait
+        for its port, they come as soon as the process that it replaces is gone."""
         try:
-            self._server = await asyncio.start_server(
-                self._serve, self._host, self._wanted_port, limit=_MAX_HEADER_BYTES
-            )
+            await self._listen()
         except OSError as error:
+            if self._waits_for_port and error.errno == errno.EADDRINUSE:
+                _log.info("the health port is taken, waiting until it is free", port=self._wanted_port)
+                self._waiting = asyncio.create_task(self._wait_for_port(), name="health port")
+                return
             _log.warning(
                 "health pages are off: the port cannot be used; set another one with SHOAL_HEALTH_PORT",
                 host=self._host,
                 port=self._wanted_port,
                 error=error.strerror or str(error),
             )
-            return
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self._host, self._wanted_port, limit=_MAX_HEADER_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _wait_for_port(self) -> None:
+        while True:
+            await asyncio.sleep(_PORT_RECHECK_S)  # nothing tells when a port becomes free
+            with contextlib.suppress(OSError):
+                await self._listen()
+                return
 
     async def close(self) -> None:
         """Stop listening and end open connections."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
+            self._waiting = None
         if self._server is None:
             return
         self._server.close()
@@ -170,16 +217,28 @@ class HealthServer:
         await self.close()
 
     def healthz(self) -> Verdict:
-        """Alive: not ok only if the worker has free slots and has not reached the queue for too long."""
-        silent_s = self._state.silent_s()
-        if silent_s > self._not_pulling_after_s:
-            return Verdict(False, f"not pulling: the queue has not answered for {silent_s:.0f} s")
+        """Alive: not ok only if the worker has free slots and has not tried to pull for too long. One that tries in
+        vain is alive: what it runs would be lost with it, and the queue would not be back any sooner."""
+        state = self._state
+        if state.loop_blocked_s > state.longest_block_s:
+            return Verdict(False, f"event loop blocked for {state.loop_blocked_s:.0f} s, longer than any run may take")
+        if state.loop_blocked_s:
+            return Verdict(True, f"event loop blocked for {state.loop_blocked_s:.0f} s")  # it cannot pull meanwhile
+        stuck_s = state.stuck_s()
+        if stuck_s > self._not_pulling_after_s:
+            return Verdict(False, f"not pulling: the queue has not answered for {stuck_s:.0f} s")
         return Verdict(True, "ok")
 
     async def readyz(self) -> Verdict:
-        """Of use: not draining, the queue answers, and the model passes its probe if there is one."""
+        """Of use: not draining, pulling, the queue answers, and the model passes its probe if there is one."""
         if self._state.is_draining:
             return Verdict(False, "draining")
+        if blocked_s := self._state.loop_blocked_s:
+            return Verdict(False, f"event loop blocked for {blocked_s:.0f} s")
+        silent_s = self._state.silent_s()
+        if silent_s > self._not_pulling_after_s and self._state.problem:
+            problem = mask_text(self._state.problem)
+            return Verdict(False, f"not pulling: no pull has succeeded for {silent_s:.0f} s: {problem}")
         for check in (self._ping, self._probe):
             if check is not None:
                 verdict = await check.verdict()

@@ -54,6 +54,8 @@ def _worker_families(metrics: Metrics) -> list[Family]:
         _one("worker.chunks_published", "counter", "Chunks written to the stream.", worker.chunks_published),
         _one("worker.commit_batch", "histogram", "Outcomes written in one commit.", worker.commit_batch),
     ]
+    text = "Time in which the event loop was held up."
+    found.append(_one("worker.loop_blocked", "counter", text, worker.loop_blocked_s, unit="seconds"))
     age_s = metrics.last_pull_age_s()
     if age_s is not None:
         text = "Time since the queue last answered."

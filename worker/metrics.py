@@ -142,6 +142,7 @@ class WorkerMetrics:
         "dead",
         "last_pull_at",
         "lease_lost",
+        "loop_blocked_s",
         "pulled",
         "retried",
         "running",
@@ -155,6 +156,8 @@ class WorkerMetrics:
         """How many tasks may run at once."""
         self.pulled = 0
         self.lease_lost = 0
+        self.loop_blocked_s = 0.0
+        """How long the event loop was held up in all, in spells that were long enough to be reported."""
         self.retried = 0
         self.dead = 0
         self.chunks_published = 0

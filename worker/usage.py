@@ -85,6 +85,9 @@ class UsageLedger:
         self._max_names = max_names
         self._names: dict[str, set[str]] = {"agent": set(), "model": set(), "tenant": set()}
         self._sets: dict[tuple[int, str, str, str, str], tuple[tuple[str, ...], Mapping[str, int]]] = {}
+        self.tokens = 0
+        """What this process has used since its start, in tokens and in USD, as far as prices are known."""
+        self.cost_usd = 0.0
 
     def log_record(self, record: UsageRecord) -> LogRecord:
         """What to hand to `Backend.append`, or to an outcome's `records`."""
@@ -95,6 +98,8 @@ class UsageLedger:
             names, index = self._remember(key)
         counters: dict[str, Mapping[str, int]] = dict.fromkeys(names, _amounts(record))
         counters[USAGE_INDEX] = index
+        self.tokens += record.usage.total_tokens
+        self.cost_usd += record.cost_usd or 0.0
         return LogRecord(log=USAGE_LOG, id=record.id, value=encode_json(record), keep_s=self._keep_s, counters=counters)
 
     def _remember(self, key: tuple[int, str, str, str, str]) -> tuple[tuple[str, ...], Mapping[str, int]]:
@@ -173,6 +178,11 @@ class UsageReport:
     async def by_day(self, *, limit: int = 31) -> list[UsageTotals]:
         """Totals of the latest `limit` UTC days on which something was used, newest first."""
         return await self._totals("day", await self._state.counters(USAGE_INDEX), limit)
+
+    async def of_day(self, at: float) -> UsageTotals:
+        """Totals of the UTC day of a moment (Unix seconds): one cheap command."""
+        day = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+        return _from_counters(day, await self._state.counters(f"usage:day:{day}"))
 
     async def by_agent(self, *, limit: int = 100) -> list[UsageTotals]:
         """Totals of the `limit` agents with the most calls."""

@@ -257,3 +257,16 @@ async def test_a_port_that_is_taken_is_a_warning(state: HealthState, clock: Cloc
             async with _server(state, clock, port=port) as server:
                 assert server.port == 0
     assert [(line["log_level"], line["port"]) for line in lines] == [("warning", port)]
+
+
+async def test_a_successor_takes_the_port_over() -> None:
+    """A process that replaces another one waits for its port, and serves as soon as the old one is gone."""
+    async with HealthServer(HealthState(), host="127.0.0.1", port=0) as old:
+        port = old.port
+        async with HealthServer(HealthState(), host="127.0.0.1", port=port, waits_for_port=True) as new:
+            assert new.port == 0
+            await old.close()
+            async with asyncio.timeout(20):
+                while not new.port:
+                    await asyncio.sleep(0.05)
+            assert new.port == port

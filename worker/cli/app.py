@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from worker.cli.failures import report_failure
+from worker.version import version
 
 HELP = """Shoal runs LLM agent tasks: durable queue, tool use, live streams, token accounting.
 
@@ -42,9 +43,12 @@ COMMANDS: dict[str, Entry] = {
     "tail": Entry("Tasks", "worker.cli.tail", "tail", "Watch a task's stream, live or afterwards."),
     "tasks": Entry("Tasks", "worker.cli.tasks", "tasks", "List, show and cancel tasks."),
     "dead": Entry("Tasks", "worker.cli.dead", "dead", "List, requeue and purge dead letters."),
+    "top": Entry("Operate", "worker.cli.top", "top", "Watch queue, workers, running tasks and cost, live."),
+    "workers": Entry("Operate", "worker.cli.workers", "workers", "List the workers and what they do."),
+    "drain": Entry("Operate", "worker.cli.drain", "drain", "Let workers finish what they have, and leave."),
     "stats": Entry("Operate", "worker.cli.queue", "stats", "Show the queue's figures."),
-    "pause": Entry("Operate", "worker.cli.queue", "pause", "Deliver no more tasks to any worker."),
-    "resume": Entry("Operate", "worker.cli.queue", "resume", "Deliver tasks again."),
+    "pause": Entry("Operate", "worker.cli.queue", "pause", "Deliver no more of a queue's tasks to any worker."),
+    "resume": Entry("Operate", "worker.cli.queue", "resume", "Deliver them again."),
     "usage": Entry("Operate", "worker.cli.usage", "usage", "Show what was spent: tokens and cost."),
     "doctor": Entry("Operate", "worker.cli.doctor", "doctor", "Check queue, providers and tools."),
 }
@@ -90,16 +94,6 @@ def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) ->
     if value and not ctx.resilient_parsing:
         click.echo(f"shoal {version()}")
         ctx.exit()
-
-
-def version() -> str:
-    """The installed distribution's version."""
-    from importlib import metadata  # 20 ms that only this needs
-
-    try:
-        return metadata.version("shoal")
-    except metadata.PackageNotFoundError:
-        return "0 (not installed)"
 
 
 @click.command(

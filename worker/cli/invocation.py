@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,12 +30,14 @@ class Invocation:
         self._config = config
         self.screen = Screen(as_json=as_json)
 
-    def settings(self, overrides: dict[str, object] | None = None) -> Settings:
+    def settings(
+        self, overrides: Mapping[str, object] | None = None, *, environ: Mapping[str, str] = os.environ
+    ) -> Settings:
         """The settings with this command's flags on top. Raises `BadSetting`."""
         from worker.settings import load_settings
 
         flags: dict[str, object] = {"queue_url": self._queue_url, **(overrides or {})}
-        return load_settings(os.environ, file=self._config, overrides=flags)
+        return load_settings(environ, file=self._config, overrides=flags)
 
     @asynccontextmanager
     async def fleet(self, settings: Settings | None = None) -> AsyncIterator[Fleet]:

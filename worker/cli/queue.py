@@ -2,41 +2,82 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode
+
 import click
+from msgspec.structs import replace
 
 from queue_backends import QueueStats
+from queue_backends.registry import DEFAULT_URL
 from worker.cli.failures import OK
 from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.cli.screen import Cell
 from worker.cli.wording import count, duration
 
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
-@click.command(help="Show how many tasks wait, run and failed.\n\n" + examples("shoal stats", "shoal stats --json"))
-@shoal_options
-def stats(call: Invocation) -> int:
-    """One table, or one JSON document."""
-    return call.wait_for(_stats(call))
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/\d+)?")
+"""ark's short form of a Redis URL. A queue's name that looks like this needs the URL."""
+
+
+_queue_argument = click.argument("name", metavar="[QUEUE]", default="")
+_WHICH = "QUEUE is a queue's name on the configured server, or a URL; default: the configured queue."
 
 
 @click.command(
-    help="Deliver no more tasks, to any worker, until `shoal resume`. Running tasks go on.\n\n"
-    + examples("shoal pause")
+    help=f"Show how many tasks wait, run and failed. {_WHICH}\n\n"
+    + examples("shoal stats", "shoal stats agents", "shoal stats --json")
 )
+@_queue_argument
 @shoal_options
-def pause(call: Invocation) -> int:
+def stats(call: Invocation, name: str) -> int:
+    """One table, or one JSON document."""
+    return call.wait_for(_stats(call, name))
+
+
+@click.command(
+    help=f"Deliver no more of a queue's tasks, to any worker, until `shoal resume`. Running tasks go on. {_WHICH}\n\n"
+    + examples("shoal pause", "shoal pause agents", "shoal pause 'redis://localhost:6379?stream=agents'")
+)
+@_queue_argument
+@shoal_options
+def pause(call: Invocation, name: str) -> int:
     """Pausing a paused queue changes nothing."""
-    return call.wait_for(_set_paused(call, paused=True))
+    return call.wait_for(_set_paused(call, name, paused=True))
 
 
-@click.command(help="Deliver tasks again after `shoal pause`.\n\n" + examples("shoal resume"))
+@click.command(
+    help=f"Deliver a queue's tasks again after `shoal pause`. {_WHICH}\n\n"
+    + examples("shoal resume", "shoal resume agents")
+)
+@_queue_argument
 @shoal_options
-def resume(call: Invocation) -> int:
+def resume(call: Invocation, name: str) -> int:
     """Resuming a queue that is not paused changes nothing."""
-    return call.wait_for(_set_paused(call, paused=False))
+    return call.wait_for(_set_paused(call, name, paused=False))
 
 
-async def _stats(call: Invocation) -> int:
-    async with call.fleet() as fleet:
+def queue_url(configured: str, name: str) -> str:
+    """The URL of the queue that a command names: the configured one, one of this name on its server, or a URL."""
+    if not name:
+        return configured
+    if "://" in name or _HOST_AND_PORT.fullmatch(name):
+        return name
+    server, _, query = (configured or DEFAULT_URL).partition("?")
+    others = [(key, value) for key, value in parse_qsl(query) if key != "stream"]
+    return f"{server}?{urlencode([*others, ('stream', name)], safe='{}:')}"
+
+
+def _settings(call: Invocation, name: str) -> Settings:
+    settings = call.settings()
+    return replace(settings, queue_url=queue_url(settings.queue_url, name))
+
+
+async def _stats(call: Invocation, name: str) -> int:
+    async with call.fleet(_settings(call, name)) as fleet:
         found = await fleet.backend.queue.stats()
     if call.screen.as_json:
         call.screen.json(found)
@@ -45,8 +86,8 @@ async def _stats(call: Invocation) -> int:
     return OK
 
 
-async def _set_paused(call: Invocation, *, paused: bool) -> int:
-    async with call.fleet() as fleet:
+async def _set_paused(call: Invocation, name: str, *, paused: bool) -> int:
+    async with call.fleet(_settings(call, name)) as fleet:
         queue = fleet.backend.queue
         await (queue.pause() if paused else queue.resume())
         found = await queue.stats()

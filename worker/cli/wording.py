@@ -60,6 +60,21 @@ def count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}".replace(",", " ")
 
 
+def short_count(number: float) -> str:
+    """A figure in few characters: `0`, `3.2`, `940`, `12.3k`, `4.5M`, `1.2G`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}" if number else "0"
+
+
+def megabytes(size_bytes: int) -> str:
+    """`68 MB`, `1.2 GB`; empty for 0."""
+    if not size_bytes:
+        return ""
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
+
+
 def usd(amount: float | None) -> str:
     """`$0.0012`, `$3.40`; `?` if it is not known."""
     if amount is None:
