@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
+from msgspec import structs
 
-from queue_backends import Ack, Backend, Dead, Outcome, QueueError, Retry
+from queue_backends import (
+    Ack,
+    Backend,
+    BackendMisconfigured,
+    ChunkDraft,
+    ChunkType,
+    Dead,
+    Outcome,
+    QueueError,
+    Retry,
+    TaskResult,
+)
 from queue_backends.batching import batches, outcome_chars
 from worker.metrics import WorkerMetrics
-from worker.persistence import persistently
+from worker.persistence import LONGEST_DELAY_S, persistently
 
 TURNS_FOR_THE_PULL = 5
 """Turns of the event loop that a commit leaves to the pull which the same runs have made room for. Sent first, it is
@@ -32,6 +46,7 @@ class Committer:
         self._on_committed = on_committed
         self._pending: list[Outcome] = []
         self._wake = asyncio.Event()
+        self._complaint = ""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -69,12 +84,42 @@ class Committer:
     async def _commit_singly(self, batch: Sequence[Outcome], error: QueueError) -> None:
         """One outcome that the broker refuses must not take the others with it."""
         if len(batch) == 1:
-            task_id = batch[0].delivery.task.id
-            log.error("the broker refused a result; the task will be delivered again", task=task_id, error=str(error))
-            self._on_committed(batch[0], False)
+            await self._commit_instead(batch[0], error)
             return
         for outcome in batch:
             await self._commit([outcome])
+
+    async def _commit_instead(self, outcome: Outcome, error: QueueError) -> None:
+        """What the broker refuses for good, it would refuse after another run too: the task ends with that error.
+
+        If it refuses even that, it is the set-up, which somebody will mend: both are tried again.
+        """
+        task_id = outcome.delivery.task.id
+        substitute = given_up(outcome, f"the result cannot be stored: {error}")
+        candidates: tuple[Outcome, ...] = (substitute,)
+        while True:
+            for candidate in candidates:
+                try:
+                    lost = await persistently(functools.partial(self._backend.commit, [candidate]), "commit")
+                except BackendMisconfigured as refusal:
+                    error = refusal
+                except QueueError as refusal:
+                    log.error("the broker refused a result; delivered again", task=task_id, error=str(refusal))  # noqa: TRY400 - no trace
+                    self._on_committed(outcome, False)
+                    return
+                else:
+                    if candidate is substitute:
+                        log.error("the broker refused a result: the task is given up", task=task_id, error=str(error))
+                    self._settle([candidate], lost)
+                    return
+            self._complain(error)
+            await asyncio.sleep(LONGEST_DELAY_S)
+            candidates = (outcome, substitute)
+
+    def _complain(self, error: QueueError) -> None:
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            log.error("the broker lets nobody write results, trying again", error=self._complaint)
 
     def _settle(self, batch: Sequence[Outcome], lost: Sequence[Outcome]) -> None:
         metrics = self._metrics
@@ -91,3 +136,28 @@ class Committer:
             elif type(outcome) is not Ack:
                 log.info("task handed back", task=outcome.delivery.task.id)
             self._on_committed(outcome, written)
+
+
+def given_up(outcome: Outcome, error: str) -> Dead:
+    """The end of a task whose own end cannot be written: no output, none of its last chunks, but what it has cost.
+
+    ark's list is left out, because its name, which is the task's, may be what is refused.
+    """
+    delivery = outcome.delivery
+    said = outcome.result if isinstance(outcome, Ack | Dead) else TaskResult(task_id=delivery.task.id)
+    last = outcome.chunks[-1] if outcome.chunks else None
+    result = structs.replace(said, output="", structured=None, artifacts={}, error=error, finished_at=time.time())
+    return Dead(
+        delivery=structs.replace(delivery, task=structs.replace(delivery.task, stream_key="")),
+        result=result,
+        chunks=(
+            ChunkDraft(
+                type=ChunkType.ERROR,
+                content=error,
+                turn=last.turn if last else 0,
+                attempt=last.attempt if last else delivery.next_attempt,
+                is_final=True,
+            ),
+        ),
+        records=outcome.records,
+    )

@@ -23,18 +23,13 @@ async def persistently(write: Callable[[], Awaitable[T]], what: str) -> T:
     """Do `write` until the broker takes it; it must be one that is safe to repeat.
 
     There is no limit of its own: what bounds the wait is the run's time limit, or the worker's drain, by cancellation.
+    That the broker is away is said once, by the backend, and not by each of those who wait for it.
     """
-    delay_s, complained = FIRST_DELAY_S, False
+    delay_s = FIRST_DELAY_S
     while True:
         try:
-            result = await write()
+            return await write()
         except BackendUnavailable as error:
-            if not complained:
-                log.warning("the broker is away, trying until it is back", doing=what, error=str(error))
-                complained = True
-            await asyncio.sleep(random.uniform(delay_s / 2, delay_s))  # noqa: S311 - jitter is no secret
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
-        else:
-            if complained:
-                log.info("the broker is back", doing=what)
-            return result
+            log.debug("the broker is away, trying again", doing=what, error=str(error))
+        await asyncio.sleep(random.uniform(delay_s / 2, delay_s))  # noqa: S311 - jitter is no secret
+        delay_s = min(2 * delay_s, LONGEST_DELAY_S)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
-from queue_backends import Backend, Delivery, Outcome, QueueError, Release
+from queue_backends import Backend, BackendUnavailable, Delivery, Outcome, QueueError, Release
 from worker.committer import Committer
+from worker.early_cancels import EarlyCancels
 from worker.health import HealthState
+from worker.leases import LeaseKeeper, key_of
 from worker.metrics import Metrics
 from worker.streaming import ChunkPublisher
-from worker.task_run import Stop, Surroundings, TaskRun
+from worker.stubborn import find_stubborn
+from worker.surroundings import Surroundings
+from worker.task_run import Stop, TaskRun
 
 PULL_WAIT_S = 5.0
 LONGEST_RETRY_S = 2.0
@@ -45,17 +48,25 @@ class Worker:
         self._metrics = metrics.worker
         self._health = health or HealthState()
         self._concurrency = concurrency
-        self._lease_s = lease_s
         self._grace_s = grace_s
         self._publisher = ChunkPublisher(backend, metrics.worker)
         self._committer = Committer(backend, metrics.worker, self._committed)
         self._around = surround(self._publisher)
         self._running: dict[str, TaskRun] = {}
         """Runs by fencing key: they occupy a slot."""
-        self._held: dict[str, Delivery] = {}
-        """Deliveries whose lease is ours to renew: running ones, and those whose outcome is on its way."""
-        self._recent_cancels: deque[str] = deque(maxlen=1000)
-        """Asked for while no run had the task: it may be on its way here in the reply to a pull."""
+        self._given_up: set[str] = set()
+        """Those of them that do not end though they were told to."""
+        self._leases = LeaseKeeper(
+            backend,
+            metrics.worker,
+            self._health,
+            lease_s=lease_s,
+            longest_run_s=self._around.limits.timeout_s,
+            on_lost=self._leases_lost,
+            on_cancel=self._cancels_asked,
+        )
+        """Holds what is running, and what has ended and is not written yet."""
+        self._early_cancels = EarlyCancels()
         self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._runs: asyncio.TaskGroup | None = None
@@ -65,6 +76,11 @@ class Worker:
     def running(self) -> int:
         """How many tasks are being run now."""
         return len(self._running)
+
+    @property
+    def runs(self) -> Iterable[TaskRun]:
+        """The tasks that are being run now, those that began first at the front."""
+        return self._running.values()
 
     def stop(self) -> None:
         """Take no more tasks; `run` then returns once those in hand are finished or, after the grace period, handed
@@ -77,7 +93,8 @@ class Worker:
             side = [
                 services.create_task(self._publisher.run(), name="chunk publisher"),
                 services.create_task(self._committer.run(), name="committer"),
-                services.create_task(self._renew_leases(), name="lease renewal"),
+                services.create_task(self._leases.run(), name="leases"),
+                services.create_task(find_stubborn(self._still_minded, self._give_up), name="stubborn runs"),
                 services.create_task(self._listen_for_cancels(), name="cancel listener"),
             ]
             try:
@@ -105,14 +122,14 @@ class Worker:
             free = self._concurrency - len(self._running)
             self._health.free_slots = free
             # What waits for its commit holds memory, not a slot: bounded too, in case commits are slow.
-            if free <= 0 or len(self._held) >= 4 * self._concurrency:
+            if free <= 0 or len(self._leases) >= 4 * self._concurrency:
                 self._slot_freed.clear()
                 await self._slot_freed.wait()
                 continue
             try:
                 deliveries = await self._backend.queue.pull(free, PULL_WAIT_S)
             except QueueError as error:
-                log.warning("cannot pull, trying again", error=str(error), retry_in_s=delay_s)
+                self._pull_failed(error)
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, LONGEST_RETRY_S)
                 continue
@@ -122,73 +139,81 @@ class Worker:
             for delivery in deliveries:
                 self._start(delivery)
 
+    def _pull_failed(self, error: QueueError) -> None:
+        """That the broker is away is said once, by the backend; another trouble here, as long as it stays the same."""
+        if not isinstance(error, BackendUnavailable) and str(error) != self._health.problem:
+            log.warning("cannot pull, trying again", error=str(error))
+        self._health.pull_failed(str(error))
+
     def _start(self, delivery: Delivery) -> None:
         assert self._runs is not None  # noqa: S101 - the pull loop runs inside that group
-        key = _key(delivery)
         run = TaskRun(delivery, self._around)
-        self._running[key] = run
-        self._held[key] = delivery
+        self._running[key_of(delivery)] = run
+        self._leases.hold(delivery)
         self._metrics.pulled += 1
         self._metrics.running = len(self._running)
-        if self._recent_cancels and delivery.task.id in self._recent_cancels:
+        if self._early_cancels.take(delivery.task.id):
             run.stop(Stop.CANCELLED)
-        self._runs.create_task(self._run_one(key, run), name=delivery.task.id)
+        self._runs.create_task(self._run_one(run, run.outcome), name=delivery.task.id)
 
-    async def _run_one(self, key: str, run: TaskRun) -> None:
+    async def _run_one(self, run: TaskRun, to_its_end: Callable[[], Awaitable[Outcome | None]]) -> None:
         outcome: Outcome | None = Release(delivery=run.delivery)  # if it is cancelled from above
         try:
-            outcome = await run.outcome()
+            outcome = await to_its_end()
         except Exception as error:  # the run's own error handling has failed: that must not end the worker
             log.exception("a run ended in an unforeseen way", task=run.task.id)
             outcome = run.crashed(error)
         finally:
-            del self._running[key]
-            self._metrics.running = len(self._running)
-            self._slot_freed.set()
-            if outcome is not None:
-                self._committer.add(outcome)
-            else:
-                self._held.pop(key, None)
+            self._settle(run, outcome)
+
+    def _settle(self, run: TaskRun, outcome: Outcome | None) -> None:
+        key = key_of(run.delivery)
+        if self._running.pop(key, None) is None:
+            return  # it was given up, and has ended after all
+        self._given_up.discard(key)
+        self._metrics.running = len(self._running)
+        self._slot_freed.set()
+        if outcome is not None:
+            self._committer.add(outcome)
+        else:
+            self._leases.drop(run.delivery)
 
     def _committed(self, outcome: Outcome, written: bool) -> None:
-        self._held.pop(_key(outcome.delivery), None)
+        self._leases.drop(outcome.delivery)
         self._slot_freed.set()
         if not written:
             log.warning("lease lost before the result was written", task=outcome.delivery.task.id)
 
-    # Leases and cancels
+    # Runs that shall end
 
-    async def _renew_leases(self) -> None:
-        pause_s = self._lease_s / 3
-        while True:
-            await asyncio.sleep(pause_s)
-            pause_s = self._lease_s / 3
-            if not self._held:
-                continue
-            try:
-                lost = await self._backend.queue.renew(list(self._held.values()))
-            except QueueError as error:
-                log.warning("cannot renew leases, trying again", error=str(error))
-                pause_s = min(1.0, pause_s)  # the leases run on: be there as soon as the broker is back
-                continue
-            for delivery in lost:
-                self._lease_lost(delivery)
-
-    def _lease_lost(self, delivery: Delivery) -> None:
-        key = _key(delivery)
-        if run := self._running.get(key):
-            log.warning("lease lost, the run is stopped", task=delivery.task.id)
-            self._metrics.lease_lost += 1
-            run.stop(Stop.LEASE_LOST)
-        self._held.pop(key, None)
+    def _leases_lost(self, lost: Sequence[Delivery]) -> None:
+        for delivery in lost:
+            if run := self._running.get(key_of(delivery)):
+                log.warning("lease lost, the run is stopped", task=delivery.task.id)
+                self._metrics.lease_lost += 1
+                run.stop(Stop.LEASE_LOST)
+            self._leases.drop(delivery)
 
     async def _listen_for_cancels(self) -> None:
         async for task_id in self._backend.queue.cancellations():
-            runs = [run for run in self._running.values() if run.task.id == task_id]
-            for run in runs:
+            self._cancels_asked([task_id])
+
+    def _cancels_asked(self, task_ids: Sequence[str]) -> None:
+        unknown = set(task_ids)
+        for run in self._running.values():
+            if run.task.id in unknown:
+                unknown.discard(run.task.id)
                 run.stop(Stop.CANCELLED)
-            if not runs:
-                self._recent_cancels.append(task_id)
+        for task_id in unknown:
+            self._early_cancels.add(task_id)
+
+    def _still_minded(self) -> Iterable[TaskRun]:
+        return (run for key, run in self._running.items() if key not in self._given_up)
+
+    def _give_up(self, run: TaskRun) -> None:
+        assert self._runs is not None  # noqa: S101 - a run was started inside that group
+        self._given_up.add(key_of(run.delivery))
+        self._runs.create_task(self._run_one(run, run.abandoned), name=f"end of {run.task.id}")
 
     # Leaving
 
@@ -205,7 +230,7 @@ class Worker:
         for run in list(self._running.values()):
             run.stop(Stop.RELEASED)
         if not await self._emptied(GOODBYE_S):
-            log.error("some tasks could not be handed back; their leases will run out", tasks=len(self._held))
+            log.error("some tasks could not be handed back; their leases will run out", tasks=len(self._leases))
 
     async def _emptied(self, within_s: float) -> bool:
         try:
@@ -217,7 +242,3 @@ class Worker:
         except TimeoutError:
             return False
         return True
-
-
-def _key(delivery: Delivery) -> str:
-    return f"{delivery.entry_id} {delivery.token}"

@@ -12,6 +12,7 @@ import pytest
 from queue_backends.conformance.support import (
     PATIENCE_S,
     SHORT_LEASE,
+    SHORT_LEASE_S,
     Conformance,
     OpenBackend,
     background,
@@ -24,12 +25,14 @@ from queue_backends.conformance.support import (
     pull_some,
     submit,
     text,
+    within,
 )
 from queue_backends.errors import LeaseLost
 from queue_backends.interfaces import (
     Ack,
     Backend,
     BackendOptions,
+    CancelOutcome,
     Checkpoint,
     ChunkBatch,
     Dead,
@@ -150,6 +153,34 @@ class LeaseConformance(Conformance):
         async with background(heartbeat()):
             await pull_nothing(other, 2.0)
         await one.queue.ack(delivery, done(delivery))
+
+    async def test_a_renewer_keeps_the_task_from_another_loop(self, open_backend: OpenBackend) -> None:
+        """Where a backend offers one: while this loop does something else, a thread keeps what this queue pulled, and
+        hears of cancels."""
+        backend, other = await open_backend(SHORT_LEASE), await open_backend(SHORT_LEASE)
+        task_id = await submit(backend)
+        kept = await pull_one(backend)
+        renewer = backend.lease_renewer()
+        if renewer is None:
+            return
+        assert await other.queue.cancel([task_id]) == [CancelOutcome.REQUESTED]
+
+        async def keep() -> tuple[list[Delivery], list[str]]:
+            lost: list[Delivery] = []
+            try:
+                for _ in range(9):
+                    await asyncio.sleep(SHORT_LEASE_S / 3)
+                    lost += await renewer.renew([kept])
+                return lost, await renewer.cancel_requests()
+            finally:
+                await renewer.close()
+
+        async with background(asyncio.to_thread(lambda: asyncio.run(keep()))) as keeping:
+            await pull_nothing(other, 2 * SHORT_LEASE_S)
+            lost, to_cancel = await within(keeping)
+        assert lost == []
+        assert task_id in to_cancel
+        assert await backend.queue.renew([kept]) == []
 
     async def test_renewal_tells_what_is_lost(self, open_backend: OpenBackend) -> None:
         """Among many, exactly those that are no longer held come back, in input order; nothing in, nothing out."""

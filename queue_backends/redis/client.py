@@ -26,7 +26,7 @@ from queue_backends.redis.keys import DEFAULT_STREAM
 
 OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 10.0
-SHORTEST_SILENCE_S = 2.0
+SHORTEST_SILENCE_S = 0.5
 """Somebody who pulls hears from the server more often."""
 SMALLEST_LONGEST_ARGUMENT = 1_048_576
 """No server can be told to refuse an argument of this length."""

@@ -66,6 +66,8 @@ class Puller:
         self._next_sweep = time.monotonic() + SWEEP_EVERY_S
         self._own_expired: dict[str, float] = {}
         """Our own entries whose lease has run out -> when that was first seen."""
+        self._server_ahead_ms: float | None = None
+        """The server's clock minus our own, measured with each look for expired leases."""
         self._reply_lost_at: float | None = None
         self.surplus: deque[Delivery] = deque()
         """Taken beyond what was asked for: the next pull has them first, and renewals keep them until then."""
@@ -262,9 +264,10 @@ class Puller:
         reply = await self._claim(
             "reclaim",
             [*self._keys.lanes, self._keys.cancelled, self._keys.paused],
-            [GROUP, self.consumer, self._lease_ms, limit, *self._given_up()],
+            [GROUP, self.consumer, self._lease_ms, limit, self._server_ms(), *self._given_up()],
         )
-        own, *claimed = reply
+        server_ms, own, *claimed = reply
+        self._server_ahead_ms = server_ms - time.monotonic() * 1000
         self._note_own_expired([entry.decode() for entry in own])
         deliveries = []
         for lane, entry_id, raw, count, cancelled in claimed:
@@ -273,6 +276,10 @@ class Puller:
                 if cancelled:
                     self._cancel_asked(delivery.task.id)
         return deliveries
+
+    def _server_ms(self) -> int:
+        """The server's clock at this moment, as far as its last answer tells; 0 before the first one."""
+        return 0 if self._server_ahead_ms is None else round(time.monotonic() * 1000 + self._server_ahead_ms)
 
     def _given_up(self) -> list[str]:
         """Our own entries that nobody has renewed for another whole lease since they were found expired."""

@@ -3,9 +3,10 @@
 -- KEYS  1-3  lanes high, normal, low   STREAM
 --       4    cancelled                 ZSET    task ids whose running was asked to end
 --       5    paused                    STRING  exists while nothing shall be delivered
--- ARGV  group, consumer, lease_ms, limit, entry ids that are claimed although they are the caller's own...
--- Reply: { { entry ids of the caller's own that have run out }, { lane, entry id, fields, deliveries so far,
---        cancel asked 0/1 }, ... }
+-- ARGV  group, consumer, lease_ms, limit, when this was sent by the server's own clock in ms or 0,
+--       entry ids that are claimed although they are the caller's own...
+-- Reply: { the server's clock, { entry ids of the caller's own that have run out }, { lane, entry id, fields,
+--        deliveries so far, cancel asked 0/1 }, ... }
 -- Atomic because the delivery count is part of the fence: it must be read in the step that claims.
 --
 -- The caller's own entries are not claimed unless it says so: it may be running them and about to renew them, after a
@@ -13,12 +14,14 @@
 
 local group, consumer, lease_ms, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local given_up = {}
-for position = 5, #ARGV do
+for position = 6, #ARGV do
   given_up[ARGV[position]] = true
 end
 
-local reply = { {} }
-if redis.call('EXISTS', KEYS[5]) == 1 then
+-- A server that stood still carries this out long after it was sent, before those who live could renew anything.
+local now = now_ms()
+local reply = { now, {} }
+if now - tonumber(ARGV[5]) > lease_ms / 2 or redis.call('EXISTS', KEYS[5]) == 1 then
   return reply
 end
 
@@ -27,7 +30,7 @@ for lane = 1, 3 do
     local expired = redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease_ms, '-', '+', limit + 500)
     for _, row in ipairs(expired) do
       if row[2] == consumer and not given_up[row[1]] then
-        reply[1][#reply[1] + 1] = row[1]
+        reply[2][#reply[2] + 1] = row[1]
       elseif limit > 0 then
         local entry = redis.call('XCLAIM', KEYS[lane], group, consumer, lease_ms, row[1])[1]
         if entry and entry[2] then
