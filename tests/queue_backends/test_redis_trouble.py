@@ -320,7 +320,7 @@ async def test_restart_with_data_goes_on_as_if_nothing_had_been(durable_server: 
             persistently(lambda: worker.chunks.publish([chunk_of(delivery, "b")]), "publish")
         )
         waiting = asyncio.create_task(persistently(lambda: other.queue.pull(1, 0.2), "pull"))
-        await asyncio.sleep(2.2)  # longer than a lease, and than what counts as silence
+        await asyncio.sleep(1.5)  # longer than a lease
         await asyncio.to_thread(durable_server.start)
         async with asyncio.timeout(LIMIT_S):
             assert await waiting == []
@@ -330,6 +330,31 @@ async def test_restart_with_data_goes_on_as_if_nothing_had_been(durable_server: 
             chunks = [chunk async for chunk in worker.chunks.subscribe(task_id)]
         assert [(chunk.seq, chunk.content) for chunk in chunks] == [(0, "a"), (1, "b"), (2, "")]
         await works(other)
+
+
+async def test_server_that_stood_still_hands_over_nothing_that_lives(stream: str) -> None:
+    """A look for expired leases that waited in its socket is carried out before anybody could renew: it finds none."""
+    program = valkey_program()
+    assert program is not None
+    options = BackendOptions(lease_s=1.0)
+    with Server(program) as server:
+        async with (
+            await open_backend(server.url(stream), options) as worker,
+            await open_backend(server.url(stream), options) as other,
+        ):
+            await worker.queue.submit(Task(prompt="hi"))
+            delivery = await pulled(worker)
+            assert await other.queue.pull(1, 0.6) == []  # it has looked around by now, and knows the server's clock
+            await asyncio.sleep(0.3)  # until it is time to look again
+            await worker.queue.renew([delivery])
+            with server.frozen():
+                looking = asyncio.create_task(other.queue.pull(1, 0))
+                await asyncio.sleep(1.5)  # longer than the lease
+            assert await looking == []
+            assert await worker.queue.renew([delivery]) == []
+            again = await pulled(other)  # nobody renews any more
+            assert (again.task.id, again.redeliveries) == (delivery.task.id, 1)
+            assert await worker.commit([ack_of(delivery)]) != []
 
 
 async def test_restart_without_data_ends_what_was_and_serves_what_comes(stream: str) -> None:
@@ -620,6 +645,21 @@ async def test_missing_right_is_one_clear_error_at_the_start(dialect: Server, st
         await admin.execute_command("ACL", "SETUSER", "fleet", *rights)
     with pytest.raises(BackendMisconfigured, match="ACL"):
         await open_backend(f"redis://fleet:pw@127.0.0.1:{dialect.port}?stream={stream}")
+
+
+async def test_list_that_the_acl_forbids_costs_no_other_lease(stream: str) -> None:
+    """Leases are renewed together; one task that names a list out of bounds must not be in the others' way."""
+    program = valkey_program()
+    assert program is not None
+    with Server(program) as server:
+        async with admin_of(server) as admin, await open_backend(server.url(stream)) as backend:
+            await admin.execute_command("ACL", "SETUSER", "default", "resetkeys", f"~{stream}*")
+            await backend.queue.submit_many([Task(prompt="good"), Task(prompt="bad", stream_key="elsewhere")])
+            good, bad = await backend.queue.pull(2, LIMIT_S)
+            assert await backend.queue.renew([good, bad]) == []
+            with pytest.raises(BackendMisconfigured, match="ACL"):
+                await backend.commit([ack_of(good), ack_of(bad)])
+            assert await backend.commit([ack_of(good)]) == []
 
 
 def test_rights_are_asked_for_every_command_of_the_scripts() -> None:

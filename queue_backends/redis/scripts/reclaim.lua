@@ -19,9 +19,9 @@ for position = 6, #ARGV do
 end
 
 -- A server that stood still carries this out long after it was sent, before those who live could renew anything.
-local now = now_ms()
+local now, sent_ms = now_ms(), tonumber(ARGV[5])
 local reply = { now, {} }
-if now - tonumber(ARGV[5]) > lease_ms / 2 or redis.call('EXISTS', KEYS[5]) == 1 then
+if (sent_ms > 0 and now - sent_ms > lease_ms / 2) or redis.call('EXISTS', KEYS[5]) == 1 then
   return reply
 end
 
