@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+LATE_S = 0.5
+"""A timer that fires so late tells that the loop, or the whole process, stood still. What came meanwhile is in the
+socket, and is read before anybody may speak of silence."""
+
 
 class SilenceLimit:
     """Ends a wait that takes longer than `limit_s`, by one timer for many waits.
@@ -28,6 +32,7 @@ class SilenceLimit:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
         self._since = 0.0
+        self._due = 0.0
         self._cancelling = -1
 
     def begin(self) -> None:
@@ -35,7 +40,7 @@ class SilenceLimit:
         self._task = asyncio.current_task()
         self._since = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_later(self._limit_s, self._look)
+            self._look_in(self._limit_s)
 
     def end(self) -> None:
         """The wait is over."""
@@ -57,9 +62,16 @@ class SilenceLimit:
         self._timer = None
         if self._task is None:
             return  # nobody waits now: the next wait sets the timer
-        left_s = self._since + self._limit_s - self._loop.time()
+        now = self._loop.time()
+        left_s = self._since + self._limit_s - now
         if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
+            self._look_in(left_s)
+        elif now - self._due > LATE_S:
+            self._look_in(min(self._limit_s, LATE_S))
         else:
             self._cancelling = self._task.cancelling()
             self._task.cancel()
+
+    def _look_in(self, seconds: float) -> None:
+        self._due = self._loop.time() + seconds
+        self._timer = self._loop.call_later(seconds, self._look)

@@ -1,0 +1,62 @@
+"""The limit on silence: what counts as silence, and what only looks like it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from providers.silence import LATE_S, SilenceLimit
+
+LIMIT_S = 0.1
+
+
+async def waited(limit: SilenceLimit, answer: asyncio.Future[str]) -> str:
+    """What came, or `silence`."""
+    limit.begin()
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if limit.ended_it():
+            return "silence"
+        raise
+    finally:
+        limit.end()
+        limit.close()
+
+
+async def test_nothing_for_too_long_is_silence() -> None:
+    """The wait ends, and the task goes on."""
+    async with asyncio.timeout(10):
+        assert await waited(SilenceLimit(LIMIT_S), asyncio.get_running_loop().create_future()) == "silence"
+
+
+async def test_what_came_while_the_loop_stood_still_is_heard() -> None:
+    """Somebody blocks the loop for longer than the limit; the answer that came meanwhile counts, not the clock."""
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+    waiting = asyncio.create_task(waited(SilenceLimit(LIMIT_S), answer))
+    await asyncio.sleep(0)
+    loop.call_later(LIMIT_S / 2, answer.set_result, "here I am")
+    time.sleep(LIMIT_S + 2 * LATE_S)
+    async with asyncio.timeout(10):
+        assert await waiting == "here I am"
+
+
+async def test_silence_after_a_standstill_is_silence() -> None:
+    """The benefit of the doubt is given once."""
+    waiting = asyncio.create_task(waited(SilenceLimit(LIMIT_S), asyncio.get_running_loop().create_future()))
+    await asyncio.sleep(0)
+    time.sleep(LIMIT_S + 2 * LATE_S)
+    async with asyncio.timeout(10):
+        assert await waiting == "silence"
+
+
+async def test_somebody_elses_cancellation_goes_on() -> None:
+    """Only its own is taken back."""
+    waiting = asyncio.create_task(waited(SilenceLimit(60), asyncio.get_running_loop().create_future()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
