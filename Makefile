@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.12 chooses the interpreter. Where packages come from is pip's own configuration.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench soak clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -13,6 +13,10 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python)
 BENCH ?=
+MINUTES ?= 30
+TASKS ?=
+SEED ?=
+SOAK ?=
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -38,6 +42,10 @@ lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 bench: $(VENV)/.dev  ## Measure speed beside other task queues (BENCH=--quick for a short look)
 	@echo '→ measuring (about 20 minutes; BENCH=--quick for a short look)'
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
+
+soak: $(VENV)/.dev  ## Kill workers and Redis at random, then check every promise (MINUTES=30 TASKS= SEED=)
+	@echo '→ soaking for $(MINUTES) minutes'
+	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(TASKS),--tasks $(TASKS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 clean:  ## Remove what the other targets have made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

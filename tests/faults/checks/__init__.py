@@ -1,0 +1,1 @@
+"""What must be true of the evidence, one file for each promise."""
