@@ -61,11 +61,8 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
     """Text and reasoning that came before the call ended."""
     sent_chars: int = 0
     """Text that was sent, counted only for calls that did not complete: all there is to estimate their cost from."""
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the run ends with this turn, one way or another."""
-        return self.end is not None and not goes_on(self.end)
+    is_last: bool = False
+    """The call was completed, and the run ends with it."""
 
 
 class FinishedTurn(Struct, frozen=True, kw_only=True):
@@ -394,6 +391,7 @@ class _Call:
             error=error,
             streamed_chars=self.streamed_chars,
             sent_chars=0 if completed else _chars(self.request),
+            is_last=completed is not None and not goes_on(completed),
         )
 
 
@@ -404,11 +402,13 @@ def goes_on(end: TurnEnd) -> bool:
 
 
 def _answer_chars(message: Message) -> int:
-    return sum(
-        len(part.arguments) if isinstance(part, ToolCall) else len(part.text)
-        for part in message.parts
-        if isinstance(part, ToolCall | TextPart | ThinkingPart)
-    )
+    chars = 0
+    for part in message.parts:
+        if isinstance(part, TextPart | ThinkingPart):
+            chars += len(part.text)
+        elif isinstance(part, ToolCall):
+            chars += len(part.arguments)
+    return chars
 
 
 def _chars(request: TurnRequest) -> int:

@@ -43,8 +43,12 @@ def once_each(items: Sequence[T], key_of: Callable[[T], object]) -> Iterator[Seq
 
 def outcome_chars(outcome: Progress) -> int:
     """Roughly how much an outcome weighs on the wire."""
-    output = len(outcome.result.output) if isinstance(outcome, Ack | Dead) else 0
-    return output + chunk_chars(outcome.chunks) + sum(len(record.value) for record in outcome.records)
+    chars = len(outcome.result.output) if isinstance(outcome, Ack | Dead) else 0
+    for chunk in outcome.chunks:
+        chars += len(chunk.content)
+    for record in outcome.records:
+        chars += len(record.value)
+    return chars
 
 
 def chunk_chars(drafts: Sequence[ChunkDraft]) -> int:

@@ -7,6 +7,7 @@ that processes of different versions can share a queue. `None` means "not known"
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -255,8 +256,9 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024) -> Task:
     size = _utf8_size("prompt", task.prompt)
     if size > max_prompt_bytes:
         raise InvalidTask(f"prompt has {size} bytes, at most {max_prompt_bytes} are allowed: shorten it or pass a link")
-    for name in _TEXT_FIELDS:
-        _utf8_size(name, getattr(task, name))
+    if not "".join(_texts_of(task)).isascii():
+        for name in _TEXT_FIELDS:
+            _utf8_size(name, getattr(task, name))
     if len(task.meta) > MOST_META:
         raise InvalidTask(f"meta has {len(task.meta)} keys, at most {MOST_META} are allowed: put some into the prompt")
     for key, value in task.meta.items():
@@ -268,8 +270,10 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024) -> Task:
         _utf8_size(f"meta[{key!r}]", value)
     if task.deadline is not None and not abs(task.deadline) < LAST_MOMENT:
         raise InvalidTask(f"deadline is {task.deadline}: it must be a moment in Unix seconds, or absent")
-    for name in ("history", "overrides"):
-        _check_json(name, getattr(task, name))
+    if task.history:
+        _check_json("history", task.history)
+    if task.overrides:
+        _check_json("overrides", task.overrides)
     return task
 
 
@@ -290,11 +294,10 @@ def _utf8_size(name: str, text: str) -> int:
 
 
 def _check_json(name: str, value: object) -> None:
-    if value:
-        try:
-            encode_json(value)
-        except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError
-            raise InvalidTask(f"{name} cannot be written as JSON: {_shortened(error)}") from error
+    try:
+        encode_json(value)
+    except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError
+        raise InvalidTask(f"{name} cannot be written as JSON: {_shortened(error)}") from error
 
 
 MOST_VALUE_CHARS = 200
@@ -420,6 +423,7 @@ _TEXT_FIELDS: Sequence[str] = (
     "session_id",
     "stream_key",
 )
+_texts_of = operator.attrgetter(*_TEXT_FIELDS)
 _ENTRY_INTERNAL = frozenset({"attempt", "next_attempt", "original_task_id", "spent"})
 _ENTRY_FIELDS: Mapping[str, Any] = {
     "prompt": str,

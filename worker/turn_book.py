@@ -31,7 +31,6 @@ class TurnBook:
         "_chunks",
         "_delivery",
         "_is_priced",
-        "_is_whole_run",
         "_model_metrics",
         "_provider",
         "_span",
@@ -68,7 +67,6 @@ class TurnBook:
         self._chunks = chunks
         self._model_metrics = metrics.model(provider, config.model)
         self.past = past
-        self._is_whole_run = False
         self._span: Span = OFF
 
     def take_over(self) -> None:
@@ -128,7 +126,7 @@ class TurnBook:
         if record.outcome is CallOutcome.CANCELLED:
             budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
             return
-        if not record.is_last and not self._is_whole_run:
+        if not record.is_last:
             await self._chunks.store()
         await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
 
@@ -172,8 +170,7 @@ class TurnBook:
             end=None if record.is_last else record.end,
             error=record.error,
         )
-        is_last = record.is_last or (self._is_whole_run and record.outcome is CallOutcome.COMPLETED)
-        journal = around.journal.records(self._delivery.task.id, entry, is_last=is_last)
+        journal = around.journal.records(self._delivery.task.id, entry, is_last=record.is_last)
         self._chunks.note(around.ledger.log_record(usage), *journal)
 
     def _add_cost(self, record: UsageRecord) -> None:
@@ -201,7 +198,7 @@ class TurnBook:
 
     async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> str:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""
-        self._is_whole_run = self.tools.is_whole_run = True
+        self.tools.is_whole_run = True
         attempt = self._delivery.next_attempt
         started_at, clock = time.time(), time.monotonic()
 
@@ -214,6 +211,7 @@ class TurnBook:
                 started_at=started_at,
                 duration_ms=round((time.monotonic() - clock) * 1000),
                 error=error,
+                is_last=outcome is CallOutcome.COMPLETED,
             )
 
         with closing(run):
