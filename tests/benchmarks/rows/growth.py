@@ -24,16 +24,21 @@ def measure(run: Run) -> None:
         run.say(f"growth, round {turn + 1}: {name} tasks waiting")
         if found := run.attempt("growth", f"{name} waiting", _rates, run, depths[name]):
             first[name].append(found[0])
-            last[name].append(found[1])
-    rows = [(name, written(median(first[name])), written(median(last[name]))) for name in first]
-    rates = [median(samples) for samples in (*first.values(), *last.values())]
+            last[name] += found[1:]
+    rows = [(n, written(median(first[n])), written(median(last[n])) if last[n] else "—") for n in first]
+    rates = [median(samples) for samples in (*first.values(), *last.values()) if samples]
     run.report.tables.append(
         Table(
             section="growth",
             title=f"Growth: drain/s of {run.effort.tasks:,} tasks in a longer queue",
             columns=["tasks waiting behind", "drain/s of the first", "drain/s of the last"],
             rows=rows,
-            notes=["The first have that many tasks waiting behind them, the last have that many results before them."],
+            notes=[
+                (
+                    "The first have that many tasks waiting behind them, the last have that many results before them "
+                    "(—: they are the same tasks)."
+                )
+            ],
         )
     )
     if rates:
@@ -41,7 +46,7 @@ def measure(run: Run) -> None:
         run.report.verdicts.append(at_least("growth", text, min(rates) / max(rates), FLAT, "(flat)"))
 
 
-def _rates(run: Run, depth: int) -> tuple[float, float]:
+def _rates(run: Run, depth: int) -> tuple[float, ...]:
     measured = run.effort.tasks
     total = measured + depth
     run.server.empty()
@@ -50,5 +55,7 @@ def _rates(run: Run, depth: int) -> tuple[float, float]:
     with SHOAL.program("work", run.server, concurrency=100, job="noop") as worker:
         worker.line("READY", 60)
         first = drain(SHOAL, run.server, worker, total=total, until=measured)
+        if depth < measured:
+            return (first.per_s,)
         last = drain(SHOAL, run.server, worker, total=total, start=max(1, depth), until=total)
     return first.per_s, last.per_s
