@@ -75,6 +75,10 @@ class TaskRun:
                 self._job.cancel()
 
     def _lease_lost(self) -> None:
+        """A write of the run was refused."""
+        if not self.was_stopped():
+            log.warning("lease lost, the run is stopped", task=self.task.id)
+            self.around.metrics.worker.lease_lost += 1
         self.stop(Stop.LEASE_LOST)
 
     def crashed(self, error: Exception) -> Outcome:
