@@ -65,7 +65,7 @@ def task_of(entry_id: str, raw: RawFields, *, crashes: int, options: BackendOpti
 
 def _task_of(entry_id: str, fields: Mapping[str, str], crashes: int, options: BackendOptions | None) -> Task:
     if "unreadable" in fields and "prompt" not in fields:  # a script of ours has found it so
-        raise InvalidTask(fields["unreadable"])
+        raise InvalidTask(fields["unreadable"][:MOST_VALUE_CHARS])
     failures = entry_count(fields, "attempt")
     task = task_from_entry(fields.get("original_task_id", "") or entry_id, fields, attempt=failures + crashes)
     return check_task(task, max_prompt_bytes=options.max_prompt_bytes) if options else task

@@ -65,6 +65,7 @@ def delivery_from(fields: dict[bytes, bytes]) -> Delivery:
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example({b"prompt": b"x", b"attempt": "²".encode()})
 @example({b"prompt": b"x", b"overrides": b'{"a":' * 100_000})
+@example({b"unreadable": b"[" * 100_000})
 def test_whatever_an_entry_holds_is_a_task_or_has_a_reason(fields: dict[bytes, bytes]) -> None:
     """No entry makes the reader fail in any way but by `InvalidTask`, with a message of bounded length."""
     reason = ""

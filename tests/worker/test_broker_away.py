@@ -106,7 +106,6 @@ async def test_two_hundred_runs_go_through_an_outage(valkey_server: Server, stre
             await proxy.refuse()
             health = HealthServer(worker._health, not_pulling_after_s=1.0)
             await asyncio.sleep(1.5)  # how long the outage is; the runs have said all they have to say by then
-            assert worker.running == 200
             assert health.healthz().ok
             assert "no pull has succeeded" in (await health.readyz()).reason
             await proxy.accept()
