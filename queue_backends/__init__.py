@@ -1,5 +1,6 @@
 """What travels between engines, workers and consumers, and what carries it."""
 
+from queue_backends.capabilities import Capability
 from queue_backends.errors import (
     BackendMisconfigured,
     BackendUnavailable,
@@ -62,6 +63,7 @@ __all__ = [
     "BackendUnavailable",
     "CallOutcome",
     "CancelOutcome",
+    "Capability",
     "Checkpoint",
     "Chunk",
     "ChunkBatch",

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self, TypeVar
 
 from msgspec import Struct
 
+from queue_backends.capabilities import Capability
 from queue_backends.errors import LeaseLost
 from queue_backends.messages import Chunk, ChunkDraft, DeadLetter, Priority, Task, TaskResult, TokenUsage
 
@@ -459,6 +460,9 @@ class Backend:
     Here `commit` is composed of its single steps, in an order that repeats safely. An engine that holds all three
     overrides it with one atomic step.
     """
+
+    gaps: Mapping[Capability, str] = MappingProxyType({})
+    """What this engine lacks, each with one sentence that tells its users what follows."""
 
     def __init__(self, queue: TaskQueue, chunks: ChunkStream, state: StateStore, *, url: str = "") -> None:
         self.queue = queue

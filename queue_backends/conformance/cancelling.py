@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from queue_backends.capabilities import Capability
 from queue_backends.conformance.support import (
     PATIENCE_S,
     SHORT_LEASE,
@@ -21,6 +22,7 @@ from queue_backends.conformance.support import (
     done,
     failed,
     iterating,
+    needs,
     publish,
     pull_nothing,
     pull_one,
@@ -64,6 +66,7 @@ class CancelConformance(Conformance):
     """`cancel` and `cancellations`."""
 
     @pytest.mark.parametrize("priority", list(Priority))
+    @needs(Capability.CANCEL_WAITING)
     async def test_a_ready_task_ends(self, open_backend: OpenBackend, priority: Priority) -> None:
         """A task that waits ends at once, with the error `run cancelled` and one final chunk."""
         backend, other = await open_backend(), await open_backend()
@@ -71,6 +74,7 @@ class CancelConformance(Conformance):
         assert await other.queue.cancel([task_id]) == [CancelOutcome.CANCELLED]
         await _assert_cancelled(backend, task_id)
 
+    @needs(Capability.CANCEL_WAITING)
     async def test_a_delayed_task_ends(self, open_backend: OpenBackend) -> None:
         """So does a scheduled one."""
         backend = await open_backend()
@@ -80,6 +84,7 @@ class CancelConformance(Conformance):
         assert (await backend.queue.stats()).delayed == 0
 
     @pytest.mark.parametrize("retry_in_s", [3600.0, 0.0, None])
+    @needs(Capability.CANCEL_WAITING)
     async def test_a_task_between_two_runs_ends(self, open_backend: OpenBackend, retry_in_s: float | None) -> None:
         """So does one that waits for its next attempt; its stream goes on where it stopped."""
         backend = await open_backend()
@@ -90,6 +95,7 @@ class CancelConformance(Conformance):
         assert await backend.queue.cancel([task_id]) == [CancelOutcome.CANCELLED]
         await _assert_cancelled(backend, task_id, said=("a", "b"))
 
+    @needs(Capability.CANCEL_WAITING)
     async def test_whoever_waits_is_told(self, open_backend: OpenBackend) -> None:
         """A cancel wakes those who wait for the result, and ends subscriptions."""
         backend, other = await open_backend(), await open_backend()

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from queue_backends.capabilities import Capability
 from queue_backends.conformance.support import (
     PATIENCE_S,
     Conformance,
@@ -15,6 +16,7 @@ from queue_backends.conformance.support import (
     background,
     done,
     eventually,
+    needs,
     pull_nothing,
     pull_one,
     pull_some,
@@ -99,6 +101,7 @@ class DeliveryConformance(Conformance):
         backend = await open_backend()
         assert await backend.queue.submit_many([]) == []
 
+    @needs(Capability.PRIORITIES)
     async def test_urgent_ones_first_then_in_order(self, open_backend: OpenBackend) -> None:
         """All HIGH ones come before NORMAL ones before LOW ones, and first in, first out among equals."""
         backend = await open_backend()
@@ -108,6 +111,7 @@ class DeliveryConformance(Conformance):
         prompts = [delivery.task.prompt for delivery in await backend.queue.pull(20, PATIENCE_S)]
         assert prompts == [f"{priority} {n}" for priority in ("high", "normal", "low") for n in range(3)]
 
+    @needs(Capability.PRIORITIES)
     async def test_one_at_a_time_is_the_same_order(self, open_backend: OpenBackend) -> None:
         """The order holds over several pulls as well, in whichever process."""
         one, other = await open_backend(), await open_backend()
@@ -161,6 +165,7 @@ class DeliveryConformance(Conformance):
         task_id = await submit(backend)
         assert (await pull_one(backend)).task.id == task_id
 
+    @needs(Capability.DELAYED)
     async def test_run_at_in_the_future(self, open_backend: OpenBackend) -> None:
         """A scheduled task waits for its moment, and says when that is."""
         backend = await open_backend()
@@ -171,6 +176,7 @@ class DeliveryConformance(Conformance):
         assert status.state is TaskState.DELAYED
         assert status.due_at == pytest.approx(due_at, abs=0.01)
 
+    @needs(Capability.DELAYED)
     async def test_run_at_comes(self, open_backend: OpenBackend) -> None:
         """When its moment comes, a scheduled task is delivered under the id it was given, before later ones."""
         backend = await open_backend()
@@ -196,6 +202,7 @@ class DeliveryConformance(Conformance):
             await backend.queue.submit(Task(prompt="good"), run_at=float("inf"))
         await pull_nothing(backend)
 
+    @needs(Capability.IDEMPOTENCY)
     async def test_the_same_key_is_the_same_task(self, open_backend: OpenBackend) -> None:
         """A second submit with an idempotency key adds nothing and returns the first one's id, running or ended."""
         one, other = await open_backend(), await open_backend()
@@ -208,6 +215,7 @@ class DeliveryConformance(Conformance):
         await pull_nothing(other)
         assert await submit(other, idempotency_key="another") != first
 
+    @needs(Capability.IDEMPOTENCY)
     async def test_the_same_key_twice_in_one_call(self, open_backend: OpenBackend) -> None:
         """The key counts inside one call too."""
         backend = await open_backend()
@@ -217,6 +225,7 @@ class DeliveryConformance(Conformance):
         assert [delivery.task.id for delivery in await pull_some(backend, 2)] == [first, other]
         await pull_nothing(backend)
 
+    @needs(Capability.IDEMPOTENCY)
     async def test_the_same_key_at_the_same_time(self, open_backend: OpenBackend) -> None:
         """Of many processes that submit a key at once, one adds the task and all get its id."""
         backends = [await open_backend() for _ in range(4)]
@@ -225,6 +234,7 @@ class DeliveryConformance(Conformance):
         assert (await pull_one(backends[0])).task.id == ids[0]
         await pull_nothing(backends[1])
 
+    @needs(Capability.IDEMPOTENCY)
     async def test_a_key_is_forgotten_in_time(self, open_backend: OpenBackend) -> None:
         """After `idempotency_retention_s` the key makes a new task."""
         backend = await open_backend(BackendOptions(idempotency_retention_s=0.2))
@@ -235,6 +245,7 @@ class DeliveryConformance(Conformance):
 
         await eventually(is_new)
 
+    @needs(Capability.MAX_DEPTH)
     async def test_of_many_callers_at_once_as_many_succeed_as_there_is_room(self, open_backend: OpenBackend) -> None:
         """Each caller learns for itself whether its own task was accepted; none is refused for another's sake."""
         backend = await open_backend(BackendOptions(max_depth=3))
@@ -244,12 +255,14 @@ class DeliveryConformance(Conformance):
         assert sum(isinstance(answer, QueueFull) for answer in answers) == 5
         assert (await backend.queue.stats()).ready == 3
 
+    @needs(Capability.IDEMPOTENCY)
     async def test_a_known_task_is_no_addition_to_a_full_queue(self, open_backend: OpenBackend) -> None:
         """Submitting a key again gives its task's id, whether there is room or not."""
         backend = await open_backend(BackendOptions(max_depth=1))
         task = Task(prompt="hello", idempotency_key="once")
         assert await backend.queue.submit(task) == await backend.queue.submit(task)
 
+    @needs(Capability.MAX_DEPTH)
     async def test_a_full_queue_refuses(self, open_backend: OpenBackend) -> None:
         """With `max_depth` reached, QueueFull is raised, nothing is added, and there is room again after a pull."""
         backend = await open_backend(BackendOptions(max_depth=3))

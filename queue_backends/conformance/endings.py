@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from queue_backends.capabilities import Capability
 from queue_backends.conformance.support import (
     PATIENCE_S,
     Conformance,
@@ -16,6 +17,7 @@ from queue_backends.conformance.support import (
     done,
     eventually,
     finish_stream,
+    needs,
     publish,
     pull_nothing,
     pull_one,
@@ -173,6 +175,7 @@ class RetryConformance(Conformance):
         assert not after.first
         assert await backend.queue.results([after.task.id]) == [None]
 
+    @needs(Capability.DELAYED)
     async def test_a_retry_with_delay(self, open_backend: OpenBackend) -> None:
         """It is delayed until its time."""
         backend = await open_backend()
@@ -184,6 +187,7 @@ class RetryConformance(Conformance):
         assert status.state is TaskState.DELAYED
         assert status.due_at == pytest.approx(asked_at + 3600, abs=60)
 
+    @needs(Capability.DELAYED)
     async def test_a_delayed_retry_comes(self, open_backend: OpenBackend) -> None:
         """When the delay is over, a waiting pull gets it, with its priority."""
         backend = await open_backend()
@@ -246,6 +250,7 @@ class RetryConformance(Conformance):
 class DeadLetterConformance(Conformance):
     """Tasks that were given up."""
 
+    @needs(Capability.DEAD_LETTERS)
     async def test_a_dead_task_leaves_letter_and_result(self, open_backend: OpenBackend) -> None:
         """Its error is in the letter and in the result; it is not delivered again."""
         backend, other = await open_backend(), await open_backend()
@@ -274,6 +279,7 @@ class DeadLetterConformance(Conformance):
         assert await backend.queue.results([task_id]) == [result]
         assert [letter.error for letter in await backend.queue.dead_letters()] == ["it bites"]
 
+    @needs(Capability.DEAD_LETTERS)
     async def test_newest_letters_first(self, open_backend: OpenBackend) -> None:
         """Letters are listed newest first, up to the limit."""
         backend = await open_backend()
@@ -282,6 +288,7 @@ class DeadLetterConformance(Conformance):
         assert [letter.error for letter in await backend.queue.dead_letters(limit=2)] == ["error 3", "error 2"]
         assert len(await backend.queue.dead_letters()) == 4
 
+    @needs(Capability.DEAD_LETTERS)
     async def test_letters_are_capped(self, open_backend: OpenBackend) -> None:
         """Far beyond `dead_limit`, the oldest letters are gone and the newest there."""
         backend = await open_backend(BackendOptions(dead_limit=10))
@@ -292,6 +299,7 @@ class DeadLetterConformance(Conformance):
         assert 10 <= len(letters) < 400
         assert letters[0].error == "399"
 
+    @needs(Capability.DEAD_LETTERS)
     async def test_a_requeued_task_is_fresh(self, open_backend: OpenBackend) -> None:
         """Same id, all its fields, attempt 0, no old result, and its chunks begin anew at 0."""
         backend, other = await open_backend(), await open_backend()
@@ -316,6 +324,7 @@ class DeadLetterConformance(Conformance):
         await backend.queue.ack(fresh, done(fresh))
         assert (await other.queue.wait(task_id, PATIENCE_S)).ok
 
+    @needs(Capability.DEAD_LETTERS)
     async def test_a_letter_is_requeued_once(self, open_backend: OpenBackend) -> None:
         """Of operators who press the button at once, one brings the task back; unknown letters are passed over."""
         backend, other = await open_backend(), await open_backend()
@@ -325,6 +334,7 @@ class DeadLetterConformance(Conformance):
         await pull_one(backend)
         await pull_nothing(backend)
 
+    @needs(Capability.DEAD_LETTERS)
     async def test_a_purged_letter_is_gone(self, open_backend: OpenBackend) -> None:
         """Purging deletes letters and counts those that were there."""
         backend = await open_backend()

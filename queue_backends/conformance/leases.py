@@ -12,7 +12,6 @@ import pytest
 from queue_backends.conformance.support import (
     PATIENCE_S,
     SHORT_LEASE,
-    SHORT_LEASE_S,
     Conformance,
     OpenBackend,
     background,
@@ -157,7 +156,8 @@ class LeaseConformance(Conformance):
     async def test_a_renewer_keeps_the_task_from_another_loop(self, open_backend: OpenBackend) -> None:
         """Where a backend offers one: while this loop does something else, a thread keeps what this queue pulled, and
         hears of cancels."""
-        backend, other = await open_backend(SHORT_LEASE), await open_backend(SHORT_LEASE)
+        options = BackendOptions(lease_s=1.0)
+        backend, other = await open_backend(options), await open_backend(options)
         task_id = await submit(backend)
         kept = await pull_one(backend)
         renewer = backend.lease_renewer()
@@ -169,14 +169,14 @@ class LeaseConformance(Conformance):
             lost: list[Delivery] = []
             try:
                 for _ in range(9):
-                    await asyncio.sleep(SHORT_LEASE_S / 3)
+                    await asyncio.sleep(0.2)
                     lost += await renewer.renew([kept])
                 return lost, await renewer.cancel_requests()
             finally:
                 await renewer.close()
 
         async with background(asyncio.to_thread(lambda: asyncio.run(keep()))) as keeping:
-            await pull_nothing(other, 2 * SHORT_LEASE_S)
+            await pull_nothing(other, 1.5)
             lost, to_cancel = await within(keeping)
         assert lost == []
         assert task_id in to_cancel

@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from queue_backends.capabilities import Capability
 from queue_backends.conformance.support import (
     PATIENCE_S,
     Conformance,
     OpenBackend,
     background,
     done,
+    needs,
     pull_nothing,
     pull_one,
     submit,
@@ -46,6 +48,7 @@ _ENDED = {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}
 class OperatorConformance(Conformance):
     """`status`, `list_tasks`, `stats`, `pause` and `resume`."""
 
+    @needs(Capability.LISTING)
     async def test_every_state_is_told(self, open_backend: OpenBackend) -> None:
         """Status knows each task: its entry while it lives, its result once it has ended."""
         backend, other = await open_backend(), await open_backend()
@@ -58,6 +61,7 @@ class OperatorConformance(Conformance):
             assert (status.task is not None) == (status.state not in _ENDED | {TaskState.UNKNOWN})
         assert await other.queue.status([]) == []
 
+    @needs(Capability.LISTING)
     async def test_the_list_has_an_order(self, open_backend: OpenBackend) -> None:
         """Running, ready, delayed, then ended ones, newest end first, up to the limit."""
         backend, other = await open_backend(), await open_backend()
@@ -69,6 +73,7 @@ class OperatorConformance(Conformance):
         assert [status.id for status in await other.queue.list_tasks(limit=2)] == [status.id for status in listed[:2]]
 
     @pytest.mark.parametrize("state", [state for state in TaskState if state is not TaskState.UNKNOWN])
+    @needs(Capability.LISTING)
     async def test_the_list_can_be_narrowed(self, open_backend: OpenBackend, state: TaskState) -> None:
         """With states given, only tasks in one of them are listed."""
         backend = await open_backend()
@@ -96,6 +101,7 @@ class OperatorConformance(Conformance):
         assert stats.oldest_ready_age_s is not None
         assert 0 <= stats.oldest_ready_age_s < 3600
 
+    @needs(Capability.PAUSE)
     async def test_a_paused_queue_delivers_nothing(self, open_backend: OpenBackend) -> None:
         """While it is paused, nobody receives anything, but tasks are accepted and running ones end as usual."""
         backend, other = await open_backend(), await open_backend()
@@ -113,6 +119,7 @@ class OperatorConformance(Conformance):
         assert not (await other.queue.stats()).paused
         assert (await pull_one(other)).task.id == task_id
 
+    @needs(Capability.PAUSE)
     async def test_a_pause_holds_for_those_who_wait_already(self, open_backend: OpenBackend) -> None:
         """A pull that began before the pause gets nothing that came after it."""
         backend, worker = await open_backend(), await open_backend()
@@ -124,6 +131,7 @@ class OperatorConformance(Conformance):
         delivery = await pull_one(worker)
         assert (delivery.task.id, delivery.task.attempt, delivery.redeliveries) == (task_id, 0, 0)
 
+    @needs(Capability.PAUSE)
     async def test_resume_wakes_those_who_wait(self, open_backend: OpenBackend) -> None:
         """A pull that waits out a pause gets its task when the queue is resumed."""
         backend, worker = await open_backend(), await open_backend()

@@ -4,26 +4,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 
+from queue_backends.capabilities import Capability
 from queue_backends.interfaces import Backend, BackendOptions, ChunkBatch, Delivery
 from queue_backends.messages import Chunk, ChunkDraft, ChunkType, Task, TaskResult
 from queue_backends.registry import open_backend as open_registered
 
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 """Every wait for something that must happen is bounded by this. No test measures time with it."""
+GAP_PATIENCE_S = 5.0
+"""A test of something that a backend says it lacks has failed if it takes longer."""
 SHORT_LEASE_S = 0.3
 """A lease for tests that let it run out."""
 
 SHORT_LEASE = BackendOptions(lease_s=SHORT_LEASE_S)
 
 T = TypeVar("T")
+Test = Callable[..., Coroutine[Any, Any, None]]
 
 
 class OpenBackend(Protocol):
@@ -42,6 +47,27 @@ class Conformance:
     """Base of the suites: they run in pytest-asyncio's strict mode as well as in its auto mode."""
 
     pytestmark: ClassVar[list[pytest.MarkDecorator]] = [pytest.mark.asyncio]
+
+
+def needs(capability: Capability) -> Callable[[Test], Test]:
+    """Marks a test of what a backend may lack. One that names the capability among its gaps must fail the test: so
+    that no flag is wrong, in either direction."""
+
+    def marked(test: Test) -> Test:
+        @functools.wraps(test)
+        async def run(*args: Any, open_backend: OpenBackend, **fixtures: Any) -> None:
+            gap = (await open_backend()).gaps.get(capability)
+            if gap is None:
+                await test(*args, open_backend=open_backend, **fixtures)
+                return
+            with pytest.raises((Exception, pytest.fail.Exception)):
+                async with asyncio.timeout(GAP_PATIENCE_S):
+                    await test(*args, open_backend=open_backend, **fixtures)
+            pytest.xfail(f"lacks {capability.value!r}: {gap}")
+
+        return run
+
+    return marked
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from queue_backends.availability import Availability
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, QueueError
 from queue_backends.redis.keys import DEFAULT_STREAM
+from queue_backends.redis.locating import LocatedConnection, LocatedSSLConnection, Locator
 
 OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 10.0
@@ -128,6 +129,12 @@ class Pool(redis.asyncio.BlockingConnectionPool):
         self._generation = 0
         self._generations: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
+    def locate_by(self, locator: Locator) -> None:
+        """Make connections to wherever the locator says."""
+        is_tls = issubclass(self.connection_class, redis.asyncio.SSLConnection)
+        self.connection_class = LocatedSSLConnection if is_tls else LocatedConnection
+        self.connection_kwargs["locator"] = locator
+
     def distrust(self) -> None:
         """Use none of the present connections again."""
         self._generation += 1
@@ -143,8 +150,10 @@ class Pool(redis.asyncio.BlockingConnectionPool):
 class RedisClient:
     """One server, as the rest of this package uses it: commands and scripts, bounded and translated."""
 
-    def __init__(self, url: str, *, lease_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, lease_s: float = 30.0, locator: Locator | None = None) -> None:
+        """With a `locator`, each connection is made to the address that it tells, not to that of the URL."""
         self.url, self.stream = split_url(url)
+        self._locator = locator
         self.availability = Availability(long_silence_s=max(lease_s / 2, SHORTEST_SILENCE_S))
         self.on_distrust: Callable[[], None] | None = None
         """Called when open connections lead nowhere, or to a server that was demoted."""
@@ -162,6 +171,8 @@ class RedisClient:
             client_name="shoal",
             **({} if self.url.startswith("unix:") else _keepalive()),
         )
+        if locator is not None:
+            self._pool.locate_by(locator)
         self.redis = redis.asyncio.Redis.from_pool(self._pool)
         # Replies as they come: the driver's reshaping differs between its versions, and costs time per reply.
         self.redis.response_callbacks.clear()
@@ -169,7 +180,7 @@ class RedisClient:
     def twin(self) -> RedisClient:
         """Another client of the same server, with connections of its own, for another event loop. What either learns
         about the server's state, both know."""
-        other = RedisClient(self.url)
+        other = RedisClient(self.url, locator=self._locator.twin() if self._locator is not None else None)
         other.stream, other.availability, other._was_let_in = self.stream, self.availability, self._was_let_in
         return other
 
@@ -232,28 +243,33 @@ class RedisClient:
     async def _guarded(self, timeout_s: float | None) -> AsyncIterator[None]:
         """Bound what happens inside to `timeout_s`, raise only our own errors, and note how the server fares."""
         limit_s = COMMAND_TIMEOUT_S if timeout_s is None else timeout_s
+        began_at = self.availability.now()
         try:
             async with asyncio.timeout(limit_s):
                 yield
         except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
-            raise self.met(error, limit_s) from error
-        self.availability.answered()
+            raise self.met(error, limit_s, began_at=began_at) from error
+        self.availability.answered(began_at=began_at)
 
-    def met(self, error: Exception, timeout_s: float = COMMAND_TIMEOUT_S) -> QueueError:
-        """Note an error of the driver's, and say what it means."""
+    def met(
+        self, error: Exception, timeout_s: float = COMMAND_TIMEOUT_S, *, began_at: float | None = None
+    ) -> QueueError:
+        """Note an error of the driver's, and say what it means. `began_at`: when the attempt began that met it."""
         if isinstance(error, TimeoutError) and not str(error):
             error = TimeoutError(f"no answer within {timeout_s:g} s")
         ours = translated(error)
         if self._was_let_in and is_about_credentials(error):  # changed under way: somebody will mend it
             ours = BackendUnavailable(str(ours))
         if self._was_let_in and isinstance(ours, BackendUnavailable):
-            self.availability.failed(ours, answers=is_refusal(error))
+            self.availability.failed(ours, began_at=began_at, answers=is_refusal(error))
         if _is_no_fit_server(error):
             self._distrust()
         return ours
 
     def _distrust(self) -> None:
         """Let go of open connections: the next ones are made anew, by the address as it resolves then."""
+        if self._locator is not None:
+            self._locator.doubt()
         self._pool.distrust()
         if self.on_distrust is not None:
             self.on_distrust()
