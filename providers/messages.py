@@ -75,12 +75,12 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def text(self) -> str:
         """All text parts, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+        return "".join([part.text for part in self.parts if type(part) is TextPart])
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tools that this message asks for, in order."""
-        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+        return tuple([part for part in self.parts if type(part) is ToolCall])
 
     @classmethod
     def user(cls, text: str) -> Message:

@@ -136,14 +136,18 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def turn(self, prompt: str, number: int) -> ScriptedTurn:
         """The answer to `prompt` in turn `number`, counted from 0."""
-        lowered = prompt.lower()
         for text, reply in self.responses.items():
-            if text.lower() in lowered:
+            if _is_in(prompt, text):
                 return ScriptedTurn(text=reply, delay_s=self.delay_s)
         for scenario in self.scenarios:
-            if scenario.match.lower() in lowered and scenario.turns:
+            if scenario.turns and _is_in(prompt, scenario.match):
                 return scenario.turns[min(number, len(scenario.turns) - 1)]
         return ScriptedTurn(text=DEFAULT_REPLY, delay_s=self.delay_s)
+
+
+def _is_in(prompt: str, text: str) -> bool:
+    """In any case; what is empty is in every prompt."""
+    return not text or text.lower() in prompt.lower()
 
 
 _MOCK = Script()
@@ -160,22 +164,23 @@ class ScriptedProvider(ChatProvider):
     async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         """The script's turn, word by word."""
         script = await self._script(request.config)
-        results = list(_tool_results(request.messages))
         prompt = _prompt(request.messages)
         turn = script.turn(prompt, request.turn)
-        text = _filled(turn.text, prompt, results)
+        text = _filled(turn.text, prompt, request.messages)
         usage = turn.usage or _mock_usage(prompt, text)
         fault = turn.fault if turn.fault and request.attempt < turn.fault.attempts else None
         if turn.delay_s:
             await asyncio.sleep(turn.delay_s)
         streamed = 0
         for event in _deltas(turn, text):
-            _strike(fault, streamed, usage)
+            if fault is not None:
+                _strike(fault, streamed, usage)
             if streamed and turn.chunk_delay_s:
                 await asyncio.sleep(turn.chunk_delay_s)
             yield event
             streamed += 1
-        _strike(fault, max(streamed, fault.after_chunks) if fault else 0, usage)
+        if fault is not None:
+            _strike(fault, max(streamed, fault.after_chunks), usage)
         yield UsageUpdate(usage)
         yield _end(turn, text, usage, request)
 
@@ -192,7 +197,7 @@ class ScriptedProvider(ChatProvider):
     async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
         """The text of the first turn."""
         script = await self._script(config)
-        return _filled(script.turn(prompt, 0).text, prompt, [])
+        return _filled(script.turn(prompt, 0).text, prompt, ())
 
     async def embed(self, config: AgentConfig, texts: Sequence[str]) -> list[list[float]]:
         """ark's mock vector: all zero but the first number, which is the text's length."""
@@ -227,7 +232,10 @@ def _read(source: object, where: str) -> Script:
 
 
 def _prompt(messages: Sequence[Message]) -> str:
-    return next((message.text for message in reversed(messages) if message.role is Role.USER and message.text), "")
+    for message in reversed(messages):
+        if message.role is Role.USER and (text := message.text):
+            return text
+    return ""
 
 
 def _tool_results(messages: Sequence[Message]) -> Iterator[str]:
@@ -237,15 +245,20 @@ def _tool_results(messages: Sequence[Message]) -> Iterator[str]:
                 yield part.content
 
 
-def _filled(text: str, prompt: str, results: Sequence[str]) -> str:
+def _filled(text: str, prompt: str, messages: Sequence[Message]) -> str:
     if "{" not in text:
         return text
+    results = list(_tool_results(messages))
     last = results[-1] if results else ""
     return text.replace("{last_result}", last).replace("{results}", "\n".join(results)).replace("{prompt}", prompt)
 
 
 def _mock_usage(prompt: str, reply: str) -> TokenUsage:
-    return TokenUsage(input_tokens=len(prompt.encode()) // 4, output_tokens=len(reply.encode()) // 4)
+    return TokenUsage(input_tokens=_size(prompt) // 4, output_tokens=_size(reply) // 4)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _deltas(turn: ScriptedTurn, text: str) -> Iterator[TextDelta | ThinkingDelta]:
@@ -258,8 +271,8 @@ def _deltas(turn: ScriptedTurn, text: str) -> Iterator[TextDelta | ThinkingDelta
                 yield kind(word)
 
 
-def _strike(fault: ScriptedFault | None, streamed: int, usage: TokenUsage) -> None:
-    if fault is not None and streamed >= fault.after_chunks:
+def _strike(fault: ScriptedFault, streamed: int, usage: TokenUsage) -> None:
+    if streamed >= fault.after_chunks:
         error = _FAULTS[fault.kind]
         message = fault.message or f"scripted fault: {fault.kind}"
         raise error(message, provider="scripted", retry_after_s=fault.retry_after_s, usage=usage if streamed else None)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -121,7 +120,7 @@ class Run(Struct, frozen=True, kw_only=True):
 Sleep = Callable[[float], Awaitable[None]]
 
 
-async def run(
+def run(
     provider: ChatProvider,
     config: AgentConfig,
     task: Task,
@@ -133,7 +132,7 @@ async def run(
     attempt: int = 0,
     resumption: Resumption | None = None,
     sleep: Sleep = asyncio.sleep,
-) -> Run:
+) -> Coroutine[Any, Any, Run]:
     """Run `task` to its answer.
 
     `attempt` numbers this try at the task's turns; a turn that starts over counts on from there. With a `resumption`,
@@ -143,11 +142,7 @@ async def run(
     loop = _Loop(provider, config, task, tuple(tools), call_tool, chunk_fn, observer, attempt, sleep)
     if resumption is not None:
         loop.finished, loop.used = resumption.turns, resumption.used
-    try:
-        return await loop.run()
-    except ProviderError as error:
-        error.usage = loop.used
-        raise
+    return loop.run()
 
 
 class _Loop:
@@ -194,28 +189,30 @@ class _Loop:
         self.calls_seen: dict[tuple[str, str], int] = {}
 
     async def run(self) -> Run:
-        messages = list(conversation(self.task.history, self.task.prompt))
-        output: list[str] = []
-        for turn in range(self.config.max_turns):
-            done = self.finished[turn] if turn < len(self.finished) else None
-            end = await self.again(turn, done) if done else await self.turn(turn, tuple(messages))
-            messages.append(end.message)
-            output.append(end.message.text)
-            if calls := end.message.tool_calls:
-                messages.append(Message(role=Role.USER, parts=await self.answer(calls, done)))
-                output.clear()
-            elif not goes_on(end):
-                self.check_end(end)
-                return Run(
-                    output="".join(output),
-                    usage=self.used,
-                    turns=turn + 1,
-                    messages=tuple(messages),
-                    stop_reason=end.stop_reason,
-                )
-        raise LimitReached(
-            f"no answer after {self.config.max_turns} model calls: raise max_turns, or give the agent a smaller task"
-        )
+        try:
+            messages = list(conversation(self.task.history, self.task.prompt))
+            output: list[str] = []
+            for turn in range(self.config.max_turns):
+                done = self.finished[turn] if turn < len(self.finished) else None
+                end = await self.again(turn, done) if done else await self.turn(turn, tuple(messages))
+                messages.append(end.message)
+                output.append(end.message.text)
+                if calls := end.message.tool_calls:
+                    messages.append(Message(role=Role.USER, parts=await self.answer(calls, done)))
+                    output.clear()
+                elif end.stop_reason is not StopReason.PAUSE:
+                    self.check_end(end)
+                    return self.ended(messages, "".join(output), turn + 1, end.stop_reason)
+            raise LimitReached(
+                f"no answer after {self.config.max_turns} model calls: raise max_turns, or give the agent a smaller "
+                "task"
+            )
+        except ProviderError as error:
+            error.usage = self.used
+            raise
+
+    def ended(self, messages: list[Message], output: str, turns: int, stop_reason: StopReason) -> Run:
+        return Run(output=output, usage=self.used, turns=turns, messages=tuple(messages), stop_reason=stop_reason)
 
     def check_end(self, end: TurnEnd) -> None:
         if end.stop_reason is StopReason.REFUSAL:
@@ -273,7 +270,8 @@ class _Loop:
     async def stream(self, call: _Call) -> TurnEnd:
         """One model call: its chunks go out, and its record goes to the observer, however it ends."""
         try:
-            async with aclosing(_closable(self.provider.stream_turn(call.request))) as events:
+            events = self.provider.stream_turn(call.request)
+            try:
                 async for event in events:
                     if type(event) is TextDelta:
                         call.saw_chunk(event.text)
@@ -285,6 +283,10 @@ class _Loop:
                         call.usage = event.usage
                     elif type(event) is TurnEnd:
                         call.saw_end(event)
+            finally:
+                # Adapters write async generators; the interface only promises an iterator, which has nothing to close.
+                if (close := getattr(events, "aclose", None)) is not None:
+                    await close()
         except ProviderError as error:
             call.usage = error.usage or call.usage
             cut = isinstance(error, StreamBroken) or call.streamed_chars > 0
@@ -404,7 +406,7 @@ def goes_on(end: TurnEnd) -> bool:
 def _answer_chars(message: Message) -> int:
     chars = 0
     for part in message.parts:
-        if isinstance(part, TextPart | ThinkingPart):
+        if isinstance(part, TextPart) or isinstance(part, ThinkingPart):  # noqa: SIM101 - a union is made at each call
             chars += len(part.text)
         elif isinstance(part, ToolCall):
             chars += len(part.arguments)
@@ -414,18 +416,6 @@ def _answer_chars(message: Message) -> int:
 def _chars(request: TurnRequest) -> int:
     texts = (part.text for message in request.messages for part in message.parts if isinstance(part, TextPart))
     return len(request.config.system_prompt) + sum(len(text) for text in texts)
-
-
-def _closable(events: Any) -> Any:
-    """Adapters write async generators; the interface only promises an iterator, which has nothing to close."""
-    if hasattr(events, "aclose"):
-        return events
-
-    async def wrapped() -> Any:
-        async for event in events:
-            yield event
-
-    return wrapped()
 
 
 def _restart_delay_s(restart: int, error: ProviderError) -> float:

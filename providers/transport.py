@@ -268,9 +268,8 @@ async def _event_stream(call: Call, limits: Limits, response: httpx.Response) ->
         page = read_error_body(await _body(call, response, _ERROR_BODY_BYTES, cut=True))
         said = f"{call.provider}: {shown(call.url)} answered with a web page instead of events: {page.message}"
         raise _AttemptError(BadResponse(said, provider=call.provider, status=response.status_code), repeat=False)
-    chunks = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
     stream = EventStream(
-        chunks,
+        _chunks(response),
         response.aclose,
         provider=call.provider,
         idle_timeout_s=limits.idle_timeout_s,
@@ -279,6 +278,13 @@ async def _event_stream(call: Call, limits: Limits, response: httpx.Response) ->
     if kind == "application/json":  # servers that know no streaming answer at once, and some report errors so
         stream.replace_by(await _body(call, response, _BODY_BYTES))
     return stream
+
+
+def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes. `aiter_raw` would hand on the same pieces, at a twentieth of a chunk's whole cost."""
+    if "content-encoding" in response.headers or not isinstance(response.stream, httpx.AsyncByteStream):
+        return response.aiter_bytes()
+    return aiter(response.stream)
 
 
 def _accept(error: ProviderError | None) -> None:

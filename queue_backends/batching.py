@@ -30,6 +30,9 @@ def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequenc
 
 def once_each(items: Sequence[T], key_of: Callable[[T], object]) -> Iterator[Sequence[T]]:
     """`items` in order, cut so that no part has the same key twice: the second write builds on the first."""
+    if items and len({key_of(item) for item in items}) == len(items):
+        yield items
+        return
     start, seen = 0, set[object]()
     for position, item in enumerate(items):
         key = key_of(item)
@@ -43,7 +46,7 @@ def once_each(items: Sequence[T], key_of: Callable[[T], object]) -> Iterator[Seq
 
 def outcome_chars(outcome: Progress) -> int:
     """Roughly how much an outcome weighs on the wire."""
-    chars = len(outcome.result.output) if isinstance(outcome, Ack | Dead) else 0
+    chars = len(outcome.result.output) if type(outcome) is Ack or type(outcome) is Dead else 0
     for chunk in outcome.chunks:
         chars += len(chunk.content)
     for record in outcome.records:

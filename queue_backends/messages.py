@@ -64,6 +64,8 @@ class TokenUsage(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
     def __add__(self, other: TokenUsage) -> TokenUsage:
+        if self == _NO_USAGE:  # the first of a sum, which is most often the only one
+            return other
         return TokenUsage(
             input_tokens=_add(self.input_tokens, other.input_tokens),
             output_tokens=_add(self.output_tokens, other.output_tokens),
@@ -71,6 +73,9 @@ class TokenUsage(Struct, frozen=True, kw_only=True, omit_defaults=True):
             cache_write_tokens=_add(self.cache_write_tokens, other.cache_write_tokens),
             reasoning_tokens=_add(self.reasoning_tokens, other.reasoning_tokens),
         )
+
+
+_NO_USAGE = TokenUsage()
 
 
 def _add(left: int | None, right: int | None) -> int | None:
@@ -246,8 +251,8 @@ def now_rfc3339() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024) -> Task:
-    """Refuse, at the edge, what no worker could run.
+def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024, is_delivered: bool = False) -> Task:
+    """Refuse, at the edge, what no worker could run. The texts of a delivered task came as UTF-8.
 
     Raises `InvalidTask` with the field, its value and what is allowed.
     """
@@ -256,7 +261,7 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024) -> Task:
     size = _utf8_size("prompt", task.prompt)
     if size > max_prompt_bytes:
         raise InvalidTask(f"prompt has {size} bytes, at most {max_prompt_bytes} are allowed: shorten it or pass a link")
-    if not "".join(_texts_of(task)).isascii():
+    if not is_delivered and not "".join(_texts_of(task)).isascii():
         for name in _TEXT_FIELDS:
             _utf8_size(name, getattr(task, name))
     if len(task.meta) > MOST_META:
@@ -349,6 +354,9 @@ def task_from_entry(task_id: str, fields: Mapping[str, str], *, attempt: int) ->
     meta: dict[str, str] = {}
     for name, value in fields.items():
         reader = _ENTRY_FIELDS.get(name)
+        if reader is str:
+            known[name] = value
+            continue
         if reader is None:
             if name not in _ENTRY_INTERNAL:
                 meta[name] = value

@@ -38,10 +38,11 @@ async def open_backend(url: str = "", options: BackendOptions | None = None) -> 
     if not separator:
         scheme, rest = "redis", url
         url = f"redis://{rest}"
-    return await _factory(scheme)(url, options or BackendOptions())
+    return await load_factory(scheme)(url, options or BackendOptions())
 
 
-def _factory(scheme: str) -> BackendFactory:
+def load_factory(scheme: str) -> BackendFactory:
+    """What opens URLs of this scheme. Raises `UnknownBackend`, or `BackendMisconfigured` if it cannot be imported."""
     if factory := _registered.get(scheme):
         return factory
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme):

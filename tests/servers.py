@@ -82,6 +82,11 @@ class Server:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    @property
     def log(self) -> str:
         """What the server has written so far."""
         path = self.folder / "server.log"

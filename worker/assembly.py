@@ -22,6 +22,7 @@ from worker.fleet.departure import Departure
 from worker.fleet.heartbeat import Heartbeat
 from worker.fleet.link import READY, SupervisorLink
 from worker.fleet.presence import Workers, worker_id
+from worker.gaps import say_gaps
 from worker.health import HealthServer, HealthState
 from worker.health_thread import from_beside, served_beside
 from worker.journal import Journal
@@ -89,6 +90,7 @@ async def run_worker(
     backend = await open_backends(settings)
     async with backend, _assembled(settings, backend, serves_health=True, waits_for_port=link.is_supervised) as parts:
         _settle_memory()
+        say_gaps(backend)
         log.info(
             "agent runtime started",
             queue=masked_url(settings.queue_url) or "embedded",

@@ -18,6 +18,7 @@ import msgspec
 
 from queue_backends import (
     Backend,
+    BackendMisconfigured,
     BackendOptions,
     CancelOutcome,
     Chunk,
@@ -28,6 +29,7 @@ from queue_backends import (
     TaskStatus,
     open_backend,
 )
+from queue_backends.transactional import TransactionalQueue
 from worker.journal import entries_of, read_journal
 from worker.recall import conversation_of
 from worker.telemetry import inject
@@ -111,14 +113,16 @@ class Fleet:
         tenant: str = "",
         session_id: str = "",
         deadline_s: float | None = None,
+        connection: Any = None,
         **overrides: Any,
     ) -> Handle:
         """Enqueue a task: a prompt with these fields, or a whole `Task` (then the other arguments do not apply, but
-        for `run_at` and `delay_s`).
+        for `run_at`, `delay_s` and `connection`).
 
         `run_at` (Unix seconds) or `delay_s` from now: when it becomes ready. `deadline_s` from now: when it ends,
         done or not. Further keywords override the agent's configuration for this task, such as `model="…"`.
-        Raises `InvalidTask` or `QueueFull`; then nothing was added.
+        `connection`: add it as part of the transaction that is open there, on a queue in the same database; see
+        `TransactionalQueue`. Raises `InvalidTask` or `QueueFull`; then nothing was added.
         """
         task = prompt
         if isinstance(task, str):
@@ -136,13 +140,31 @@ class Fleet:
             )
         if delay_s is not None:
             run_at = time.time() + delay_s
-        task_id = await self.backend.queue.submit(inject(task), run_at=run_at)
+        if connection is None:
+            task_id = await self.backend.queue.submit(inject(task), run_at=run_at)
+        else:
+            (task_id,) = await self._transactional.submit_in(connection, [inject(task)], run_at=run_at)
         return Handle(self.backend, task_id)
 
-    async def submit_many(self, items: Iterable[str | Task]) -> list[Handle]:
-        """Enqueue many tasks with few round trips; handles in the order of `items`."""
+    async def submit_many(self, items: Iterable[str | Task], *, connection: Any = None) -> list[Handle]:
+        """Enqueue many tasks with few round trips; handles in the order of `items`. `connection`: as for `submit`."""
         tasks = [inject(Task(prompt=item) if isinstance(item, str) else item) for item in items]
-        return [Handle(self.backend, task_id) for task_id in await self.backend.queue.submit_many(tasks)]
+        if connection is None:
+            ids = await self.backend.queue.submit_many(tasks)
+        else:
+            ids = await self._transactional.submit_in(connection, tasks)
+        return [Handle(self.backend, task_id) for task_id in ids]
+
+    @property
+    def _transactional(self) -> TransactionalQueue:
+        queue = self.backend.queue
+        if isinstance(queue, TransactionalQueue):
+            return queue
+        scheme = self.backend.url.partition("://")[0]
+        raise BackendMisconfigured(
+            f"connection= needs a queue in the same database, such as postgresql://, and this one is {scheme}://: "
+            "leave it out, and submit after your own commit"
+        )
 
     def task(self, task_id: str) -> Handle:
         """A handle for a task that was submitted before."""

@@ -22,7 +22,7 @@ from queue_backends import (
     Spent,
     TaskResult,
 )
-from worker.recall import Past
+from worker.recall import NO_PAST, Past
 from worker.retries import Failure, RetryPolicy
 from worker.streaming import ChunkWriter
 from worker.turn_book import TurnBook
@@ -38,7 +38,7 @@ class Ending:
     def __init__(self, delivery: Delivery, chunks: ChunkWriter, retries: RetryPolicy) -> None:
         self.book: TurnBook | None = None
         """The account of the run; None if it ended before it had one."""
-        self.past = Past()
+        self.past: Past = NO_PAST
         """What earlier deliveries have left."""
         self._delivery = delivery
         self._task_id = delivery.task.id
@@ -65,11 +65,11 @@ class Ending:
             structured=structured_output(self.book.config, output),
             stop_reason=self.book.stop_reason,
         )
-        final = self._final(ChunkType.DONE, "", {"stop_reason": result.stop_reason})
+        final = self._final(ChunkType.DONE, "", spent, stop_reason=result.stop_reason)
         return Ack(
             delivery=self._delivery,
             result=result,
-            chunks=await self._last_chunks(final),
+            chunks=(*await self._chunks.finish(), final),
             records=self._chunks.take_records(),
         )
 
@@ -121,7 +121,7 @@ class Ending:
                 records=records,
             )
         result = TaskResult(task_id=self._task_id, error=failure.error, finished_at=time.time())
-        final = self._final(ChunkType.ERROR, failure.error, {})
+        final = self._final(ChunkType.ERROR, failure.error, self.spent)
         return Dead(delivery=self._delivery, result=result, chunks=(final,), records=records)
 
     def _decide(self, error: Exception) -> Failure:
@@ -143,21 +143,19 @@ class Ending:
             cost_usd=spent.cost_usd,
             finished_at=time.time(),
         )
-        final = self._final(ChunkType.ERROR, error, {})
-        return {"result": result, "chunks": await self._last_chunks(final), "records": self._chunks.take_records()}
+        final = self._final(ChunkType.ERROR, error, spent)
+        chunks = (*await self._chunks.finish(), final)
+        return {"result": result, "chunks": chunks, "records": self._chunks.take_records()}
 
-    def _final(self, kind: ChunkType, content: str, metadata: dict[str, Any]) -> ChunkDraft:
+    def _final(self, kind: ChunkType, content: str, spent: Spent, **metadata: Any) -> ChunkDraft:
         return ChunkDraft(
             type=kind,
             content=content,
             turn=self._chunks.turn,
             attempt=self._chunks.attempt,
-            metadata={**msgspec.to_builtins(self.spent), **metadata},
+            metadata={**msgspec.to_builtins(spent), **metadata},
             is_final=True,
         )
-
-    async def _last_chunks(self, final: ChunkDraft) -> tuple[ChunkDraft, ...]:
-        return (*await self._chunks.finish(), final)
 
 
 def structured_output(config: AgentConfig, output: str) -> Any:

@@ -26,6 +26,8 @@ from worker.side_loop import SideLoop
 LOOK_FOR_CANCELS_S = 1.0
 SHORTEST_TRY_S = 1.0
 
+DeliveryKey = tuple[str, str]
+
 Renew = Callable[[Sequence[Delivery]], Awaitable[list[Delivery]]]
 
 log = structlog.get_logger(__name__)
@@ -55,7 +57,7 @@ class LeaseKeeper:
         self._on_lost = on_lost
         self._on_cancel = on_cancel
         self._watch = LoopWatch(metrics, health, lease_s=lease_s)
-        self._held: dict[str, Delivery] = {}
+        self._held: dict[DeliveryKey, Delivery] = {}
         self._held_lock = threading.Lock()
         self._home: asyncio.AbstractEventLoop | None = None
         self._has_let_go = self._is_failing = False
@@ -156,6 +158,6 @@ class LeaseKeeper:
         self._home.call_soon_threadsafe(what, news)
 
 
-def key_of(delivery: Delivery) -> str:
+def key_of(delivery: Delivery) -> DeliveryKey:
     """One delivery, among all that a worker ever has."""
-    return f"{delivery.entry_id} {delivery.token}"
+    return delivery.entry_id, delivery.token

@@ -99,10 +99,11 @@ class ToolMetrics:
 class AgentMetrics:
     """Tasks of one agent, and the handles for its models and tools."""
 
-    __slots__ = ("_metrics", "completed", "duration_s", "failed", "labels", "queue_wait_s", "started")
+    __slots__ = ("_metrics", "_models", "completed", "duration_s", "failed", "labels", "queue_wait_s", "started")
 
     def __init__(self, metrics: Metrics, labels: Labels) -> None:
         self._metrics = metrics
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.labels = labels
         self.started = 0
         self.completed = 0
@@ -126,7 +127,12 @@ class AgentMetrics:
 
     def model(self, provider: str, model: str) -> ModelMetrics:
         """The handle for one model; the same one every time. Keep it where calls are frequent."""
-        return self._metrics.model_of(self, provider, model)
+        found = self._models.get((provider, model))
+        if found is None:
+            found = self._metrics.model_of(self, provider, model)
+            if len(self._models) < MAX_HANDLES:
+                self._models[provider, model] = found
+        return found
 
     def tool(self, name: str, kind: str) -> ToolMetrics:
         """The handle for one tool; `kind` is `python`, `webhook`, `mcp` or `builtin`."""

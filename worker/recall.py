@@ -37,6 +37,10 @@ class Past(Struct, frozen=True, kw_only=True):
     has_entries: bool = False
 
 
+NO_PAST = Past()
+"""Of a task that nobody had before."""
+
+
 def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
     """The past of a delivered task, from its journal."""
     calls = [entry for entry in entries if isinstance(entry, ModelCall)]

@@ -164,6 +164,11 @@ class ChunkWriter:
         """Records to be written with the next `store`, or with the run's outcome."""
         self._records += records
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to `store`, or to learn from it."""
+        return self.lost or bool(self._records)
+
     async def store(self) -> None:
         """Write what was noted, together with all chunks so far, in one step; return when that is done.
 

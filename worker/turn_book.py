@@ -34,12 +34,12 @@ class TurnBook:
         "_model_metrics",
         "_provider",
         "_span",
+        "_tools",
         "config",
         "cost_usd",
         "next_attempt",
         "past",
         "stop_reason",
-        "tools",
         "usage",
     )
 
@@ -59,7 +59,7 @@ class TurnBook:
         self.stop_reason = ""
         self.next_attempt = delivery.next_attempt + 1
         """One more than any attempt that was used."""
-        self.tools = ToolBook(around.journal, delivery, chunks, past)
+        self._tools: ToolBook | None = None
         self._is_priced = past.cost_usd is not None
         self._around = around
         self._delivery = delivery
@@ -68,6 +68,13 @@ class TurnBook:
         self._model_metrics = metrics.model(provider, config.model)
         self.past = past
         self._span: Span = OFF
+
+    @property
+    def tools(self) -> ToolBook:
+        """The account of its tool calls."""
+        if self._tools is None:  # many runs have none
+            self._tools = ToolBook(self._around.journal, self._delivery, self._chunks, self.past)
+        return self._tools
 
     def take_over(self) -> None:
         """Note that a task with a past goes on here; it is stored before the first model call is sent."""
@@ -94,12 +101,14 @@ class TurnBook:
 
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """Raises `BudgetExceeded` if the agent's daily tokens are used up."""
-        await self._around.budget.check(self._delivery.task.id)
-        await self._chunks.store()
-        self._chunks.turn = request.turn
-        self._chunks.attempt = request.attempt
+        around, chunks = self._around, self._chunks
+        if around.budget.active:
+            await around.budget.check(self._delivery.task.id)
+        if chunks.has_news:
+            await chunks.store()
+        chunks.turn, chunks.attempt = request.turn, request.attempt
         self.next_attempt = max(self.next_attempt, request.attempt + 1)
-        self._span = self._around.telemetry.model_call(
+        self._span = around.telemetry.model_call(
             provider=self._provider,
             model=self.config.model,
             turn=request.turn,
@@ -109,7 +118,8 @@ class TurnBook:
 
     async def after_turn(self, record: TurnRecord) -> None:
         """Note what was used, and what was answered. Between two model calls it is stored before anything else
-        happens; the last one goes with the outcome, and so does that of a cancelled call, which must not wait."""
+        happens; if tools follow, in one step with the start of the first. The last one goes with the outcome, and so
+        does that of a cancelled call, which must not wait."""
         budget, task_id = self._around.budget, self._delivery.task.id
         usage, estimated = billed(record)
         self.usage = self.usage + usage
@@ -126,9 +136,11 @@ class TurnBook:
         if record.outcome is CallOutcome.CANCELLED:
             budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
             return
-        if not record.is_last:
+        tools_follow = record.end is not None and bool(record.end.message.tool_calls)
+        if not record.is_last and (budget.active or not tools_follow):
             await self._chunks.store()
-        await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
+        if budget.active:
+            await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
 
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
         span, self._span = self._span, OFF

@@ -12,12 +12,13 @@ from queue_backends import Backend, BackendUnavailable, Delivery, Outcome, Queue
 from worker.committer import Committer
 from worker.early_cancels import EarlyCancels
 from worker.health import HealthState
-from worker.leases import LeaseKeeper, key_of
+from worker.leases import DeliveryKey, LeaseKeeper, key_of
 from worker.metrics import Metrics
 from worker.streaming import ChunkPublisher
 from worker.stubborn import find_stubborn
 from worker.surroundings import Surroundings
 from worker.task_run import Stop, TaskRun
+from worker.time_limits import TimeLimits
 
 PULL_WAIT_S = 5.0
 LONGEST_RETRY_S = 2.0
@@ -52,9 +53,10 @@ class Worker:
         self._publisher = ChunkPublisher(backend, metrics.worker)
         self._committer = Committer(backend, metrics.worker, self._committed)
         self._around = surround(self._publisher)
-        self._running: dict[str, TaskRun] = {}
+        self._time_limits = TimeLimits(self._around.limits.timeout_s)
+        self._running: dict[DeliveryKey, TaskRun] = {}
         """Runs by fencing key: they occupy a slot."""
-        self._given_up: set[str] = set()
+        self._given_up: set[DeliveryKey] = set()
         """Those of them that do not end though they were told to."""
         self._leases = LeaseKeeper(
             backend,
@@ -147,7 +149,7 @@ class Worker:
 
     def _start(self, delivery: Delivery) -> None:
         assert self._runs is not None  # noqa: S101 - the pull loop runs inside that group
-        run = TaskRun(delivery, self._around)
+        run = TaskRun(delivery, self._around, self._time_limits)
         self._running[key_of(delivery)] = run
         self._leases.hold(delivery)
         self._metrics.pulled += 1
@@ -157,14 +159,15 @@ class Worker:
         self._runs.create_task(self._run_one(run, run.outcome), name=delivery.task.id)
 
     async def _run_one(self, run: TaskRun, to_its_end: Callable[[], Awaitable[Outcome | None]]) -> None:
-        outcome: Outcome | None = Release(delivery=run.delivery)  # if it is cancelled from above
         try:
             outcome = await to_its_end()
         except Exception as error:  # the run's own error handling has failed: that must not end the worker
             log.exception("a run ended in an unforeseen way", task=run.task.id)
             outcome = run.crashed(error)
-        finally:
-            self._settle(run, outcome)
+        except BaseException:  # cancelled from above
+            self._settle(run, Release(delivery=run.delivery))
+            raise
+        self._settle(run, outcome)
 
     def _settle(self, run: TaskRun, outcome: Outcome | None) -> None:
         key = key_of(run.delivery)

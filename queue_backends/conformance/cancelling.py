@@ -189,7 +189,8 @@ class CancelConformance(Conformance):
         ids = await backend.queue.submit_many([Task(prompt=str(number)) for number in range(3)])
         ended, running = await pull_some(backend, 2)
         await backend.queue.ack(ended, done(ended))
-        outcomes = await backend.queue.cancel(["no-such-task", running.task.id, ended.task.id, ids[2], ids[2]])
+        (waiting,) = set(ids) - {ended.task.id, running.task.id}
+        outcomes = await backend.queue.cancel(["no-such-task", running.task.id, ended.task.id, waiting, waiting])
         assert outcomes == [
             CancelOutcome.UNKNOWN,
             CancelOutcome.REQUESTED,

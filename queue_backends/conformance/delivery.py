@@ -85,8 +85,9 @@ class DeliveryConformance(Conformance):
         assert delivery.task.attempt == 0
         assert delivery.task.enqueued_at.endswith("Z")
 
+    @needs(Capability.ORDER)
     async def test_submit_many_keeps_the_order(self, open_backend: OpenBackend) -> None:
-        """Ids come back in the order of the tasks, all different, and the tasks in that order too."""
+        """Tasks of one call are delivered in the order in which they were given."""
         backend = await open_backend()
         prompts = [f"task {number}" for number in range(300)]
         ids = await backend.queue.submit_many([Task(prompt=prompt) for prompt in prompts])
@@ -95,6 +96,15 @@ class DeliveryConformance(Conformance):
         assert [(delivery.task.id, delivery.task.prompt) for delivery in deliveries] == list(
             zip(ids, prompts, strict=True)
         )
+
+    async def test_submit_many_names_each(self, open_backend: OpenBackend) -> None:
+        """Ids come back in the order of the tasks, all different; every task is delivered once."""
+        backend = await open_backend()
+        prompts = [f"task {number}" for number in range(300)]
+        ids = await backend.queue.submit_many([Task(prompt=prompt) for prompt in prompts])
+        assert len(set(ids)) == 300
+        found = {delivery.task.id: delivery.task.prompt for delivery in await pull_some(backend, 300)}
+        assert found == dict(zip(ids, prompts, strict=True))
 
     async def test_nothing_to_submit(self, open_backend: OpenBackend) -> None:
         """No tasks in, no ids out."""
@@ -115,18 +125,19 @@ class DeliveryConformance(Conformance):
     async def test_one_at_a_time_is_the_same_order(self, open_backend: OpenBackend) -> None:
         """The order holds over several pulls as well, in whichever process."""
         one, other = await open_backend(), await open_backend()
-        for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+        for priority in (Priority.HIGH, Priority.LOW, Priority.NORMAL, Priority.LOW) * 3:
             await submit(one, priority.value, priority=priority)
-        found = [(await pull_one(backend)).task.prompt for backend in (one, other, one)]
-        assert found == ["high", "normal", "low"]
+        found = [(await pull_one(backend)).task.prompt for backend in (one, other) * 6]
+        assert found == ["high"] * 3 + ["normal"] * 3 + ["low"] * 6
 
     async def test_a_pull_takes_no_more_than_its_limit(self, open_backend: OpenBackend) -> None:
         """What is beyond the limit stays for others."""
         one, other = await open_backend(), await open_backend()
         await one.queue.submit_many([Task(prompt=str(number)) for number in range(5)])
         first = await one.queue.pull(2, PATIENCE_S)
-        assert [delivery.task.prompt for delivery in first] == ["0", "1"]
-        assert [delivery.task.prompt for delivery in await other.queue.pull(10, PATIENCE_S)] == ["2", "3", "4"]
+        assert 1 <= len(first) <= 2
+        rest = await pull_some(other, 5 - len(first))
+        assert sorted(delivery.task.prompt for delivery in (*first, *rest)) == list("01234")
 
     async def test_every_task_has_one_owner(self, open_backend: OpenBackend) -> None:
         """Workers that pull at the same time share the tasks: each goes to one of them."""
@@ -184,13 +195,16 @@ class DeliveryConformance(Conformance):
             backend.queue.submit(Task(prompt="b"), run_at=time.time() + 0.4),
             backend.queue.submit(Task(prompt="a"), run_at=time.time() + 0.2),
         )
-        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == [sooner, later]
+        found = [delivery.task.id for delivery in await pull_some(backend, 2)]
+        assert set(found) == {sooner, later}
+        if Capability.ORDER not in backend.gaps:
+            assert found == [sooner, later]
 
     async def test_run_at_in_the_past(self, open_backend: OpenBackend) -> None:
         """A moment that has passed means at once."""
         backend = await open_backend()
         ids = await backend.queue.submit_many([Task(prompt="a"), Task(prompt="b")], run_at=time.time() - 10)
-        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == ids
+        assert {delivery.task.id for delivery in await pull_some(backend, 2)} == set(ids)
 
     async def test_a_bad_task_is_refused(self, open_backend: OpenBackend) -> None:
         """What no worker could run raises InvalidTask, and of several tasks none is added then."""
@@ -222,7 +236,7 @@ class DeliveryConformance(Conformance):
         task = Task(prompt="x", idempotency_key="k")
         first, other, again = await backend.queue.submit_many([task, Task(prompt="y"), task])
         assert first == again
-        assert [delivery.task.id for delivery in await pull_some(backend, 2)] == [first, other]
+        assert {delivery.task.id for delivery in await pull_some(backend, 2)} == {first, other}
         await pull_nothing(backend)
 
     @needs(Capability.IDEMPOTENCY)
@@ -274,9 +288,10 @@ class DeliveryConformance(Conformance):
             await submit(backend)
         stats = await backend.queue.stats()
         assert (stats.ready, stats.delayed) == (2, 1)
-        await pull_one(backend)
+        taken = await pull_one(backend)
         await submit(backend, "3")
-        assert [delivery.task.prompt for delivery in await backend.queue.pull(10, PATIENCE_S)] == ["1", "3"]
+        prompts = {delivery.task.prompt for delivery in (taken, *await pull_some(backend, 2))}
+        assert prompts == {"0", "1", "3"}
 
     async def test_ping_answers(self, open_backend: OpenBackend) -> None:
         """A broker that works is one that answers."""

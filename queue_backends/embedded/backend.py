@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote, unquote, urlsplit
 
+from queue_backends.capabilities import Capability
 from queue_backends.embedded.folder import default_data_dir
 from queue_backends.embedded.server import EmbeddedServer
 from queue_backends.interfaces import Backend, BackendOptions, LeaseRenewer, P
@@ -15,8 +17,11 @@ from queue_backends.interfaces import Backend, BackendOptions, LeaseRenewer, P
 class EmbeddedBackend(Backend):
     """A Redis backend together with the hold on the server that it speaks to."""
 
+    gaps = MappingProxyType({Capability.SHARED: "only processes of this user on this machine share the queue"})
+
     def __init__(self, inner: Backend, server: EmbeddedServer, *, url: str) -> None:
         super().__init__(inner.queue, inner.chunks, inner.state, url=url)
+        self.gaps = MappingProxyType({**self.gaps, **inner.gaps})
         self.server = server
         self._inner = inner
 

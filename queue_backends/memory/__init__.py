@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from types import MappingProxyType
 
+from queue_backends.capabilities import Capability
 from queue_backends.errors import LeaseLost
 from queue_backends.interfaces import (
     Ack,
@@ -33,6 +35,14 @@ _named: weakref.WeakValueDictionary[str, Store] = weakref.WeakValueDictionary()
 
 class MemoryBackend(Backend):
     """All three in memory. Nothing awaits between the check of a fence and the writes behind it."""
+
+    gaps = MappingProxyType(
+        {
+            Capability.DURABLE: "everything is gone when this process ends",
+            Capability.SHARED: "no other process can see this queue",
+            Capability.LEASE_THREAD: "a task that holds up the event loop for longer than a lease is run again",
+        }
+    )
 
     def __init__(self, store: Store, options: BackendOptions, *, url: str = "memory://") -> None:
         self._queue = MemoryQueue(store, options)

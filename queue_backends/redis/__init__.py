@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from queue_backends.interfaces import Backend, BackendOptions, P
 from queue_backends.redis.chunks import Numbering, RedisChunks
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
+from queue_backends.redis.durability import gaps_of
 from queue_backends.redis.keys import Keys
 from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.queue import RedisQueue
@@ -22,7 +24,7 @@ __all__ = ["RedisBackend", "open_backend"]
 class RedisBackend(Backend):
     """All three on one server, so that a run's end is one atomic step."""
 
-    def __init__(self, client: RedisClient, options: BackendOptions) -> None:
+    def __init__(self, client: RedisClient, options: BackendOptions, *, consumer: str = "") -> None:
         keys = Keys(client.stream)
         hub = PubSubHub(client, keys.control)
         numbering = Numbering(client, keys, options.chunk_bytes)
@@ -31,7 +33,7 @@ class RedisBackend(Backend):
         self._started = False
         self._hub = hub
         self._committer = Committer(client, keys, numbering, options)
-        queue = RedisQueue(client, keys, hub, self._committer, options)
+        queue = RedisQueue(client, keys, hub, self._committer, options, consumer=consumer)
         chunks = RedisChunks(client, keys, hub, numbering, options)
         super().__init__(queue, chunks, RedisState(client, keys, hub), url=client.url)
         self._queue = queue
@@ -53,6 +55,7 @@ class RedisBackend(Backend):
     async def start(self) -> None:
         """Check the server and create what must be there."""
         await self._client.check()
+        self.gaps = MappingProxyType({**self.gaps, **gaps_of(self._client.facts)})
         await check_rights(self._client, Keys(self._client.stream))
         await self._queue.create_group()
         self._started = True

@@ -22,6 +22,7 @@ PAGE = 500
 FIRST_PAGE = 50
 PAGE_BYTES = 1_000_000
 """About how much a subscription reads at once: a slow consumer holds one page, whatever the chunks' size."""
+MOST_LOST = 1000
 RETRY_S = 0.5
 RECHECK_S = 15.0
 """A silent subscription looks into the replay stream this often, in case an announcement was lost on the way."""
@@ -50,6 +51,9 @@ class Numbering:
         self._keys = keys
         self._chunk_bytes = chunk_bytes
         self._streams: dict[tuple[str, str], _Stream] = {}
+        self._lost: dict[tuple[str, str], None] = {}
+        """Deliveries that a server called lost. It may take that back, because a failover has lost the new claim: but
+        by then their runs have been stopped, and what they had on its way is not known any more."""
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> None:
         """Make sure that `next_seq` knows these."""
@@ -80,16 +84,18 @@ class Numbering:
             if first:
                 stream.cap.found(_next_seq(first) - 1, stream.next_seq, size_bytes or 0)
 
-    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> list[EncodedChunk]:
-        """Chunks as `write_chunks` takes them, the first one with what has to go to make room for them.
+    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> tuple[int, list[EncodedChunk]]:
+        """The `seq` of the next chunk, and chunks as `write_chunks` takes them from there on, the first one with what
+        has to go to make room for them.
 
         Raises `ChunkTooLarge`; then nothing was written.
         """
         key = _key(delivery)
         stream = self._streams.get(key)
-        encoded = encode_chunks(delivery.task, stream.next_seq if stream else 0, drafts)
+        first_seq = stream.next_seq if stream else 0
+        encoded = encode_chunks(delivery.task, first_seq, drafts)
         if not encoded:
-            return encoded
+            return first_seq, encoded
         if stream is not None and (before := stream.cap.trim_before()):
             encoded[0] = (encoded[0][0], encoded[0][1], before)
         if not drafts[-1].is_final:
@@ -100,12 +106,7 @@ class Numbering:
                 json = item[0]
                 size += len(json) if json.isascii() else len(json.encode())
             stream.size_bytes = size
-        return encoded
-
-    def next_seq(self, delivery: Delivery) -> int:
-        """The `seq` of the next chunk."""
-        stream = self._streams.get(_key(delivery))
-        return stream.next_seq if stream else 0
+        return first_seq, encoded
 
     def advance(self, delivery: Delivery, written: int) -> None:
         """Note that so many chunks were written, those that were encoded last."""
@@ -122,6 +123,17 @@ class Numbering:
     def forget(self, delivery: Delivery) -> None:
         """The delivery is over."""
         self._streams.pop(_key(delivery), None)
+
+    def lose(self, delivery: Delivery) -> None:
+        """The server says that the delivery is somebody else's: that stays so."""
+        self.forget(delivery)
+        self._lost[_key(delivery)] = None
+        if len(self._lost) > MOST_LOST:
+            del self._lost[next(iter(self._lost))]
+
+    def is_lost(self, delivery: Delivery) -> bool:
+        """Whether the server has said so."""
+        return bool(self._lost) and _key(delivery) in self._lost
 
 
 def _next_seq(page: Sequence[Any]) -> int:
@@ -159,6 +171,11 @@ class RedisChunks:
         return lost
 
     async def _publish(self, batches: Sequence[ChunkBatch], *, fenced: bool) -> list[Delivery]:
+        held = [batch for batch in batches if not self._numbering.is_lost(batch.delivery)]
+        if len(held) < len(batches):
+            lost_ids = {id(delivery) for delivery in (await self._publish(held, fenced=fenced) if held else ())}
+            held_ids = {id(batch.delivery) for batch in held}
+            return [each.delivery for each in batches if id(each.delivery) not in held_ids - lost_ids]
         await self._numbering.prepare([batch.delivery for batch in batches])
         table = CallTable(*self._keys.lanes)
         packed = [self._pack(batch, table, fence_of(batch.delivery) if fenced else NO_FENCE) for batch in batches]
@@ -166,13 +183,13 @@ class RedisChunks:
         for batch in batches:
             self._numbering.advance(batch.delivery, len(batch.chunks))
         for position in lost:
-            self._numbering.forget(batches[position].delivery)
+            self._numbering.lose(batches[position].delivery)
         return [batches[position].delivery for position in lost]
 
     def _pack(self, batch: ChunkBatch, table: CallTable, fence: Fence) -> tuple[Any, ...]:
         delivery = batch.delivery
         task = delivery.task
-        first_seq = self._numbering.next_seq(delivery)
+        first_seq, chunks = self._numbering.encode(delivery, batch.chunks)
         return (
             fence.lane,
             fence.entry,
@@ -181,7 +198,7 @@ class RedisChunks:
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            self._numbering.encode(delivery, batch.chunks),
+            chunks,
             bool(batch.chunks) and batch.chunks[-1].is_final,
         )
 
@@ -215,14 +232,15 @@ class RedisChunks:
                     return
 
     async def _page(self, task_id: str, last: int, count: int, inbox: Inbox) -> list[bytes] | None:
-        """Kept chunks after `last`, up to `count`; None after the final one. Waits while the server is away."""
+        """Kept chunks after `last`, up to `count`; None after the final one, and once the backend was closed. Waits
+        while the server is away."""
         while True:
             try:
                 return await self._read(task_id, last, count)
             except BackendUnavailable:
                 await inbox.get(RETRY_S)  # a connection that is back announces itself as a gap
                 if inbox.closed:
-                    raise
+                    return None
 
     async def _read(self, task_id: str, last: int, count: int) -> list[bytes] | None:
         key = self._keys.chunks(task_id)
@@ -237,6 +255,15 @@ class RedisChunks:
     async def _is_over(self, task_id: str, key: str, seen_seq: int) -> bool:
         """Nothing new after `seen_seq`: that is well for a task that goes on, the end after a final chunk, and hopeless
         for a task whose stream has expired, or that the server has lost since chunks were seen."""
+        last, is_alive, ended = await self._traces(task_id, key)
+        if ended and not last:
+            raise TaskNotFound(f"the chunks of task {task_id} are no longer kept: read its result instead")
+        if seen_seq >= 0 and not (last or is_alive):
+            raise TaskNotFound(f"the server has lost task {task_id} and its chunks: submit it again")
+        return _next_seq(last) <= seen_seq + 1 and any(_decode(fields[1]).is_final for _, fields in last)
+
+    async def _traces(self, task_id: str, key: str) -> tuple[Sequence[Any], bool, bool]:
+        """A page with the last entry of the task's stream, whether the task is in the queue, whether it has ended."""
         lane, entry = self._keys.lanes[1], task_id if inspection.is_entry_id(task_id) else "0-0"
         moved, entries, last, ended = await self._client.pipeline(
             [
@@ -246,11 +273,7 @@ class RedisChunks:
                 ("HEXISTS", self._keys.results, task_id),  # last: a task that ends has its result when its entry goes
             ]
         )
-        if ended and not last:
-            raise TaskNotFound(f"the chunks of task {task_id} are no longer kept: read its result instead")
-        if seen_seq >= 0 and not (last or moved or entries):
-            raise TaskNotFound(f"the server has lost task {task_id} and its chunks: submit it again")
-        return _next_seq(last) <= seen_seq + 1 and any(_decode(fields[1]).is_final for _, fields in last)
+        return last, bool(moved or entries), bool(ended)
 
     async def close(self) -> None:
         """End all subscriptions."""

@@ -10,7 +10,7 @@ import importlib.resources
 import re
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from queue_backends.availability import Availability
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, QueueError
 from queue_backends.redis.keys import DEFAULT_STREAM
+from queue_backends.redis.line import Line
 from queue_backends.redis.locating import LocatedConnection, LocatedSSLConnection, Locator
 
 OLDEST_SERVER = (6, 2)
@@ -47,10 +48,16 @@ _FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the
 
 
 @functools.cache
-def _script(name: str) -> tuple[str, str]:
-    """A script's text, with the shared prelude in front, and its SHA-1."""
+def script_text(name: str) -> tuple[str, str]:
+    """A script's text, with the shared prelude in front, and its SHA-1. `package:name` is a script of another package,
+    whose own prelude comes between."""
+    package, _, stem = name.rpartition(":")
     folder = importlib.resources.files("queue_backends.redis.scripts")
-    text = folder.joinpath("prelude.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
+    text = folder.joinpath("prelude.lua").read_text()
+    if package:
+        folder = importlib.resources.files(package)
+        text += folder.joinpath("prelude.lua").read_text()
+    text += folder.joinpath(f"{stem}.lua").read_text()
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -78,6 +85,10 @@ def translated(error: Exception) -> QueueError:
         return BackendMisconfigured(f"the server refuses these credentials: {text}")
     if isinstance(error, redis.exceptions.NoPermissionError) or _FORBIDDEN_IN_SCRIPT.search(text):
         return BackendMisconfigured(f"the server's ACL forbids a command we need: {text}")
+    if isinstance(error, redis.exceptions.MovedError):
+        return BackendMisconfigured(
+            "the server is one of a cluster: write redis+cluster:// or rediss+cluster:// instead"
+        )
     if is_refusal(error):
         return BackendUnavailable(f"the queue's server cannot work right now: {text}")
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | TimeoutError | OSError):
@@ -157,7 +168,18 @@ class RedisClient:
         self.availability = Availability(long_silence_s=max(lease_s / 2, SHORTEST_SILENCE_S))
         self.on_distrust: Callable[[], None] | None = None
         """Called when open connections lead nowhere, or to a server that was demoted."""
+        self.sharded = False
+        """Whether channels belong to slots, and are published with SPUBLISH: in a cluster of Redis 7 and newer."""
+        self.version: tuple[int, ...] = ()
+        """Of the server, as far as it tells."""
         self._was_let_in = False
+        self.facts: Mapping[str, str] = {}
+        """What the server has said of itself (INFO) when it was checked; empty if it may not."""
+        self.has_moved = False
+        """Set by the client whose twin this is."""
+        self._under_way: set[asyncio.Timeout] = set()
+        """What can be given up if the server turns out to be elsewhere; kept only if it can be."""
+        self._twins: weakref.WeakSet[RedisClient] = weakref.WeakSet()
         # A repeated command could repeat its effect: whether to try again is for callers who know what they did.
         # Waits are bounded by `_guarded`; the driver's own socket time-out costs microseconds per reply.
         self._pool = Pool.from_url(
@@ -173,6 +195,7 @@ class RedisClient:
         )
         if locator is not None:
             self._pool.locate_by(locator)
+        self._line, self._blocking_line = Line(self._pool), Line(self._pool)
         self.redis = redis.asyncio.Redis.from_pool(self._pool)
         # Replies as they come: the driver's reshaping differs between its versions, and costs time per reply.
         self.redis.response_callbacks.clear()
@@ -181,13 +204,19 @@ class RedisClient:
         """Another client of the same server, with connections of its own, for another event loop. What either learns
         about the server's state, both know."""
         other = RedisClient(self.url, locator=self._locator.twin() if self._locator is not None else None)
-        other.stream, other.availability, other._was_let_in = self.stream, self.availability, self._was_let_in
+        other.stream = self.stream
+        self.share_with(other)
         return other
+
+    def share_with(self, other: RedisClient) -> None:
+        """Let a twin know what is known of the server."""
+        other.availability, other.sharded, other._was_let_in = self.availability, self.sharded, self._was_let_in
+        self._twins.add(other)
 
     async def command(self, *args: Any, timeout_s: float | None = None) -> Any:
         """One command's reply."""
         async with self._guarded(timeout_s):
-            return await self.redis.execute_command(*args)
+            return await self._execute(*args)
 
     async def pipeline(
         self,
@@ -197,25 +226,40 @@ class RedisClient:
         timeout_s: float | None = None,
     ) -> list[Any]:
         """The replies of several commands, in one round trip. An error of any is raised."""
-        async with self._guarded(timeout_s), self.redis.pipeline(transaction=transaction) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            return await pipe.execute()
+        async with self._guarded(timeout_s):
+            return await self._execute_all(commands, transaction=transaction)
 
     async def script(
         self, name: str, keys: Sequence[str], args: Sequence[Any], *, timeout_s: float | None = None
     ) -> Any:
         """A script's reply; the server is given its text if it does not have it."""
-        text, sha = _script(name)
+        text, sha = self._script(name)
         try:
             async with self._guarded(timeout_s):
                 try:
-                    return await self.redis.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+                    return await self._execute("EVALSHA", sha, len(keys), *keys, *args)
                 except redis.exceptions.NoScriptError:
-                    return await self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
+                    return await self._execute("EVAL", text, len(keys), *keys, *args)
         except QueueError:
             await self._refuse_oversized(max((len(arg) for arg in args if isinstance(arg, bytes)), default=0))
             raise
+
+    # How a command reaches the server: what a cluster's client does differently.
+
+    def _script(self, name: str) -> tuple[str, str]:
+        """A script's text and its SHA-1."""
+        return script_text(name)
+
+    async def _execute(self, *args: Any) -> Any:
+        return await self._line.call(*args)
+
+    async def _execute_all(self, commands: Sequence[Sequence[Any]], *, transaction: bool) -> list[Any]:
+        if commands[0][0] == "XREADGROUP":  # it blocks its connection
+            return await self._blocking_line.call_alone(commands)
+        async with self.redis.pipeline(transaction=transaction) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return await pipe.execute()
 
     async def _refuse_oversized(self, size: int) -> None:
         """A server cuts the connection on whoever sends it too long an argument: trying again would never end.
@@ -244,11 +288,22 @@ class RedisClient:
         """Bound what happens inside to `timeout_s`, raise only our own errors, and note how the server fares."""
         limit_s = COMMAND_TIMEOUT_S if timeout_s is None else timeout_s
         began_at = self.availability.now()
+        bound = asyncio.timeout(limit_s)
+        if self._locator is not None:
+            if self.has_moved:
+                self.has_moved = False
+                self.distrust()
+            self._under_way.add(bound)
         try:
-            async with asyncio.timeout(limit_s):
+            async with bound:
                 yield
         except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
-            raise self.met(error, limit_s, began_at=began_at) from error
+            cause: Exception = error
+            if self._locator is not None and bound not in self._under_way:
+                cause = redis.exceptions.ConnectionError("the server was replaced while this was under way")
+            raise self.met(cause, limit_s, began_at=began_at) from cause
+        finally:
+            self._under_way.discard(bound)
         self.availability.answered(began_at=began_at)
 
     def met(
@@ -263,21 +318,35 @@ class RedisClient:
         if self._was_let_in and isinstance(ours, BackendUnavailable):
             self.availability.failed(ours, began_at=began_at, answers=is_refusal(error))
         if _is_no_fit_server(error):
-            self._distrust()
+            self.distrust()
         return ours
 
-    def _distrust(self) -> None:
+    def moved(self) -> None:
+        """Somebody who knows says that the server is elsewhere now: give up what is under way, and use none of the
+        present connections again. A server that was replaced may still answer, and forgets later what it confirmed."""
+        now = asyncio.get_running_loop().time()
+        while self._under_way:
+            bound = self._under_way.pop()
+            if not bound.expired():
+                bound.reschedule(now)
+        self.distrust()
+        for twin in self._twins:  # in another loop, so it acts at its next command; its present one is bounded
+            twin.has_moved = True
+
+    def distrust(self) -> None:
         """Let go of open connections: the next ones are made anew, by the address as it resolves then."""
         if self._locator is not None:
             self._locator.doubt()
         self._pool.distrust()
+        self._line.drop()
+        self._blocking_line.drop()
         if self.on_distrust is not None:
             self.on_distrust()
 
     async def check(self) -> None:
         """Raise unless the server answers and is new enough."""
         try:
-            info = await self.command("INFO", "server")
+            info = await self.command("INFO")
         except BackendMisconfigured:  # an ACL may hide INFO and allow all that we need
             await self.command("PING")
             self._was_let_in = True
@@ -285,15 +354,18 @@ class RedisClient:
         except QueueError as error:
             raise type(error)(f"{error} ({masked(self.url)})") from error
         self._was_let_in = True
-        facts = dict(line.split(":", 1) for line in info.decode().split() if ":" in line)
-        version = facts.get("redis_version", "")
+        self.facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        version = self.facts.get("redis_version", "")
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        self.version = numbers
         if numbers < OLDEST_SERVER:
             raise BackendMisconfigured(f"the server at {masked(self.url)} is Redis {version}: 6.2 or newer is needed")
-        self.availability.started(float(facts.get("uptime_in_seconds", "inf")))
+        self.availability.started(float(self.facts.get("uptime_in_seconds", "inf")))
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._line.close()
+        await self._blocking_line.close()
         await self.redis.aclose()
 
 

@@ -39,9 +39,15 @@ class Committer:
         self._held.discard((delivery.entry_id, delivery.token))
         self._numbering.forget(delivery)
 
-    def holds_entry(self, entry: str) -> bool:
-        """Whether a run of this process has that entry."""
-        return any(held == entry for held, _ in self._held)
+    def lose(self, delivery: Delivery) -> None:
+        """Note that the server says it is somebody else's."""
+        self._held.discard((delivery.entry_id, delivery.token))
+        self._numbering.lose(delivery)
+
+    def holds_entry(self, lane: int, entry: str) -> bool:
+        """Whether a run of this process has that entry. Two lanes may have given the same id."""
+        in_lane = f"{lane}/"
+        return any(held == entry and token.startswith(in_lane) for held, token in self._held)
 
     async def commit(self, outcomes: Sequence[P]) -> list[P]:
         """Write them; returns those whose lease was lost, of which nothing was written."""
@@ -52,6 +58,11 @@ class Committer:
         return lost
 
     async def _commit(self, outcomes: Sequence[P]) -> list[P]:
+        held = [outcome for outcome in outcomes if not self._numbering.is_lost(outcome.delivery)]
+        if len(held) < len(outcomes):
+            lost_ids = {id(outcome) for outcome in (await self._commit(held) if held else ())}
+            written = {id(outcome) for outcome in held} - lost_ids
+            return [outcome for outcome in outcomes if id(outcome) not in written]
         keys = self._keys
         await self._numbering.prepare([outcome.delivery for outcome in outcomes if outcome.chunks])
         table = CallTable(
@@ -74,7 +85,9 @@ class Committer:
         )
         lost = await self._client.script("commit", table.names, table.arguments(payload))
         for position, outcome in enumerate(outcomes):
-            if not isinstance(outcome, Checkpoint) or position in lost:
+            if position in lost:
+                self.lose(outcome.delivery)
+            elif not isinstance(outcome, Checkpoint):
                 self.drop(outcome.delivery)
             elif outcome.chunks:
                 self._numbering.advance(outcome.delivery, len(outcome.chunks))
@@ -84,7 +97,7 @@ class Committer:
         delivery, chunks = outcome.delivery, outcome.chunks
         task = delivery.task
         fence = fence_of(delivery)
-        first_seq = self._numbering.next_seq(delivery)
+        first_seq, encoded = self._numbering.encode(delivery, chunks)
         return (
             _KINDS[type(outcome)],
             fence.lane,
@@ -95,13 +108,10 @@ class Committer:
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            self._numbering.encode(delivery, chunks),
+            encoded,
             bool(chunks) and chunks[-1].is_final,
             pack_records(outcome.records, table, self._keys) if outcome.records else (),
-            _payload(outcome),
-            round(outcome.retry_in_s * 1000) if isinstance(outcome, Retry) else 0,
-            task.attempt + 1 if isinstance(outcome, Retry | Dead) else task.attempt,
-            max(outcome.next_attempt, delivery.next_attempt) if isinstance(outcome, Retry | Release | Dead) else 0,
+            *_payload(outcome),
         )
 
 
@@ -114,13 +124,17 @@ _KINDS: dict[type[Progress], str] = {
 }
 
 
-def _payload(outcome: Progress) -> tuple[bytes | str, ...]:
-    match outcome:
-        case Ack(result=result):
-            return (encode_result(result),)
-        case Dead(result=result):
-            return (encode_result(result), result.error)
-        case Retry(spent=spent) | Release(spent=spent) if spent is not None:
-            return (encode_spent(spent),)
-        case _:
-            return ()
+def _payload(outcome: Progress) -> tuple[tuple[str, ...], int, int, int]:
+    """What the kinds have of their own: payload, delay in ms, attempt, next attempt."""
+    if isinstance(outcome, Ack):
+        return (encode_result(outcome.result),), 0, 0, 0
+    if isinstance(outcome, Checkpoint):
+        return (), 0, 0, 0
+    delivery = outcome.delivery
+    attempt, next_attempt = delivery.task.attempt, max(outcome.next_attempt, delivery.next_attempt)
+    if isinstance(outcome, Dead):
+        return (encode_result(outcome.result), outcome.result.error), 0, attempt + 1, next_attempt
+    spent = () if outcome.spent is None else (encode_spent(outcome.spent),)
+    if isinstance(outcome, Retry):
+        return spent, round(outcome.retry_in_s * 1000), attempt + 1, next_attempt
+    return spent, 0, attempt, next_attempt

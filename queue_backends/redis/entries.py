@@ -68,7 +68,7 @@ def _task_of(entry_id: str, fields: Mapping[str, str], crashes: int, options: Ba
         raise InvalidTask(fields["unreadable"][:MOST_VALUE_CHARS])
     failures = entry_count(fields, "attempt")
     task = task_from_entry(fields.get("original_task_id", "") or entry_id, fields, attempt=failures + crashes)
-    return check_task(task, max_prompt_bytes=options.max_prompt_bytes) if options else task
+    return check_task(task, max_prompt_bytes=options.max_prompt_bytes, is_delivered=True) if options else task
 
 
 def delivery_of(fence: Fence, raw: RawFields, options: BackendOptions) -> Delivery:

@@ -12,6 +12,8 @@
 | `{q}:moved`                 | hash   | task id -> lane and entry id, once moved      | until the task ends           |
 | `{q}:cancelled`             | zset   | running tasks that were asked to end          | until the task ends; expires  |
 | `{q}:paused`                | string | exists while nothing is delivered             | until resumed                 |
+| `{q}:cluster`               | hash   | on a cluster: partitions, kind of channels    | as long as the queue          |
+| `{q}:members`               | zset   | on a cluster: worker -> end of its membership | expires                       |
 | `{q}:idempotency:<key>`     | string | task id                                       | expires                       |
 | `{q}:rights`                | -      | asked for, to see what the ACL allows         | within one script             |
 | `{q}:submitter:<name>`      | string | a submitter's last call, msgpack              | expires after a minute        |

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple, Protocol, Self
 
 import redis.asyncio.connection
 import redis.exceptions
+
+GREETING_S = 3.0
+"""So long may a server that accepts a connection take to answer. A frozen one still accepts: its system does."""
 
 
 class Address(NamedTuple):
@@ -27,6 +31,13 @@ class Locator(Protocol):
         """The master's address at this moment, found within a few seconds."""
         ...
 
+    async def vet(self, connection: LocatedConnection) -> None:
+        """Raise an error of the driver's unless the server at the other end is the one that was looked for.
+
+        Called once for each connection, after the driver's own greeting.
+        """
+        ...
+
     def doubt(self) -> None:
         """The last address led nowhere, or to a server that is no master: remember it no longer. Does not wait."""
         ...
@@ -40,7 +51,7 @@ class LocatedConnection(redis.asyncio.connection.Connection):
     """A connection whose host and port are asked for each time it is made."""
 
     def __init__(self, *, locator: Locator, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(redis_connect_func=self._greet, **options)
         self._locator = locator
 
     async def connect(self) -> None:
@@ -55,7 +66,18 @@ class LocatedConnection(redis.asyncio.connection.Connection):
             raise
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
             self._locator.doubt()
+            await self.disconnect(nowait=True)
             raise
+
+    async def _greet(self, connection: Any) -> None:
+        """In place of the driver's own greeting, which it calls."""
+        try:
+            async with asyncio.timeout(GREETING_S):
+                await self.on_connect()
+                await self._locator.vet(self)
+        except TimeoutError as error:
+            # These words tell `may_have_arrived` that nothing was sent.
+            raise redis.exceptions.TimeoutError(f"no answer while connecting to {self.host}:{self.port}") from error
 
     async def _address(self) -> Address:
         try:

@@ -88,6 +88,10 @@ class Channel:
         self.confirmed = asyncio.Event()
 
 
+class _ChannelsMovedError(Exception):
+    """The slot of our channels has gone to another server of the cluster, which is no fault of any."""
+
+
 class PubSubHub:
     """Shares one connection among all listeners of a backend."""
 
@@ -114,7 +118,7 @@ class PubSubHub:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel()
-            await self._send("subscribe", name)
+            await self._send("SUBSCRIBE", name)
         channel.inboxes.add(inbox)
         try:
             await self._confirmation(name, channel)
@@ -123,7 +127,7 @@ class PubSubHub:
             channel.inboxes.discard(inbox)
             if not channel.inboxes and self._channels.get(name) is channel:
                 del self._channels[name]
-                await self._send("unsubscribe", name)
+                await self._send("UNSUBSCRIBE", name)
 
     async def _confirmation(self, name: str, channel: Channel) -> None:
         try:
@@ -140,9 +144,13 @@ class PubSubHub:
             return
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                await getattr(pubsub, verb)(name)
+                await self._command(pubsub, verb, name)
         except (redis.exceptions.RedisError, OSError):
             return  # the reader meets the same fault, reconnects, and subscribes to what is wanted then
+
+    async def _command(self, pubsub: Any, verb: str, *names: str) -> None:
+        """The driver's own methods keep books that we have no use for, and its older versions know no sharded ones."""
+        await pubsub.execute_command(f"S{verb}" if self._client.sharded else verb, *names)
 
     def distrust(self) -> None:
         """Others have found that their connections lead nowhere: make this one anew too, unless it is quite new."""
@@ -158,6 +166,8 @@ class PubSubHub:
                 await self._connect()
                 delay_s = 0.05
                 await self._read()
+            except _ChannelsMovedError:
+                self._client.distrust()
             except (redis.exceptions.RedisError, OSError) as error:
                 self._complain(self._client.met(error))
             finally:
@@ -178,9 +188,9 @@ class PubSubHub:
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
                 subscribed = {self._anchor, *self._channels}
-                await pubsub.subscribe(*subscribed)
+                await self._command(pubsub, "SUBSCRIBE", *subscribed)
                 while late := set(self._channels) - subscribed:  # asked for while we were connecting
-                    await pubsub.subscribe(*late)
+                    await self._command(pubsub, "SUBSCRIBE", *late)
                     subscribed |= late
         finally:
             self._pubsub = pubsub  # a failed one is closed all the same
@@ -195,28 +205,36 @@ class PubSubHub:
                 await pubsub.aclose()
 
     async def _read(self) -> None:
-        asked = False
         async with asyncio.timeout(None) as self._reading:
-            while True:
-                message = await self._pubsub.get_message(timeout=ANSWER_S if asked else QUIET_S)
-                if message is not None:
-                    asked = False
-                    self._dispatch(message)
-                    continue
-                if asked:
-                    raise redis.exceptions.ConnectionError(f"no answer for {ANSWER_S} s")
-                await self._pubsub.ping()
-                asked = True
+            try:
+                await self._read_on()
+            finally:
+                self._reading = None  # a time limit that has come to its end cannot be changed any more
+
+    async def _read_on(self) -> None:
+        asked = False
+        while True:
+            message = await self._pubsub.get_message(timeout=ANSWER_S if asked else QUIET_S)
+            if message is not None:
+                asked = False
+                self._dispatch(message)
+                continue
+            if asked:
+                raise redis.exceptions.ConnectionError(f"no answer for {ANSWER_S} s")
+            await self._pubsub.ping()
+            asked = True
 
     def _dispatch(self, message: dict[str, Any]) -> None:
         name = message["channel"]
+        if message["type"] == "sunsubscribe" and name == self._anchor.encode():  # never asked for
+            raise _ChannelsMovedError
         channel = self._channels.get(name.decode() if isinstance(name, bytes) else name or "")
         if channel is None:
             return
-        if message["type"] == "message":
+        if message["type"] in ("message", "smessage"):
             for inbox in channel.inboxes:
                 inbox.put(message["data"])
-        elif message["type"] == "subscribe":
+        elif message["type"] in ("subscribe", "ssubscribe"):
             channel.confirmed.set()
             for inbox in channel.inboxes:
                 inbox.mark_gap()

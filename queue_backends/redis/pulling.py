@@ -8,9 +8,9 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -44,6 +44,14 @@ def consumer_name(wish: str) -> str:
     return f"{wish or socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
+class Idle(NamedTuple):
+    """Nothing is ready."""
+
+    is_paused: bool
+    next_due_s: float
+    """When to look again: the next delayed task may be ready then."""
+
+
 class Puller:
     """Takes tasks for one consumer of the group."""
 
@@ -65,7 +73,7 @@ class Puller:
         self._next_reclaim = 0.0
         self._next_sweep = time.monotonic() + SWEEP_EVERY_S
         self._own_expired: dict[str, float] = {}
-        """Our own entries whose lease has run out -> when that was first seen."""
+        """Our own entries whose lease has run out, as lane/id -> when that was first seen."""
         self._server_ahead_ms: float | None = None
         """The server's clock minus our own, measured with each look for expired leases."""
         self._reply_lost_at: float | None = None
@@ -92,6 +100,11 @@ class Puller:
             if deliveries := await self._to_its_end(self._block(limit, block_s)):
                 return deliveries
 
+    async def take(self, limit: int) -> list[Delivery] | Idle:
+        """What is ready at once, beside what is left over from before; or, if that is nothing, what may come."""
+        taken = await self._to_its_end(self._take(limit, with_surplus=False))
+        return taken if isinstance(taken, list) else Idle(*taken)
+
     async def _to_its_end(self, claim: Coroutine[Any, Any, T]) -> T:
         """Let a claim end even if the pull is cancelled: a command that was sent may be carried out long after its
         sender has gone, and nobody would know of the entries. What comes of it then waits for the next pull."""
@@ -108,11 +121,11 @@ class Puller:
                 self.surplus.extend(taken if isinstance(taken, list) else ())
             raise
 
-    async def _take(self, limit: int) -> list[Delivery] | tuple[bool, float]:
+    async def _take(self, limit: int, *, with_surplus: bool = True) -> list[Delivery] | tuple[bool, float]:
         """Deliveries; or, if there is none, whether the queue is paused and when the next delayed task is due."""
         if self._reply_lost_at is not None:
             await self._recover()
-        if self.surplus:
+        if self.surplus and with_surplus:
             return [self.surplus.popleft() for _ in range(min(limit, len(self.surplus)))]
         # What lost its lease comes first: behind a long queue it would wait for ever.
         reclaimed = await self._look_around(limit) if time.monotonic() >= self._next_reclaim else []
@@ -131,6 +144,8 @@ class Puller:
             raise
         if reclaimed or deliveries:
             return reclaimed + deliveries
+        if read:  # all of it unreadable: there may be more behind it
+            return False, 0.0
         return bool(paused), (max(next_due_ms, 1) / 1000 if next_due_ms >= 0 else LONGEST_BLOCK_S)
 
     async def _look_around(self, limit: int) -> list[Delivery]:
@@ -210,26 +225,31 @@ class Puller:
 
     async def _deliveries(self, read: Sequence[Any]) -> list[Delivery]:
         """What XREADGROUP returned, as deliveries; what cannot be read is refused."""
-        deliveries = []
+        claimed: list[tuple[Fence, RawFields]] = []
         for name, entries in read:
             lane = self._keys.lanes.index(name.decode()) + 1
-            for entry_id, raw in entries:
-                if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, 1), raw):
-                    deliveries.append(delivery)
+            claimed += [(Fence(lane, entry_id.decode(), self.consumer, 1), raw) for entry_id, raw in entries]
+        return await self._accepted(claimed)
+
+    async def _accepted(self, claimed: Iterable[tuple[Fence, RawFields]]) -> list[Delivery]:
+        """Claimed entries as deliveries that we hold; what cannot be read is refused."""
+        deliveries: list[Delivery] = []
+        for fence, raw in claimed:
+            try:
+                delivery = delivery_of(fence, raw, self._options)
+            except InvalidTask as error:
+                await self._refuse_or_postpone(fence, raw, str(error))
+                continue
+            self._committer.hold(delivery)
+            deliveries.append(delivery)
         return deliveries
 
-    async def _accept(self, fence: Fence, raw: RawFields) -> Delivery | None:
+    async def _refuse_or_postpone(self, fence: Fence, raw: RawFields, reason: str) -> None:
         try:
-            delivery = delivery_of(fence, raw, self._options)
-        except InvalidTask as error:
-            try:
-                await self._refuse(fence, raw, str(error))
-            except QueueError as failed:
-                log.warning("cannot refuse an unreadable entry yet", entry=fence.entry, error=str(failed))
-                self._reply_lost_at = time.monotonic()  # it is found again, and refused, at the next pull
-            return None
-        self._committer.hold(delivery)
-        return delivery
+            await self._refuse(fence, raw, reason)
+        except QueueError as failed:
+            log.warning("cannot refuse an unreadable entry yet", entry=fence.entry, error=str(failed))
+            self._reply_lost_at = time.monotonic()  # it is found again, and refused, at the next pull
 
     async def _refuse(self, fence: Fence, raw: RawFields, reason: str) -> None:
         keys = self._keys
@@ -269,12 +289,12 @@ class Puller:
         server_ms, own, *claimed = reply
         self._server_ahead_ms = server_ms - time.monotonic() * 1000
         self._note_own_expired([entry.decode() for entry in own])
-        deliveries = []
+        deliveries: list[Delivery] = []
         for lane, entry_id, raw, count, cancelled in claimed:
-            if delivery := await self._accept(Fence(lane, entry_id.decode(), self.consumer, count), raw):
-                deliveries.append(delivery)
-                if cancelled:
-                    self._cancel_asked(delivery.task.id)
+            accepted = await self._accepted([(Fence(lane, entry_id.decode(), self.consumer, count), raw)])
+            deliveries += accepted
+            if cancelled and accepted:
+                self._cancel_asked(accepted[0].task.id)
         return deliveries
 
     def _server_ms(self) -> int:
@@ -289,7 +309,8 @@ class Puller:
     def _note_own_expired(self, entries: Sequence[str]) -> None:
         now = time.monotonic()
         self._own_expired = {entry: self._own_expired.get(entry, now) for entry in entries}
-        if not all(self._committer.holds_entry(entry) for entry in entries):
+        places = [entry.partition("/") for entry in entries]
+        if not all(self._committer.holds_entry(int(lane), entry) for lane, _, entry in places):
             self._reply_lost_at = now
 
     async def _recover(self) -> None:
@@ -298,11 +319,10 @@ class Puller:
         for lane, name in enumerate(self._keys.lanes, start=1):
             for row in await inspection.pending(self._client, name, "-", "+", MOST_PENDING, self.consumer):
                 fence = Fence(lane, row.entry_id, self.consumer, row.deliveries)
-                if self._committer.holds_entry(fence.entry):
+                if self._committer.holds_entry(lane, fence.entry):
                     continue
                 for _, raw in await self._client.command("XRANGE", name, row.entry_id, row.entry_id):
-                    if delivery := await self._accept(fence, raw):
-                        self.surplus.append(delivery)
+                    self.surplus += await self._accepted([(fence, raw)])
         if self._reply_lost_at is not None and time.monotonic() - self._reply_lost_at > LATE_CLAIM_S:
             self._reply_lost_at = None
 

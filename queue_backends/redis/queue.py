@@ -35,7 +35,7 @@ from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import PubSubHub
-from queue_backends.redis.pulling import Puller
+from queue_backends.redis.pulling import Idle, Puller
 from queue_backends.redis.renewing import renew_leases
 from queue_backends.redis.submitting import Submitter
 from queue_backends.redis.wire import decode_result, encode_result, keep_of
@@ -51,8 +51,16 @@ class RedisQueue:
     """`TaskQueue` on Redis Streams."""
 
     def __init__(
-        self, client: RedisClient, keys: Keys, hub: PubSubHub, committer: Committer, options: BackendOptions
+        self,
+        client: RedisClient,
+        keys: Keys,
+        hub: PubSubHub,
+        committer: Committer,
+        options: BackendOptions,
+        *,
+        consumer: str = "",
     ) -> None:
+        """`consumer`: what to be called in the group, if several queues of this process share a name."""
         self._client = client
         self._keys = keys
         self._hub = hub
@@ -61,6 +69,7 @@ class RedisQueue:
         self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
         self._submitter = Submitter(client, keys, options, self.stats)
         self._puller = Puller(client, keys, committer, options, self._to_cancel.put_nowait)
+        self._puller.consumer = consumer or self._puller.consumer
 
     @property
     def consumer(self) -> str:
@@ -139,6 +148,19 @@ class RedisQueue:
         """Take ready tasks: what is there at once, else the first that comes."""
         return await self._puller.pull(limit, wait_s)
 
+    async def take(self, limit: int) -> list[Delivery] | Idle:
+        """Take what is ready, without waiting; or say that there is nothing, and what may come."""
+        return await self._puller.take(limit)
+
+    def take_waiting(self, limit: int) -> list[Delivery]:
+        """Deliveries that were taken before, and handed to nobody."""
+        waiting = self._puller.surplus
+        return [waiting.popleft() for _ in range(min(limit, len(waiting)))]
+
+    def keep_waiting(self, deliveries: Sequence[Delivery]) -> None:
+        """These are for the next pull; renewals keep them until then."""
+        self._puller.surplus.extend(deliveries)
+
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Extend leases; those of deliveries that wait here for the next pull, too."""
         waiting = self.waiting()
@@ -157,7 +179,7 @@ class RedisQueue:
         """These are somebody else's now."""
         gone = {(delivery.entry_id, delivery.token) for delivery in lost}
         for delivery in lost:
-            self._committer.drop(delivery)
+            self._committer.lose(delivery)
         kept = [delivery for delivery in self._puller.surplus if (delivery.entry_id, delivery.token) not in gone]
         self._puller.surplus = deque(kept)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -71,7 +72,7 @@ def encode_result(result: TaskResult) -> str:
             error=result.error or msgspec.UNSET,
             input_tokens=usage.input_tokens or 0,
             output_tokens=usage.output_tokens or 0,
-            artifacts=dict(sorted(result.artifacts.items())) or msgspec.UNSET,
+            artifacts=dict(sorted(result.artifacts.items())) if result.artifacts else msgspec.UNSET,
             usage=usage if usage != _NO_USAGE else msgspec.UNSET,
             cost_usd=result.cost_usd if result.cost_usd is not None else msgspec.UNSET,
             finished_at=result.finished_at,
@@ -124,16 +125,28 @@ NO_FENCE = Fence(2, "", "", 0)
 
 def token_of(fence: Fence) -> str:
     """The fencing token's text."""
-    return f"{fence.lane}/{fence.deliveries}/{fence.consumer}"
+    return _token(fence.lane, fence.deliveries, fence.consumer)
+
+
+@functools.lru_cache(maxsize=64)
+def _token(lane: int, deliveries: int, consumer: str) -> str:
+    """Nearly all deliveries of a process have one and the same."""
+    return f"{lane}/{deliveries}/{consumer}"
 
 
 def fence_of(delivery: Delivery) -> Fence:
     """The fence that a delivery's token stands for. Raises `QueueError` for a token of another backend."""
-    lane, _, rest = delivery.token.partition("/")
+    lane, deliveries, consumer = _parts(delivery.token)
+    return Fence(lane, delivery.entry_id, consumer, deliveries)
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(token: str) -> tuple[int, int, str]:
+    lane, _, rest = token.partition("/")
     deliveries, _, consumer = rest.partition("/")
     if not (lane.isdigit() and deliveries.isdigit()):
-        raise QueueError(f"delivery token {delivery.token!r} is not one of this backend: pass deliveries it returned")
-    return Fence(int(lane), delivery.entry_id, consumer, int(deliveries))
+        raise QueueError(f"delivery token {token!r} is not one of this backend: pass deliveries it returned")
+    return int(lane), int(deliveries), consumer
 
 
 EncodedChunk: TypeAlias = tuple[str, str] | tuple[str, str, int]
@@ -145,28 +158,26 @@ def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> l
 
     Raises `ChunkTooLarge`.
     """
-    encode = _chunk_encoder.encode
-    encoded: list[EncodedChunk] = [
-        (
-            encode(
-                Chunk(
-                    task_id=task.id,
-                    seq=first_seq + position,
-                    type=draft.type,
-                    content=draft.content,
-                    turn=draft.turn,
-                    attempt=draft.attempt,
-                    metadata=draft.metadata,
-                    is_final=draft.is_final,
-                )
-            ).decode(),
-            draft.content if task.stream_key and draft.type is ChunkType.CONTENT else "",
-        )
-        for position, draft in enumerate(drafts)
-    ]
-    for position, item in enumerate(encoded):
-        if len(item[0]) > MAX_CHUNK_CHARS:
-            check_chunk_size(task.id, first_seq + position, len(item[0]))
+    encode, task_id, with_text = _chunk_encoder.encode, task.id, bool(task.stream_key)
+    encoded: list[EncodedChunk] = []
+    seq = first_seq
+    for draft in drafts:
+        json = encode(
+            Chunk(
+                task_id=task_id,
+                seq=seq,
+                type=draft.type,
+                content=draft.content,
+                turn=draft.turn,
+                attempt=draft.attempt,
+                metadata=draft.metadata,
+                is_final=draft.is_final,
+            )
+        ).decode()
+        if len(json) > MAX_CHUNK_CHARS:
+            check_chunk_size(task_id, seq, len(json))
+        encoded.append((json, draft.content if with_text and draft.type is ChunkType.CONTENT else ""))
+        seq += 1
     return encoded
 
 
@@ -176,16 +187,15 @@ def keep_of(options: BackendOptions) -> tuple[int, int, int]:
 
 
 def pack(value: object) -> bytes:
-    """msgpack, as the scripts unpack it. They know text but no `bytes`: those travel as arguments of their own."""
+    """msgpack, as the scripts unpack it. They know text but no `bytes`: see `packed_bytes`."""
     return _pack.encode(value)
 
 
 class CallTable:
-    """KEYS and ARGV of one script call, which its packed payload (ARGV[1]) names by their positions, from 1."""
+    """KEYS of one script call, which its packed payload (ARGV[1]) names by their positions, from 1."""
 
     def __init__(self, *fixed: str) -> None:
         self.names = list(fixed)
-        self.values: list[bytes] = []
         self._positions: dict[str, int] = {}
 
     def position(self, name: str) -> int:
@@ -196,37 +206,42 @@ class CallTable:
             found = self._positions[name] = len(self.names)
         return found
 
-    def value(self, value: bytes) -> int:
-        """Where `value` stands among the arguments."""
-        self.values.append(value)
-        return len(self.values) + 1
-
     def arguments(self, payload: object) -> list[bytes]:
-        """ARGV, with the payload first."""
-        return [pack(payload), *self.values]
+        """ARGV: the payload."""
+        return [pack(payload)]
 
 
-PackedRecord = tuple[int, int, str, int, int, list[tuple[int, list[str | int]]]]
+def packed_bytes(value: bytes) -> msgspec.Raw:
+    """Any bytes, as the scripts take them: in the form of a text, which is what they know."""
+    return msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
+
+
+CounterSets = tuple[list[int], list[str | int]]
+"""Positions of counter sets to which the same is added, and what: field, amount, field, amount, …"""
+PackedRecord = tuple[int, int, str, msgspec.Raw, int, list[CounterSets]]
 
 
 def pack_records(records: Sequence[LogRecord], table: CallTable, keys: Keys) -> list[PackedRecord]:
     """Records with their keys replaced by positions in `table`."""
-    packed: list[PackedRecord] = []
-    for record in records:
-        sets: list[tuple[int, list[str | int]]] = []
-        for name, amounts in record.counters.items():
-            flat: list[str | int] = []
-            for field, amount in amounts.items():
-                flat += (field, amount)
-            sets.append((table.position(keys.counters(name)), flat))
-        packed.append(
-            (
-                table.position(keys.log(record.log)),
-                table.position(keys.log_index(record.log)),
-                record.id,
-                table.value(record.value),
-                round(record.keep_s * 1000),
-                sets,
-            )
+    return [
+        (
+            table.position(keys.log(record.log)),
+            table.position(keys.log_index(record.log)),
+            record.id,
+            packed_bytes(record.value),
+            round(record.keep_s * 1000),
+            _pack_counters(record.counters, table, keys) if record.counters else [],
         )
-    return packed
+        for record in records
+    ]
+
+
+def _pack_counters(counters: Mapping[str, Mapping[str, int]], table: CallTable, keys: Keys) -> list[CounterSets]:
+    """Sets that share their amounts, which is usual, travel and are read together."""
+    sets: dict[int, CounterSets] = {}
+    for name, amounts in counters.items():
+        found = sets.get(id(amounts))
+        if found is None:
+            found = sets[id(amounts)] = ([], [part for item in amounts.items() for part in item])
+        found[0].append(table.position(keys.counters(name)))
+    return list(sets.values())

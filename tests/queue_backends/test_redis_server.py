@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio
 import redis.exceptions
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from queue_backends import (
     Ack,
@@ -32,6 +27,7 @@ from queue_backends import (
     open_backend,
 )
 from queue_backends.redis.client import RedisClient, masked, translated
+from tests.certificates import self_signed
 from tests.servers import PROGRAMS, Server, free_port
 from worker.persistence import persistently
 
@@ -257,7 +253,7 @@ async def test_tls_with_a_private_authority(tmp_path: Path, stream: str) -> None
     program = PROGRAMS["redis"]()
     if program is None:
         pytest.skip("the bundled Valkey is built without TLS, and there is no redis-server on PATH")
-    certificate, key = _self_signed(tmp_path)
+    certificate, key = self_signed(tmp_path)
     tls_port = free_port()
     files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate]
     with Server(program, options=["--tls-port", str(tls_port), *files, "--tls-auth-clients", "no"]):
@@ -283,28 +279,3 @@ async def test_acl_user_with_the_rights_of_one_queue(stream: str) -> None:
             assert (await backend.queue.wait(task_id, LIMIT_S)).output == "ok"
         with pytest.raises(BackendMisconfigured, match="ACL"):
             await open_backend(f"redis://fleet:pw@127.0.0.1:{server.port}?stream=somebody-elses")
-
-
-def _self_signed(folder: Path) -> tuple[str, str]:
-    """A certificate for localhost that is its own authority, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, pem_key = folder / "server.pem", folder / "server.key"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem_key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return str(pem), str(pem_key)

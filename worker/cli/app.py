@@ -49,7 +49,9 @@ COMMANDS: dict[str, Entry] = {
     "stats": Entry("Operate", "worker.cli.queue", "stats", "Show the queue's figures."),
     "pause": Entry("Operate", "worker.cli.queue", "pause", "Deliver no more of a queue's tasks to any worker."),
     "resume": Entry("Operate", "worker.cli.queue", "resume", "Deliver them again."),
+    "capacity": Entry("Operate", "worker.cli.capacity", "capacity", "Calculate what a number of tasks needs."),
     "usage": Entry("Operate", "worker.cli.usage", "usage", "Show what was spent: tokens and cost."),
+    "backends": Entry("Operate", "worker.cli.backends", "backends", "List the engines that a queue can be on."),
     "doctor": Entry("Operate", "worker.cli.doctor", "doctor", "Check queue, providers and tools."),
 }
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from providers import AgentConfig, HealthCheck, LLMProvider, ProviderError, create, detect
-from queue_backends import Backend, QueueError, QueueStats, open_backend
+from queue_backends import Backend, Capability, QueueError, QueueStats, open_backend
 from worker.cli.findings import Finding, broken, doubtful, fine
 from worker.cli.wording import count, duration
 from worker.errors import WorkerError
@@ -46,7 +46,7 @@ async def check_queue(settings: Settings) -> AsyncIterator[Finding]:
         try:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 yield _latency(url, await _server_version(backend.url), await _ping_times(backend))
-                for finding in _backlog(await backend.queue.stats()):
+                for finding in (*_gaps(backend), *_backlog(await backend.queue.stats())):
                     yield finding
         except (QueueError, TimeoutError) as error:
             yield broken("queue", "usable", str(error) or "it stopped answering", "look at the server's own log")
@@ -125,6 +125,15 @@ def _latency(url: str, version: str, times_s: list[float]) -> Finding:
     if median_s > _SLOW_PING_S:
         return doubtful("queue", "reachable", detail, "run the workers nearer to the queue's server")
     return fine("queue", "reachable", detail)
+
+
+def _gaps(backend: Backend) -> Iterable[Finding]:
+    """What may cost accepted tasks is worth a doubt; all else is as the engine's user has chosen it."""
+    for capability, meaning in backend.gaps.items():
+        if capability is Capability.DURABLE:
+            yield doubtful("queue", "durable", meaning, "see docs/queue-backends.md, Durability")
+        else:
+            yield fine("queue", "guarantees", f"without {capability.value}: {meaning}")
 
 
 def _backlog(stats: QueueStats) -> Iterable[Finding]:

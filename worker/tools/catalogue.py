@@ -34,6 +34,10 @@ _KIND_ORDER = {"mcp": 0, "webhook": 1, "builtin": 2, "python": 3}
 """ark's order of the tool list, then what ark does not have."""
 
 
+MOST_CHOICES = 1000
+"""Tasks may override which tools they want: so many different wishes are remembered."""
+
+
 class _Entry(Struct, frozen=True):
     tool: Tool
     schema: ArgumentSchema
@@ -66,6 +70,8 @@ class ToolCatalogue:
         self._listed: tuple[Sequence[Tool], ...] = ()
         self._entries: dict[str, _Entry] = dict(self._fixed)
         self._left_out: dict[str, str] = {}
+        self._chosen: tuple[dict[str, _Entry], dict[tuple[str, ...] | None, tuple[ToolSpec, ...]]] = (self._entries, {})
+        """What `specs` has found among these entries."""
         self._group: asyncio.TaskGroup | None = None
         self._serving: list[asyncio.Task[None]] = []
 
@@ -108,7 +114,17 @@ class ToolCatalogue:
         `names` chooses among them by name or by pattern, such as `search__*`; None means all. `read_output` comes with
         any tool whose output may be too long to be shown, and never alone.
         """
-        specs = [entry.tool.spec for entry in self._current().values()]
+        entries = self._current()
+        if self._chosen[0] is not entries or len(self._chosen[1]) >= MOST_CHOICES:
+            self._chosen = (entries, {})
+        known, key = self._chosen[1], None if names is None else tuple(names)
+        found = known.get(key)
+        if found is None:
+            found = known[key] = self._choose(entries, names)
+        return found
+
+    def _choose(self, entries: dict[str, _Entry], names: Sequence[str] | None) -> tuple[ToolSpec, ...]:
+        specs = [entry.tool.spec for entry in entries.values()]
         chosen = [spec for spec in specs if spec is not READ_OUTPUT and (names is None or _is_chosen(spec.name, names))]
         if all(spec.kind == "builtin" for spec in chosen):
             return tuple(chosen)
@@ -159,6 +175,8 @@ class ToolCatalogue:
 
     def _current(self) -> dict[str, _Entry]:
         """The present tools by name. Built anew only after a server's list has changed."""
+        if not self._servers:
+            return self._entries
         listed = tuple(server.tools() for server in self._servers)
         if len(listed) != len(self._listed) or any(
             new is not old for new, old in zip(listed, self._listed, strict=True)

@@ -79,29 +79,36 @@ local function ledger()
   return { added = 0, logs = {}, counters = {} }
 end
 
--- record: { log key, index key, id, ARGV index of the value, keep_ms, { { counter key, { field, amount, ... } }, ... } }
+-- record: { log key, index key, id, value, keep_ms, { { { counter key, ... }, { field, amount, ... } }, ... } }
 local function add_record(book, record, now)
   local log, index = KEYS[record[1]], KEYS[record[2]]
-  if redis.call('HSETNX', log, record[3], ARGV[record[4]]) == 0 then
+  if redis.call('HSETNX', log, record[3], record[4]) == 0 then
     return
   end
   -- Records of the same millisecond keep their order: each is a thousandth later than the one before.
   local seen = book.logs[log]
-  local last = seen and seen[4] or tonumber(redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2] or 0)
-  local at = math.max(now, last + 0.001)
-  redis.call('ZADD', index, string.format('%.3f', at), record[3])
+  if not seen then
+    local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
+    seen = { index = index, added = 0, last = tonumber(last or 0), is_new = not last }
+    book.logs[log] = seen
+  end
+  seen.keep_ms, seen.added, seen.last = record[5], seen.added + 1, math.max(now, seen.last + 0.001)
+  redis.call('ZADD', index, string.format('%.3f', seen.last), record[3])
   book.added = book.added + 1
-  book.logs[log] = { index, record[5], seen and seen[3] + 1 or 1, at }
   for _, set in ipairs(record[6]) do
-    local counter = KEYS[set[1]]
-    local totals = book.counters[counter]
-    if not totals then
-      totals = { keep_ms = record[5], fields = {} }
-      book.counters[counter] = totals
-    end
-    for position = 1, #set[2], 2 do
-      local field = set[2][position]
-      totals.fields[field] = (totals.fields[field] or 0) + set[2][position + 1]
+    local amounts = set[2]
+    for _, name in ipairs(set[1]) do
+      local counter = KEYS[name]
+      local totals = book.counters[counter]
+      if not totals then
+        totals = { keep_ms = record[5], fields = {} }
+        book.counters[counter] = totals
+      end
+      local fields = totals.fields
+      for position = 1, #amounts, 2 do
+        local field = amounts[position]
+        fields[field] = (fields[field] or 0) + amounts[position + 1]
+      end
     end
   end
 end
@@ -117,9 +124,11 @@ end
 
 local function settle_ledger(book, now)
   for log, kept in pairs(book.logs) do
-    trim(log, kept[1], now - kept[2], math.min(2 * kept[3] + 10, 1000))
-    redis.call('PEXPIRE', log, kept[2])
-    redis.call('PEXPIRE', kept[1], kept[2])
+    if not kept.is_new then
+      trim(log, kept.index, now - kept.keep_ms, math.min(2 * kept.added + 10, 1000))
+    end
+    redis.call('PEXPIRE', log, kept.keep_ms)
+    redis.call('PEXPIRE', kept.index, kept.keep_ms)
   end
   for counter, totals in pairs(book.counters) do
     for field, amount in pairs(totals.fields) do

@@ -4,8 +4,8 @@
 --       4    cancelled                 ZSET    task ids whose running was asked to end
 --       5    paused                    STRING  exists while nothing shall be delivered
 -- ARGV  group, consumer, lease_ms, limit, when this was sent by the server's own clock in ms or 0,
---       entry ids that are claimed although they are the caller's own...
--- Reply: { the server's clock, { entry ids of the caller's own that have run out }, { lane, entry id, fields,
+--       entries that are claimed although they are the caller's own, as lane/id...
+-- Reply: { the server's clock, { the caller's own that have run out, as lane/id }, { lane, entry id, fields,
 --        deliveries so far, cancel asked 0/1 }, ... }
 -- Atomic because the delivery count is part of the fence: it must be read in the step that claims.
 --
@@ -29,8 +29,8 @@ for lane = 1, 3 do
   if limit > 0 then
     local expired = redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease_ms, '-', '+', limit + 500)
     for _, row in ipairs(expired) do
-      if row[2] == consumer and not given_up[row[1]] then
-        reply[2][#reply[2] + 1] = row[1]
+      if row[2] == consumer and not given_up[lane .. '/' .. row[1]] then
+        reply[2][#reply[2] + 1] = lane .. '/' .. row[1]
       elseif limit > 0 then
         local entry = redis.call('XCLAIM', KEYS[lane], group, consumer, lease_ms, row[1])[1]
         if entry and entry[2] then
