@@ -8,12 +8,14 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+ARQ := $(VENV)/arq
 # Twice quiet: errors only. What is going on is said in one line before.
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python)
 BENCH ?=
 MINUTES ?= 30
+ENGINE ?= valkey
 TASKS ?=
 SEED ?=
 SOAK ?=
@@ -27,10 +29,12 @@ demo: $(VENV)/.run $(VENV)/.demo $(VENV)/.model  ## Run a fleet on this machine 
 
 # Many tests kill, freeze and cut real servers in real time. On a machine that stands still for a second one of them may
 # fail for that alone: what has failed runs once more, by itself, and is named; a second failure is a failure.
-test: lint  ## Check everything: style, types, layers, behaviour
+test: lint $(VENV)/.arq  ## Check everything: style, types, layers, behaviour
 	@echo '→ running the tests (pytest)'
 	@$(BIN)/pytest -n 2 || { [ $$? -eq 1 ] && echo '→ once more, one at a time: what has failed' && \
 		$(BIN)/pytest --last-failed --verbose --maxfail=3; }
+	@echo '→ running the tests of arq queues, and those of Redis with the oldest driver (pytest)'
+	@$(ARQ)/bin/pytest -n 2 -k 'arq or valkey' tests/arq tests/queue_backends/test_redis_conformance.py
 
 lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@echo '→ checking style (ruff check)'
@@ -42,13 +46,13 @@ lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@echo '→ checking import layers (lint-imports)'
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
 
-bench: $(VENV)/.dev  ## Measure speed beside other task queues (BENCH=--quick for a short look)
+bench: $(VENV)/.dev $(VENV)/.bench  ## Measure speed beside other task queues (BENCH=--quick for a short look)
 	@echo '→ measuring (about 20 minutes; BENCH=--quick for a short look)'
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
-soak: $(VENV)/.dev  ## Kill workers and Redis at random, then check every promise (MINUTES=30 TASKS= SEED=)
-	@echo '→ soaking for $(MINUTES) minutes'
-	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(TASKS),--tasks $(TASKS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
+soak: $(VENV)/.dev  ## Kill workers and broker at random, then check every promise (ENGINE=valkey MINUTES=30 TASKS= SEED=)
+	@echo '→ soaking $(ENGINE) for $(MINUTES) minutes'
+	@$(BIN)/python -m tests.faults --engine $(ENGINE) --minutes $(MINUTES) $(if $(TASKS),--tasks $(TASKS)) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 clean:  ## Remove what the other targets have made
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -75,6 +79,20 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.venv
 	@echo '→ installing shoal, its libraries and the test tools (once, about 150 MB to download)'
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.dev
+	@echo '→ installing what draws the plots (once)'
+	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+# Apart from the rest, because arq needs redis-py below 6: the oldest that we support.
+$(VENV)/.arq: pyproject.toml | $(VENV)/.venv
+	@echo '→ installing arq and its Redis driver in an environment of their own (once, about 30 MB to download)'
+	@test -x $(ARQ)/bin/pip || $(BIN)/python -m venv $(ARQ)
+	@$(ARQ)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		--editable '.[arq,embedded,postgresql]' 'hypothesis>=6.100' \
+		'pytest>=8.3' 'pytest-asyncio>=0.25' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6'
+	@touch $@
 
 $(VENV)/.demo: | $(VENV)/.venv
 	@echo '→ installing an MCP server for the demo (once)'

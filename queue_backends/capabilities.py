@@ -17,6 +17,8 @@ class Capability(enum.StrEnum):
     """How a run ended, its chunks and its records, are written in one step."""
     FENCED_CHUNKS = "fenced chunks"
     """A worker that lost its lease publishes nothing more, not even what was under way."""
+    ORDER = "order"
+    """Of tasks that are equally urgent, the one that was submitted first is pulled first."""
     PRIORITIES = "priorities"
     """Urgent tasks are pulled before others."""
     DELAYED = "delayed tasks"

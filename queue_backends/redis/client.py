@@ -25,6 +25,7 @@ from queue_backends.errors import BackendMisconfigured, BackendUnavailable, Queu
 from queue_backends.redis.keys import DEFAULT_STREAM
 from queue_backends.redis.line import Line
 from queue_backends.redis.locating import LocatedConnection, LocatedSSLConnection, Locator
+from queue_backends.redis.redirecting import redirection
 
 OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 10.0
@@ -85,7 +86,7 @@ def translated(error: Exception) -> QueueError:
         return BackendMisconfigured(f"the server refuses these credentials: {text}")
     if isinstance(error, redis.exceptions.NoPermissionError) or _FORBIDDEN_IN_SCRIPT.search(text):
         return BackendMisconfigured(f"the server's ACL forbids a command we need: {text}")
-    if isinstance(error, redis.exceptions.MovedError):
+    if (elsewhere := redirection(error)) is not None and elsewhere.is_moved:
         return BackendMisconfigured(
             "the server is one of a cluster: write redis+cluster:// or rediss+cluster:// instead"
         )
@@ -254,7 +255,7 @@ class RedisClient:
         return await self._line.call(*args)
 
     async def _execute_all(self, commands: Sequence[Sequence[Any]], *, transaction: bool) -> list[Any]:
-        if commands[0][0] == "XREADGROUP":  # it blocks its connection
+        if commands[0][0] in {"XREADGROUP", "BLPOP"}:  # it blocks its connection
             return await self._blocking_line.call_alone(commands)
         async with self.redis.pipeline(transaction=transaction) as pipe:
             for command in commands:

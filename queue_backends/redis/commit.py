@@ -7,7 +7,7 @@ from typing import Any
 
 from queue_backends.batching import batches, once_each, outcome_chars
 from queue_backends.interfaces import Ack, BackendOptions, Checkpoint, Dead, Delivery, P, Progress, Release, Retry
-from queue_backends.redis.chunks import Numbering
+from queue_backends.redis.chunks import Numbering, key_of
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.wire import (
@@ -53,7 +53,7 @@ class Committer:
         """Write them; returns those whose lease was lost, of which nothing was written."""
         lost: list[P] = []
         for batch in batches(outcomes, outcome_chars):
-            for part in once_each(batch, lambda outcome: outcome.delivery.entry_id):
+            for part in once_each(batch, lambda outcome: key_of(outcome.delivery)):
                 lost += await self._commit(part)
         return lost
 
@@ -63,8 +63,20 @@ class Committer:
             lost_ids = {id(outcome) for outcome in (await self._commit(held) if held else ())}
             written = {id(outcome) for outcome in held} - lost_ids
             return [outcome for outcome in outcomes if id(outcome) not in written]
-        keys = self._keys
         await self._numbering.prepare([outcome.delivery for outcome in outcomes if outcome.chunks])
+        lost = await self._write(outcomes)
+        for position, outcome in enumerate(outcomes):
+            if position in lost:
+                self.lose(outcome.delivery)
+            elif not isinstance(outcome, Checkpoint):
+                self.drop(outcome.delivery)
+            elif outcome.chunks:
+                self._numbering.advance(outcome.delivery, len(outcome.chunks))
+        return [outcomes[position] for position in lost]
+
+    async def _write(self, outcomes: Sequence[Progress]) -> list[int]:
+        """One script call; positions of what is lost."""
+        keys = self._keys
         table = CallTable(
             *keys.lanes,
             keys.results,
@@ -83,15 +95,8 @@ class Committer:
             keys.done_prefix,
             [self._pack(outcome, table) for outcome in outcomes],
         )
-        lost = await self._client.script("commit", table.names, table.arguments(payload))
-        for position, outcome in enumerate(outcomes):
-            if position in lost:
-                self.lose(outcome.delivery)
-            elif not isinstance(outcome, Checkpoint):
-                self.drop(outcome.delivery)
-            elif outcome.chunks:
-                self._numbering.advance(outcome.delivery, len(outcome.chunks))
-        return [outcomes[position] for position in lost]
+        lost: list[int] = await self._client.script("commit", table.names, table.arguments(payload))
+        return lost
 
     def _pack(self, outcome: Progress, table: CallTable) -> tuple[Any, ...]:
         delivery, chunks = outcome.delivery, outcome.chunks

@@ -8,6 +8,7 @@ connection ourselves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 from collections import deque
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ class _Link(asyncio.Protocol):
         self.is_open = True
         """Whether it takes further commands."""
         self.is_lost = False
+        self._loop = asyncio.get_running_loop()
         self._transport = connection._writer.transport  # noqa: SLF001 - the driver has no public way to it
         self._former = self._transport.get_protocol()
         self._replies = hiredis.Reader(
@@ -70,7 +72,7 @@ class _Link(asyncio.Protocol):
                 if waiting.done():  # whoever waited was cancelled
                     continue
                 if isinstance(reply, Exception):
-                    waiting.set_exception(reply)
+                    _fail(waiting, reply)
                 else:
                     waiting.set_result(reply)
         except (redis.exceptions.InvalidResponse, IndexError):  # no server of ours talks like this
@@ -85,7 +87,7 @@ class _Link(asyncio.Protocol):
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
-                waiting.set_exception(redis.exceptions.ConnectionError(str(error) if error else _CLOSED))
+                _fail(waiting, redis.exceptions.ConnectionError(str(error) if error else _CLOSED))
         self._former.connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -105,11 +107,22 @@ class _Link(asyncio.Protocol):
         if not self.is_lost:
             self._transport.abort()
 
+    def let_go(self) -> None:
+        """`close_unless_awaited`, from any thread."""
+        self.is_open = False
+        with contextlib.suppress(RuntimeError):  # its event loop is closed, and so is the connection
+            self._loop.call_soon_threadsafe(self.close_unless_awaited)
+
     def close_unless_awaited(self) -> None:
         """Take no further commands, and close once all that were sent are answered, or waited for no more."""
         self.is_open = False
         if all(waiting.done() for waiting in self._waiting):
             self.close()
+
+
+def _fail(waiting: asyncio.Future[Any], error: Exception) -> None:
+    waiting.set_exception(error)
+    waiting.exception()  # seen, even if whoever waited has failed with another reply, or is cancelled before it looks
 
 
 def _poll_of(transport: asyncio.Transport) -> select.poll | None:
@@ -177,11 +190,11 @@ class Line:
 
     def drop(self) -> None:
         """The present connection leads to the wrong place, or nowhere: what was sent may be answered yet, and the next
-        call makes a new one."""
+        call makes a new one. May be called from another thread."""
         self._drops += 1
-        if self._link is not None:
-            self._link.close_unless_awaited()
-            self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.let_go()
 
     async def close(self) -> None:
         """Hang up."""

@@ -1,0 +1,1 @@
+"""The Lua scripts, one per state change; each file's header lists the keys it touches."""

@@ -1,0 +1,70 @@
+"""Accepting tasks: what arq's client writes, in one step for all that are submitted at a time.
+
+arq's own `enqueue_job` takes three round trips a job and knows neither idempotency keys nor a depth limit.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from queue_backends.arq.jobs import job_of
+from queue_backends.arq.names import ArqKeys
+from queue_backends.arq.wire import Scripts
+from queue_backends.interfaces import BackendOptions, QueueStats
+from queue_backends.messages import Task
+from queue_backends.redis.client import RedisClient
+from queue_backends.redis.keys import LANES
+from queue_backends.redis.submitting import REMEMBERED_MS, Submitter
+from queue_backends.redis.wire import CallTable
+
+
+class ArqSubmitter(Submitter):
+    """Adds tasks to one queue of arq's."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        keys: ArqKeys,
+        scripts: Scripts,
+        options: BackendOptions,
+        stats: Callable[[], Awaitable[QueueStats]],
+    ) -> None:
+        super().__init__(client, keys, options, stats)
+        self._scripts = scripts
+        self._suffix = uuid.uuid4().hex[:8]
+        """Ids are unique over the queues of a database, too: arq's jobs of all queues stand side by side."""
+
+    async def _call(
+        self, name: str, number: int, tasks: Sequence[tuple[Task, float | None]], is_repeated: bool, limit_s: float
+    ) -> Any:
+        table = CallTable(self._keys.submitter(name))
+        packed = [
+            (
+                LANES.index(task.priority) + 1,
+                round(run_at * 1000) if run_at is not None else 0,
+                table.position(self._keys.idempotency(task.idempotency_key)) if task.idempotency_key else 0,
+                job_of(task).decode(),
+                self._expires_ms(run_at),
+            )
+            for task, run_at in tasks
+        ]
+        return await self._scripts.call(
+            "submit",
+            self._options.max_depth,
+            round(self._options.idempotency_retention_s * 1000),
+            packed,
+            number,
+            is_repeated,
+            REMEMBERED_MS,
+            self._suffix,
+            table=table,
+            timeout_s=limit_s,
+        )
+
+    def _expires_ms(self, run_at: float | None) -> int:
+        """A job's lifetime, as arq counts it: from when it is submitted, a delay on top."""
+        delay_s = max(0.0, run_at - time.time()) if run_at is not None else 0.0
+        return round((delay_s + self._options.unfinished_ttl_s) * 1000)
