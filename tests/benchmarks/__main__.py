@@ -1,6 +1,6 @@
 """Measure Shoal beside its peers on one real server, and write down who won.
 
-python -m tests.benchmarks [--quick] [--full] [--only queue,latency,…] [--no-peers] [--write docs/benchmarks.md]
+python -m tests.benchmarks [--quick] [--only queue,latency,…] [--no-peers] [--write docs/benchmarks.md]
 """
 
 from __future__ import annotations
@@ -8,20 +8,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import importlib.util
 import os
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tests.benchmarks import environments
+from tests.benchmarks.book import Book, write_coefficients
 from tests.benchmarks.contenders import PEERS, Contender
 from tests.benchmarks.programs import REPOSITORY
-from tests.benchmarks.report import Report, render, replaced
-from tests.benchmarks.rows import chunks, decoding, durability, growth, latency, memory, queue
-from tests.benchmarks.run import FULL, QUICK, Run
+from tests.benchmarks.report import Report, render
+from tests.benchmarks.rows import capacity, chunks, decoding, durability, engines, growth, latency, memory, queue
+from tests.benchmarks.run import FULL, QUICK, Effort, Run
 from tests.benchmarks.servers import Server, valkey
 
 SECTIONS: dict[str, Callable[[Run], None]] = {
@@ -32,22 +35,31 @@ SECTIONS: dict[str, Callable[[Run], None]] = {
     "memory": memory.measure,
     "growth": growth.measure,
     "durability": durability.measure,
+    "engines": engines.measure,
+    "capacity": capacity.measure,
 }
+WITH_PEERS = {"queue", "latency", "memory"}
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+"""The page whose figures the capacity model uses."""
 
 
 def arguments() -> argparse.Namespace:
     """What the command line asks for. Exits with a message for an unknown section."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Shoal beside its peers.")
     parser.add_argument("--quick", action="store_true", help="one small round of each: does the suite work?")
-    parser.add_argument("--full", action="store_true", help="growth up to a million tasks (about 2 GB of memory)")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each figure instead of the default")
     parser.add_argument("--no-peers", action="store_true", help="Shoal and the references alone")
-    parser.add_argument("--write", type=Path, help="exchange all tables of this document for this run's")
+    parser.add_argument("--write", type=Path, help="exchange this run's tables and plots in this document, keep others")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing; write page and plots from the figures")
     given = parser.parse_args()
     given.only = [name.strip() for name in given.only.split(",") if name.strip()]
     if unknown := sorted(set(given.only) - set(SECTIONS)):
         parser.error(f"--only: no section {', '.join(unknown)}: there are {', '.join(SECTIONS)}")
+    if given.redraw and not given.write:
+        parser.error("--redraw needs --write DOCUMENT")
+    if given.write and not importlib.util.find_spec("matplotlib"):
+        parser.error("--write draws plots, for which matplotlib is missing: pip install 'shoal[bench]'")
     return given
 
 
@@ -64,7 +76,7 @@ def installed_peers(report: Report) -> list[Contender]:
     return found
 
 
-def machine(server: Server, rounds: int, peers: Sequence[Contender]) -> str:
+def machine(server: Server, peers: Sequence[Contender]) -> str:
     """Where and with what this was measured."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
@@ -75,10 +87,10 @@ def machine(server: Server, rounds: int, peers: Sequence[Contender]) -> str:
     versions = [f"{name} {environments.installed_version(name, environments.python_of(name))}" for name in names]
     ours = [f"{name} {_version(name)}" for name in ("redis", "hiredis", "msgspec", "aiohttp", "openai", "anthropic")]
     return (
-        f"Measured on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {os.cpu_count()} cores ({model}), "
+        f"Measured on {os.cpu_count()} cores ({model}), "
         f"{memory_gib:.0f} GiB, {platform.system()} {platform.release().partition('-')[0]}, "
-        f"Python {platform.python_version()}, Valkey {server.version} without persistence, loopback TCP; "
-        f"{rounds} rounds of the queue, {min(3, rounds)} of the rest. With {', '.join([*ours, *versions])}."
+        f"Python {platform.python_version()}, Valkey {server.version} without persistence, loopback TCP. "
+        f"With {', '.join([*ours, *versions])}."
     )
 
 
@@ -93,32 +105,49 @@ def _version(package: str) -> str:
         return "(missing)"
 
 
+def measured(name: str, server: Server, effort: Effort, *, with_peers: bool) -> Report:
+    """One section. What goes wrong in it becomes a line of its report."""
+    began, report = time.monotonic(), Report(section=name)
+    peers = installed_peers(report) if with_peers and name in WITH_PEERS else []
+    report.machine = machine(server, peers)
+    try:
+        SECTIONS[name](Run(server=server, effort=effort, report=report, peers=peers))
+    except Exception as error:  # twenty minutes of other figures must not go with it
+        traceback.print_exc()
+        report.failures.append(f"{name}: {type(error).__name__}: {error}")
+    report.measured_at = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M}"
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def write(book: Book, reports: Sequence[Report]) -> None:
+    """Exchange these sections of the page."""
+    book.put(reports)
+    if book.page != PAGE:
+        return
+    try:
+        write_coefficients(book.reports())
+    except ValueError as error:
+        print(f"the capacity model keeps its costs: {error}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Measure, print, and write if asked to. 1 if a figure could not be measured; a missed target is a result."""
     given = arguments()
     effort = QUICK if given.quick else FULL
     if given.rounds:
         effort = dataclasses.replace(effort, rounds=given.rounds)
-    if given.full:
-        effort = dataclasses.replace(effort, depths=(*effort.depths, 1_000_000))
-    with valkey() as server:
-        report = Report()
-        peers = [] if given.no_peers else installed_peers(report)
-        report.machine = machine(server, effort.rounds, peers)
-        run = Run(server=server, effort=effort, report=report, peers=peers)
-        for name in given.only:
-            run.failed.clear()
-            try:
-                SECTIONS[name](run)
-            except Exception as error:  # twenty minutes of other figures must not go with it
-                traceback.print_exc()
-                report.failures.append(f"{name}: {type(error).__name__}: {error}")
-    generated = render(report)
-    print(generated)
-    if given.write:
-        path = REPOSITORY / given.write
-        path.write_text(replaced(path.read_text(), generated))
-    return 1 if report.failures else 0
+    book = Book(REPOSITORY / given.write, list(SECTIONS)) if given.write else None
+    reports: list[Report] = []
+    for name in () if given.redraw else given.only:
+        with valkey() as server:  # of its own: nothing of one section's data or statistics is left to the next
+            reports.append(measured(name, server, effort, with_peers=not given.no_peers))
+        print(render(reports[-1:]), flush=True)
+        if book:
+            write(book, reports[-1:])  # at once: what was measured stays, and `capacity` calculates with `growth`
+    if book and given.redraw:
+        write(book, ())
+    return 1 if any(report.failures for report in reports) else 0
 
 
 if __name__ == "__main__":

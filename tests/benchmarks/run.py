@@ -20,19 +20,43 @@ Given = ParamSpec("Given")
 class Effort:
     """How often and how much is measured."""
 
-    rounds: int = 5
+    rounds: int = 3
     tasks: int = 5_000
     naps: int = 2_000
-    stamps: int = 200
-    depths: Sequence[int] = (100, 10_000, 100_000)
+    stamps: int = 150
     in_flight: int = 1_000
-    stream_seconds: float = 15.0
+    stream_seconds: float = 10.0
     answers: int = 5
+    drained: int = 20_000
+    """Tasks of one point of a growth curve."""
+    workers: Sequence[int] = (1, 2, 4, 8)
+    depths: Sequence[int] = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
+    finished: Sequence[int] = (0, 1_000, 10_000, 100_000, 1_000_000)
+    open_runs: Sequence[int] = (10, 100, 1_000, 10_000)
+    subscribers: Sequence[int] = (1, 10, 100, 1_000)
+    window_s: float = 3.0
+    """How long a steady state is looked at."""
+    simulated: tuple[int, int, int] = (10_000, 4, 100_000)
+    """Runs at once, worker processes and waiting tasks of the simulation that checks the capacity model."""
 
 
 FULL = Effort()
 QUICK = Effort(
-    rounds=1, tasks=1_000, naps=500, stamps=40, depths=(100, 2_000), in_flight=200, stream_seconds=4.0, answers=2
+    rounds=1,
+    tasks=1_000,
+    naps=500,
+    stamps=40,
+    in_flight=200,
+    stream_seconds=4.0,
+    answers=2,
+    drained=3_000,
+    workers=(1, 2),
+    depths=(10, 2_000),
+    finished=(0, 2_000),
+    open_runs=(10, 200),
+    subscribers=(1, 20),
+    window_s=2.0,
+    simulated=(200, 2, 2_000),
 )
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.book import Book, write_coefficients
 from tests.benchmarks.drivers.replay_server import AnthropicFormat, OpenAIFormat, http_chunk, whole_answer
+from tests.benchmarks.engines import NotHere
 from tests.benchmarks.figures import median, percentile, spread, written
+from tests.benchmarks.meter import Reading, between
+from tests.benchmarks.plots import Curve, Plot, draw, short
 from tests.benchmarks.report import BEGIN, END, Report, Table, markdown_table, render, replaced
+from tests.benchmarks.rows import engines
 from tests.benchmarks.rows.watching import Drain, Sight
+from tests.benchmarks.run import QUICK, Run
 from tests.benchmarks.targets import at_least, at_most, ratio_at_least, ratio_at_most
 
 
@@ -79,11 +87,11 @@ def test_a_table_refuses_a_row_of_another_width() -> None:
 def test_the_report_says_losses_and_failures_plainly() -> None:
     """Whatever was missed or not measured stands in the document by name."""
     # given a run with one target reached, one missed, and one contender that did not start
-    report = Report(machine="Measured somewhere.", failures=["queue, arq: ended"])
+    report = Report(section="s", machine="Measured somewhere.", failures=["queue, arq: ended"])
     report.verdicts += [at_least("s", "rate", 3.0, 2.0, "/s"), at_most("s", "delay", 9.0, 5.0, "ms")]
     report.tables.append(Table(section="s", title="Rates", columns=["", "/s"], rows=[["x", "3"]], notes=["once"]))
     # when it is written
-    text = render(report)
+    text = render([report])
     # then it says so
     assert "1 of 2 targets reached. Missed:\n\n- delay: 9.00 ms instead of ≤ 5.00 ms" in text
     assert "## Not measured\n\n- queue, arq: ended" in text
@@ -97,6 +105,70 @@ def test_only_the_generated_part_of_the_document_changes() -> None:
     assert replaced(replaced(document, "old\n"), "new\n") == replaced(document, "new\n")
     with pytest.raises(ValueError, match="put both lines"):
         replaced("# Title\n", "new")
+
+
+def _part(section: str, machine: str, figure: str) -> Report:
+    plot = Plot(
+        name=section, title="Flat", x_label="tasks", y_label="µs", curves=[Curve(label="it", x=[1, 10], y=[2, 2])]
+    )
+    table = Table(section=section, title=f"Rates of {section}", columns=["", "/s"], rows=[["x", figure]], plots=[plot])
+    return Report(
+        section=section,
+        machine=machine,
+        measured_at="2026-01-01 10:00",
+        seconds=9.0,
+        tables=[table],
+        figures={"x": 1.0},
+    )
+
+
+def test_a_run_of_some_parts_keeps_the_others(tmp_path: Path) -> None:
+    """Tables, verdicts and plots of what was not measured stay as they were, with their own time and machine."""
+    pytest.importorskip("matplotlib", reason="only those who measure have it")
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n{BEGIN}\nold\n{END}\nafter\n")
+    book = Book(page, ["first", "second"])
+    # given a page with two parts, of which one is measured again, on another machine
+    book.put([_part("second", "Machine A.", "222"), _part("first", "Machine A.", "111")])
+    book.put([_part("second", "Machine B.", "333")])
+    # then the other one is as it was, in the order of the page
+    text = page.read_text()
+    assert text.startswith("# Title\n")
+    assert text.endswith("after\n")
+    assert "| x | 111 |" in text
+    assert "| x | 333 |" in text
+    assert "| x | 222 |" not in text
+    assert text.index("Rates of first") < text.index("Rates of second")
+    assert (
+        "Machine A. When each part was measured, in UTC, and how long that took: first 2026-01-01 10:00 (9 s)." in text
+    )
+    assert "![Flat](plots/second.svg)" in text
+    assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == ["first.svg", "second.svg"]
+
+
+def test_a_plot_is_the_same_however_often_it_is_drawn() -> None:
+    """No date and no random name: what has not been measured again does not change in the repository."""
+    pytest.importorskip("matplotlib", reason="only those who measure have it")
+    (plot,) = _part("s", "M.", "1").tables[0].plots
+    assert draw(plot) == draw(plot)
+    assert "<text" in draw(plot)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (10, "10"), (1_000, "1k"), (1_500_000, "1.5M")])
+def test_ticks_are_short(value: float, text: str) -> None:
+    """A million fits below its tick."""
+    assert short(value) == text
+
+
+def test_work_is_what_lies_between_two_readings() -> None:
+    """Commands that the harness sends itself do not count, those that did not run are left out."""
+    before = Reading(at_s=1.0, calls={"xadd": 5, "info": 1}, cpu_s=1.0, bytes_in=10, bytes_out=0, memory=100)
+    calls = {"xadd": 9, "info": 3, "evalsha": 2, "get": 0}
+    after = Reading(at_s=3.0, calls=calls, cpu_s=1.5, bytes_in=30, bytes_out=7, memory=160)
+    work = between(before, after)
+    assert (work.commands, work.scripts, work.seconds) == (6, 2, 2.0)
+    assert (work.bytes_in, work.bytes_out, work.memory, work.cpu_us) == (20, 7, 60, 500_000)
+    assert "get" not in work.calls
 
 
 def test_a_drain_counts_from_the_first_result_seen() -> None:
@@ -117,3 +189,26 @@ def test_the_replayed_answer_is_complete_in_both_formats() -> None:
     assert anthropic.endswith(b"0\r\n\r\n")
     assert http_chunk("abc") == b"3\r\nabc\r\n"
     assert len(OpenAIFormat().end(3)) == len(AnthropicFormat().end(3)) == 3
+
+
+def test_an_engine_that_cannot_be_started_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table has a line that says what is missing, and the others are measured."""
+
+    def missing() -> AbstractContextManager[str]:
+        raise NotHere("there is no such server")
+
+    monkeypatch.setattr(engines, "ENGINES", {"`none://`": missing})
+    report = Report(section="engines")
+    engines.measure(Run(server=None, effort=QUICK, report=report))  # type: ignore[arg-type]  # each engine has its own
+    (table,) = report.tables
+    assert table.rows == []
+    assert "`none://`: not measured here: there is no such server." in table.notes
+
+
+def test_half_a_measurement_does_not_reach_the_capacity_model(tmp_path: Path) -> None:
+    """A curve that failed leaves the model with the costs that it had."""
+    file = tmp_path / "measured.json"
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="growth is not complete"):
+        write_coefficients({"growth": Report(section="growth", figures={"waiting_bytes": 34.0})}, file)
+    assert file.read_text() == "{}"

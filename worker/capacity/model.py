@@ -152,9 +152,13 @@ def _worker_cpu(load: Load, figures: Figures, processes: int) -> float:
     tasks, pieces = runs / load.task_s, runs * load.chunks_per_s
     renewals = runs * RENEWALS_PER_LEASE / load.lease_s
     turns = tasks * (load.calls - 1)  # each turn before the last is stored on its own
+    # A process that is awake for one thing has the other cheaper: each counts for the other's rate, by its commands.
+    pieces_per_task = figures.task(lambda cost: cost.commands, tasks) / figures.chunk(
+        lambda cost: cost.commands, pieces
+    )
     micros = (
-        tasks * figures.task(lambda cost: cost.worker_us, tasks)
-        + (pieces + turns) * figures.chunk(lambda cost: cost.worker_us, pieces)
+        tasks * figures.task(lambda cost: cost.worker_us, tasks + pieces / pieces_per_task)
+        + (pieces + turns) * figures.chunk(lambda cost: cost.worker_us, pieces + tasks * pieces_per_task)
         + renewals * figures.renewal_worker_us
         + figures.idle_worker_cpu_us_per_s
     )

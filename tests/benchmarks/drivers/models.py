@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 
@@ -16,6 +17,8 @@ PIECE = "Sixty characters of text, as a model says them, give or take"
 READ_AT_ONCE = 64
 """A burst yields to the event loop after so many pieces, as a socket read that brought them would."""
 TICK_S = 0.02
+GOLDEN = 0.6180339887498949
+"""Multiples of it, modulo 1, are spread evenly however many there are."""
 USAGE = TokenUsage(input_tokens=256, output_tokens=256)
 
 
@@ -76,7 +79,45 @@ class Ticks(ChatProvider):
         yield _end("".join(texts))
 
 
+class Steady(ChatProvider):
+    """As its prompt says, `{"pieces", "every_s", "chars"}`: pieces of so many characters at a steady rate.
+
+    A piece begins with the moment of its birth. Runs begin at different moments of a period, as real ones do. With
+    `"spread"`, runs have from half to one and a half times as many pieces.
+    """
+
+    name = "bench-steady"
+    begun = 0
+
+    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+        told = json.loads(_prompt(request))
+        loop, texts = asyncio.get_running_loop(), list[str]()
+        self.begun += 1
+        phase = self.begun * GOLDEN % 1
+        due = loop.time() + told["every_s"] * phase
+        pieces = round(told["pieces"] * (0.5 + phase)) if told.get("spread") else told["pieces"]
+        for _ in range(pieces):
+            due += told["every_s"]
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            texts.append(f"{time.monotonic():017.6f}|".ljust(told["chars"], "."))
+            yield TextDelta(texts[-1])
+        yield _end("".join(texts))
+
+
+class Doze(ChatProvider):
+    """Answers after `{"pause_s"}`, from half to one and a half of it, so that runs end at all times."""
+
+    name = "bench-doze"
+    begun = 0
+
+    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+        self.begun += 1
+        await asyncio.sleep(json.loads(_prompt(request))["pause_s"] * (0.5 + self.begun * GOLDEN % 1))
+        yield TextDelta(RESULT)
+        yield _end(RESULT)
+
+
 def register() -> None:
     """Make them known to this process."""
-    for factory in (Stamp, Burst, Ticks):
+    for factory in (Stamp, Burst, Ticks, Steady, Doze):
         providers.register(factory.name, factory)

@@ -5,9 +5,9 @@ Beside the roles of every driver:
     first-chunks --count N               submit stamps; prints `FIRST <ms>` from submission to first chunk
     watch --count N --watch W            submit N streaming tasks, follow W of them; prints `DELAY <ms>` per piece
 
-A worker's `--job` says what model it has: `noop` and `nap` the scripted provider, `stamp`, `burst` and `ticks` those of
-`models`, `openai` the real OpenAI adapter with a server at `--base-url`. `tools` is a scripted model that calls a tool
-in two turns before it answers.
+A worker's `--job` says what model it has: `noop` and `nap` the scripted provider, `stamp`, `burst`, `ticks`, `steady`
+and `doze` those of `models`, `openai` the real OpenAI adapter with a server at `--base-url`. `tools` is a scripted
+model that calls a tool in two turns before it answers.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from msgspec.structs import replace
+
 import providers
 import queue_backends
 from queue_backends import Task
 from tests.benchmarks.drivers import models
+from tests.benchmarks.engines import register_engines
 from tests.benchmarks.peers import protocol
 from tests.benchmarks.peers.protocol import RESULT, Job
 
+MOST_SLOTS = 1000
+"""What the settings allow; more are set behind their back, to see what one process can do."""
 SETTLE_S = 3.0
 """Pieces from the first seconds of a watched stream are left out: tasks are still being started then."""
 
 
 def register_builtins() -> None:
     """A checkout that is not installed has no entry points."""
-    if "redis" not in queue_backends.available_backends():
-        from queue_backends.redis import open_backend
-
-        queue_backends.register_backend("redis", open_backend)
+    register_engines()
     if "scripted" not in providers.available():
         from providers.openai_chat import OpenAIChatProvider
         from providers.scripted import ScriptedProvider
@@ -82,9 +84,9 @@ def environment(given: argparse.Namespace) -> dict[str, str]:
         "AGENT_MODEL": "replay",
         "AGENT_PROVIDER": provider,
         "AGENT_SYSTEM_PROMPT": "x",
-        "AGENT_MAX_CONCURRENT_TASKS": str(given.concurrency),
+        "AGENT_MAX_CONCURRENT_TASKS": str(min(given.concurrency, MOST_SLOTS)),
         "AGENT_TIMEOUT_SECONDS": "600",
-        "SHOAL_HEALTH_PORT": "0",
+        "SHOAL_HEALTH_PORT": str(given.health_port),
         "SHOAL_LOG_LEVEL": "error",
         **({"SHOAL_PROVIDER_OPTIONS": json.dumps({"script": script})} if scripted else {}),
         **({"SHOAL_BASE_URL": given.base_url} if given.base_url else {}),
@@ -100,7 +102,7 @@ def work(given: argparse.Namespace) -> None:
     from worker.assembly import run_worker
     from worker.settings.load import load_settings
 
-    settings = load_settings(environment(given))
+    settings = replace(load_settings(environment(given)), concurrency=given.concurrency)
     protocol.ready()
     asyncio.run(run_worker(settings))
 
@@ -151,6 +153,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=100)
     parser.add_argument("--journal", type=int, default=1)
     parser.add_argument("--lease", type=float, default=30.0)
+    parser.add_argument("--health-port", type=int, default=0)
     given = parser.parse_args()
     register_builtins()
     models.register()

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from arq.connections import ArqRedis, RedisSettings, create_pool  # type: ignore[import-not-found]  # peer's own venv
-from arq.worker import Worker  # type: ignore[import-not-found]  # peer's own venv
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.worker import Worker
 
 from tests.benchmarks.peers import protocol
 from tests.benchmarks.peers.protocol import Job

@@ -15,7 +15,7 @@ FIRST_CHUNK = "first chunk at the subscriber"
 WARM = 10
 """The first tasks of a worker's life load code and open connections; they are left out."""
 
-MOST_ROUNDS = 3
+MOST_ROUNDS = 2
 
 
 def measure(run: Run) -> None:

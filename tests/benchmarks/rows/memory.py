@@ -30,7 +30,7 @@ def measure(run: Run) -> None:
     contenders = {c.name: c for c in (SHOAL, REFERENCE, *run.peers) if c.naps}
     weights: dict[str, list[float]] = defaultdict(list)
     totals: dict[str, list[float]] = defaultdict(list)
-    for turn, name in run.interleaved([*contenders, STREAMING], rounds=min(3, run.effort.rounds)):
+    for turn, name in run.interleaved([*contenders, STREAMING], rounds=1):
         run.say(f"memory, round {turn + 1}: {name}")
         weight = (
             run.attempt("memory", name, _open_streams, run)

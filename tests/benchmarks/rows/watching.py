@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import redis
 
 from tests.benchmarks.contenders import Contender
+from tests.benchmarks.meter import Work, between, read
 from tests.benchmarks.programs import DriverFailed, Program
 from tests.benchmarks.servers import Server
+
+QUEUE, GROUP = "agent-tasks", "agent-workers"
+
+
+def pending(client: redis.Redis) -> int:
+    """How many tasks are running, as the server sees it."""
+    summary: Any = client.xpending(QUEUE, GROUP)
+    return int(summary["pending"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +53,40 @@ class Drain:
         return self.last.at_s - self.first.at_s
 
 
-def drain(contender: Contender, server: Server, worker: Program, *, total: int, until: int, start: int = 1) -> Drain:
+class Crew:
+    """Several workers, looked at as one."""
+
+    def __init__(self, workers: Sequence[Program]) -> None:
+        self._workers = workers
+
+    def cpu_s(self) -> float:
+        """Of all of them together."""
+        return sum(worker.cpu_s() for worker in self._workers)
+
+    def alive(self) -> bool:
+        """Whether none has ended."""
+        return all(worker.alive() for worker in self._workers)
+
+
+def metered_drain(
+    contender: Contender, server: Server, worker: Program | Crew, *, total: int, until: int
+) -> tuple[Drain, Work]:
+    """As `drain`, with what the server did meanwhile."""
+    first = _await(contender, server, worker, total, 1)
+    before = read(server.client)
+    last = _await(contender, server, worker, total, until)
+    return Drain(first=first, last=last), between(before, read(server.client))
+
+
+def drain(
+    contender: Contender, server: Server, worker: Program | Crew, *, total: int, until: int, start: int = 1
+) -> Drain:
     """Watch until `until` of `total` tasks have a result. Raises `DriverFailed` if nothing moves for 60 seconds."""
     first = _await(contender, server, worker, total, start)
     return Drain(first=first, last=_await(contender, server, worker, total, until))
 
 
-def _await(contender: Contender, server: Server, worker: Program, total: int, wanted: int) -> Sight:
+def _await(contender: Contender, server: Server, worker: Program | Crew, total: int, wanted: int) -> Sight:
     seen, moved_at = -1, time.monotonic()
     while True:
         finished = contender.finished(server.client, total)

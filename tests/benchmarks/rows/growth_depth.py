@@ -1,0 +1,220 @@
+"""Whether a long queue, or much that has ended, slows a worker down, and what it weighs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import redis
+
+from tests.benchmarks.contenders import SHOAL, Contender
+from tests.benchmarks.figures import median, written
+from tests.benchmarks.meter import between, read
+from tests.benchmarks.peers.protocol import TEXT
+from tests.benchmarks.plots import Curve, Plot
+from tests.benchmarks.programs import Program
+from tests.benchmarks.remains import CHUNKS, PARTS, leave
+from tests.benchmarks.report import Table
+from tests.benchmarks.rows.watching import metered_drain
+from tests.benchmarks.run import Run
+from tests.benchmarks.targets import at_least
+
+FLAT = 0.8
+"""Slowest over fastest rate that still counts as flat: rounds of one figure differ by as much."""
+ROUNDS = 2
+MOST_OFTEN = 100_000
+"""Longer queues are measured once less: filling them takes the time."""
+LOAD = "tests.benchmarks.drivers.load"
+CHUNK_CHARS = (60, 1_000)
+SIZES = (100, 4_096)
+"""Prompt bytes, for what a waiting task weighs beside its prompt."""
+
+
+class Point(NamedTuple):
+    """What a worker did at one depth."""
+
+    per_s: float
+    worker_us: float
+    server_us: float
+    commands: float
+    scripts: float
+
+
+def measure_waiting(run: Run) -> None:
+    """The first tasks of queues of different length."""
+    points, weights = defaultdict[int, list[Point]](list), dict[int, float]()
+    for turn in range(min(ROUNDS, run.effort.rounds)):
+        for depth in run.effort.depths:
+            if depth > MOST_OFTEN and turn >= min(ROUNDS, run.effort.rounds) - 1 > 0:
+                continue
+            run.say(f"growth, round {turn + 1}: {depth:,} tasks waiting behind")
+            run.server.empty()
+            weights[depth] = _fill(run, depth + run.effort.drained, len(TEXT))
+            points[depth].append(_drained(run, SHOAL, depth + run.effort.drained))
+    run.server.empty()
+    small, large = (_fill(run, run.effort.drained, size) for size in SIZES)
+    slope = (large - small) / (SIZES[1] - SIZES[0])
+    run.report.figures["waiting_bytes_per_prompt_byte"] = slope
+    run.report.figures["waiting_bytes"] = small - slope * SIZES[0]
+    _table(
+        run,
+        points,
+        weights,
+        what="waiting tasks",
+        column="waiting behind",
+        weight="server bytes per waiting task",
+        plot="growth-depth",
+        notes=[
+            (
+                f"The first {run.effort.drained:,} tasks of a queue with that many more behind them, 1 KB prompts. A "
+                f"waiting task weighs its prompt and {written(small - slope * SIZES[0])} bytes."
+            )
+        ],
+    )
+
+
+def measure_finished(run: Run) -> None:
+    """The same tasks, with the remains of others before them: results, chunk streams, journals, usage records."""
+    points, weights = defaultdict[int, list[Point]](list), dict[int, float]()
+    for turn in range(min(ROUNDS, run.effort.rounds)):
+        for ended in run.effort.finished:
+            if ended > MOST_OFTEN and turn >= min(ROUNDS, run.effort.rounds) - 1 > 0:
+                continue
+            run.say(f"growth, round {turn + 1}: {ended:,} tasks ended before")
+            run.server.empty()
+            weights[ended] = _remains(run.server.client, ended)
+            _fill(run, run.effort.drained, len(TEXT))
+            points[ended].append(_drained(run, _beside(ended), run.effort.drained))
+    parts = _weigh_parts(run)
+    run.report.figures.update(parts)
+    _table(
+        run,
+        points,
+        weights,
+        what="finished tasks",
+        column="ended before",
+        weight="server bytes per ended task",
+        plot="growth-finished",
+        notes=[
+            (
+                "What an ended task leaves until its time is over: a result of 1 KB and a journal (a day), a replay "
+                "stream of 1 KB (an hour), a usage record (90 days). Made by a script, in the form that workers leave."
+            ),
+            (
+                "The commands are the same. With millions of keys and fields each costs more: they are no longer in "
+                "the processor's caches (`HSET` and `HSETNX` into a hash of a million fields: 8 µs instead of 2)."
+            ),
+            "Bytes of each: " + ", ".join(f"{name} {written(parts[f'{name}_bytes'])}" for name in PARTS) + ".",
+        ],
+    )
+
+
+def _fill(run: Run, count: int, prompt_bytes: int) -> float:
+    """Submit so many tasks in bulk; returns the server's bytes for each."""
+    before = read(run.server.client)
+    flags = ["fill", "--url", run.server.url, "--count", str(count), "--prompt-bytes", str(prompt_bytes)]
+    with Program(sys.executable, LOAD, flags) as producer:
+        producer.figures(300)
+    return between(before, read(run.server.client)).memory / count
+
+
+def _drained(run: Run, contender: Contender, total: int) -> Point:
+    with SHOAL.program("work", run.server, concurrency=100, job="noop") as worker:
+        worker.line("READY", 60)
+        seen, work = metered_drain(contender, run.server, worker, total=total, until=run.effort.drained)
+    done = seen.last.finished - seen.first.finished
+    return Point(seen.per_s, seen.cpu_us, work.cpu_us / done, work.commands / done, work.scripts / done)
+
+
+def _beside(ended: int) -> Contender:
+    def finished(client: redis.Redis, count: int) -> int:
+        return SHOAL.finished(client, count) - ended
+
+    return dataclasses.replace(SHOAL, finished=finished)
+
+
+def _remains(client: redis.Redis, count: int, parts: Sequence[str] = PARTS, chars: int = 0) -> float:
+    """The server's bytes for what each of so many ended tasks leaves."""
+    before = read(client)
+    leave(client, count, parts, chars=chars)
+    return between(before, read(client)).memory / count if count else 0.0
+
+
+def _weigh_parts(run: Run) -> dict[str, float]:
+    """Bytes of each part of what an ended task leaves, and of chunks by their length."""
+
+    def weight(count: int, parts: Sequence[str], chars: int = 0) -> float:
+        run.server.empty()
+        return _remains(run.server.client, count, parts, chars)
+
+    found = {f"{name}_bytes": weight(run.effort.drained, (name,)) for name in PARTS}
+    small, large = (weight(50, CHUNKS, chars) / 1_000 for chars in CHUNK_CHARS)
+    slope = (large - small) / (CHUNK_CHARS[1] - CHUNK_CHARS[0])
+    run.server.empty()
+    return found | {"chunk_memory_per_char": slope, "chunk_memory_beside": small - slope * CHUNK_CHARS[0]}
+
+
+def _table(
+    run: Run,
+    points: dict[int, list[Point]],
+    weights: dict[int, float],
+    *,
+    what: str,
+    column: str,
+    weight: str,
+    plot: str,
+    notes: Sequence[str],
+) -> None:
+    def middle(depth: int, figure: Callable[[Point], float]) -> float:
+        return median([figure(point) for point in points[depth]])
+
+    depths = list(points)
+    rates = [middle(depth, lambda point: point.per_s) for depth in depths]
+    worker = [middle(depth, lambda point: point.worker_us) for depth in depths]
+    server = [middle(depth, lambda point: point.server_us) for depth in depths]
+    commands = [middle(depth, lambda point: point.commands) for depth in depths]
+    scripts = [middle(depth, lambda point: point.scripts) for depth in depths]
+    share = min(rates) / max(rates)
+    rows = [
+        (f"{depth:,}", *map(written, figures), written(weights[depth]) if depth else "—")
+        for depth, *figures in zip(depths, rates, worker, server, commands, scripts, strict=True)
+    ]
+    run.report.verdicts.append(
+        at_least(
+            "growth", f"growth: slowest over fastest rate, {depths[0]:,} to {depths[-1]:,} {what}", share, FLAT, ""
+        )
+    )
+    run.report.tables.append(
+        Table(
+            section="growth",
+            title=f"Growth: {what}",
+            columns=[
+                column,
+                "no-op tasks/s",
+                "worker CPU µs/task",
+                "server CPU µs/task",
+                "server commands/task",
+                "script calls/task",
+                weight,
+            ],
+            rows=rows,
+            notes=notes,
+            plots=[
+                Plot(
+                    name=plot,
+                    title=f"A task costs the same with {depths[0]:,} and with {depths[-1]:,} {what}"
+                    if max(worker) <= min(worker) / FLAT and max(server) <= min(server) / FLAT
+                    else f"What a task costs, with {depths[0]:,} to {depths[-1]:,} {what}",
+                    x_label=what,
+                    y_label="CPU µs per task",
+                    curves=[
+                        Curve(label="worker", x=depths, y=worker),
+                        Curve(label="server", x=depths, y=server),
+                    ],
+                )
+            ],
+        )
+    )
