@@ -29,12 +29,15 @@ demo: $(VENV)/.run $(VENV)/.demo $(VENV)/.model  ## Run a fleet on this machine 
 
 # Many tests kill, freeze and cut real servers in real time. On a machine that stands still for a second one of them may
 # fail for that alone: what has failed runs once more, by itself, and is named; a second failure is a failure.
+PYTEST = check() { "$$@" -n 2 || { [ $$? -eq 1 ] && echo '→ once more, one at a time: what has failed' && \
+	"$$@" --last-failed --verbose --maxfail=3; }; }; check
+
 test: lint $(VENV)/.arq  ## Check everything: style, types, layers, behaviour
 	@echo '→ running the tests (pytest)'
-	@$(BIN)/pytest -n 2 || { [ $$? -eq 1 ] && echo '→ once more, one at a time: what has failed' && \
-		$(BIN)/pytest --last-failed --verbose --maxfail=3; }
+	@$(PYTEST) $(BIN)/pytest
 	@echo '→ running the tests of arq queues, and those of Redis with the oldest driver (pytest)'
-	@$(ARQ)/bin/pytest -n 2 -k 'arq or valkey' tests/arq tests/queue_backends/test_redis_conformance.py
+	@$(PYTEST) $(ARQ)/bin/pytest -o cache_dir=.pytest_cache/arq -k 'arq or valkey' \
+		tests/arq tests/queue_backends/test_redis_conformance.py
 
 lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@echo '→ checking style (ruff check)'

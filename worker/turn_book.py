@@ -136,8 +136,7 @@ class TurnBook:
         if record.outcome is CallOutcome.CANCELLED:
             budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
             return
-        tools_follow = record.end is not None and bool(record.end.message.tool_calls)
-        if not record.is_last and (budget.active or not tools_follow):
+        if not record.is_last and (budget.active or not _tools_follow(record)):
             await self._chunks.store()
         if budget.active:
             await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
@@ -239,6 +238,11 @@ class TurnBook:
                 raise
         await self.after_turn(record(CallOutcome.COMPLETED, usage))
         return output
+
+
+def _tools_follow(record: TurnRecord) -> bool:
+    """Whether tools are called next: `ToolBook` stores what was noted before it lets the first one begin."""
+    return record.end is not None and bool(record.end.message.tool_calls)
 
 
 def billed(record: TurnRecord) -> tuple[TokenUsage, bool]:

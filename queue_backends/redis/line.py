@@ -168,16 +168,16 @@ class Line:
 
     async def _open(self) -> _Link:
         async with self._opening:
-            while self._link is None or not self._link.is_usable():
+            while (link := self._link) is None or not link.is_usable():
                 await self._give_back()
                 drops = self._drops
-                link = _Link(await self._pool.get_connection())
-                self._links.append(link)
+                made = _Link(await self._pool.get_connection())
+                self._links.append(made)
                 if drops == self._drops:
-                    self._link = link
+                    self._link = made
                 else:  # it was made before somebody found out
-                    link.close_unless_awaited()
-            return self._link
+                    made.close_unless_awaited()
+            return link
 
     async def _give_back(self) -> None:
         """Return to the pool what is used no more."""
@@ -185,8 +185,10 @@ class Line:
             link.close_unless_awaited()
             if link.is_lost:
                 self._links.remove(link)
-                await link.connection.disconnect(nowait=True)
-                await self._pool.release(link.connection)
+                try:
+                    await link.connection.disconnect(nowait=True)
+                finally:
+                    await self._pool.release(link.connection)
 
     def drop(self) -> None:
         """The present connection leads to the wrong place, or nowhere: what was sent may be answered yet, and the next

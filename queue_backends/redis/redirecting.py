@@ -23,7 +23,7 @@ class Redirection(NamedTuple):
 
 def redirection(error: object) -> Redirection | None:
     """What an error says about another server; None if it is about anything else."""
-    if isinstance(error, redis.exceptions.AskError):
+    if isinstance(error, redis.exceptions.AskError) and hasattr(error, "host"):
         return Redirection(isinstance(error, redis.exceptions.MovedError), error.host, error.port)
     if not isinstance(error, redis.exceptions.ResponseError):
         return None
