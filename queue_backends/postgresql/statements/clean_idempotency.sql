@@ -1,0 +1,8 @@
+WITH gone AS (
+    DELETE FROM shoal.idempotency WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM shoal.idempotency WHERE expires_at <= now()
+        ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM gone

@@ -1,0 +1,1 @@
+SELECT key FROM shoal.queues WHERE id = %(queue)s

@@ -1,0 +1,7 @@
+WITH written AS (
+    INSERT INTO shoal.keys (queue_id, key, label, value, expires_at)
+    VALUES (%(queue)s, %(key)s, %(label)s, %(value)s, clock_timestamp() + %(ttl)s::float8 * interval '1 s')
+    ON CONFLICT (queue_id, key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at
+    RETURNING 1
+)
+SELECT pg_notify(%(channel)s, %(change)s) FROM written
