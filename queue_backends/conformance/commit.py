@@ -177,17 +177,17 @@ class CommitConformance(Conformance):
     async def test_a_checkpoint_of_a_lost_lease_writes_nothing(self, open_backend: OpenBackend) -> None:
         """Neither chunks nor records of a run that is somebody else's, and its neighbours' are written all the same."""
         backend = await open_backend()
-        ids = await backend.queue.submit_many([Task(prompt="gone"), Task(prompt="held")])
+        await backend.queue.submit_many([Task(prompt="one"), Task(prompt="other")])
         gone, held = await pull_some(backend, 2)
         await backend.queue.nack(gone, "")
         steps = [
-            Checkpoint(delivery=each, chunks=(text("x"),), records=(_record(each.task.prompt),))
-            for each in (gone, held)
+            Checkpoint(delivery=each, chunks=(text("x"),), records=(_record(name),))
+            for name, each in (("gone", gone), ("held", held))
         ]
         assert await backend.commit(steps) == [steps[0]]
         assert [entry.id for entry in await backend.state.read_log("usage")] == ["held"]
         again = await pull_one(backend)
-        assert again.task.id == ids[0]
+        assert again.task.id == gone.task.id
         assert contents(await finish_stream(backend, again)) == []
         assert contents(await finish_stream(backend, held)) == ["x"]
 
