@@ -150,6 +150,12 @@ class UnreadableConformance(Conformance):
         await inject({"prompt": b"x" * size})
         task_id = await submit(backend)
         assert (await pull_one(backend)).task.id == task_id
+
+        async def is_refused() -> bool:
+            await pull_nothing(backend)
+            return (await backend.queue.stats()).dead == 1
+
+        await eventually(is_refused)
         (letter,) = await backend.queue.dead_letters()
         assert f"{size} bytes" in letter.error
         assert len(letter.prompt) + sum(map(len, letter.fields.values())) < 10_000

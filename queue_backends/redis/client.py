@@ -289,6 +289,8 @@ class RedisClient:
         """Bound what happens inside to `timeout_s`, raise only our own errors, and note how the server fares."""
         limit_s = COMMAND_TIMEOUT_S if timeout_s is None else timeout_s
         began_at = self.availability.now()
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         bound = asyncio.timeout(limit_s)
         if self._locator is not None:
             if self.has_moved:
@@ -299,6 +301,9 @@ class RedisClient:
             async with bound:
                 yield
         except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
+            if task is not None and task.cancelling() > cancels:
+                # What cleans up after a cancel may raise an error of its own, and the cancel would be lost.
+                raise asyncio.CancelledError from error
             cause: Exception = error
             if self._locator is not None and bound not in self._under_way:
                 cause = redis.exceptions.ConnectionError("the server was replaced while this was under way")

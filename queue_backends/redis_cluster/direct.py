@@ -19,7 +19,12 @@ async def ask(server_url: str, address: Address, *commands: Sequence[Any]) -> li
 
     The connection is closed whatever happens, in the middle of its making too.
     """
-    options = {"protocol": 2, "client_name": "shoal-asking", "retry": Retry(NoBackoff(), 0)}
+    options = {
+        "protocol": 2,
+        "client_name": "shoal-asking",
+        "socket_timeout": None,  # with one, the driver uses `asyncio.wait_for`, which loses cancellations before 3.12
+        "retry": Retry(NoBackoff(), 0),
+    }
     pool = redis.asyncio.ConnectionPool.from_url(at(server_url, address), **options)
     connection: Any = pool.make_connection()
     try:

@@ -87,7 +87,7 @@ class Effect(Struct, frozen=True, kw_only=True):
 
 
 class Injected(Struct, frozen=True, kw_only=True):
-    """A fault that was carried out. `target` is a worker's name, `redis`, or `clients`."""
+    """A fault that was carried out. `target` is a worker's name, `broker`, `clients` or `all`."""
 
     at: float
     until: float

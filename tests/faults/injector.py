@@ -8,16 +8,12 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
-import redis.asyncio
-
 from tests.faults.diaries import Injected
 from tests.faults.schedule import MACHINE_FAULTS, WORKER_FAULTS, Fault, FaultKind, Schedule
 from tests.faults.stage import Stage
 from tests.faults.worker_slot import WorkerSlot
 
 PACKET_DELAY_S = 0.05
-USAGE_IS_WRITTEN = b":state:counters:usage:index"
-"""Only scripts that store a finished model call name this key."""
 
 
 class Injector:
@@ -26,7 +22,7 @@ class Injector:
     def __init__(self, stage: Stage, schedule: Schedule) -> None:
         self._stage = stage
         self._schedule = schedule
-        self._redis = asyncio.Lock()
+        self._broker = asyncio.Lock()
         self.done: list[Injected] = []
 
     async def run(self) -> None:
@@ -48,12 +44,15 @@ class Injector:
         elif fault.kind is FaultKind.CLIENT_CUT:
             await self._noted(fault, "clients", self._cut_clients)
         else:
-            async with self._redis:
-                await self._noted(fault, "redis", lambda: self._to_redis(fault))
+            async with self._broker:
+                await self._noted(fault, "broker", lambda: self._to_broker(fault))
+                if fault.kind is FaultKind.FAILOVER:
+                    await asyncio.sleep(fault.seconds)
+                    await asyncio.to_thread(self._stage.broker.bring_back)
 
     async def _inject_machine(self, fault: Fault) -> None:
         async with contextlib.AsyncExitStack() as locks:
-            await locks.enter_async_context(self._redis)
+            await locks.enter_async_context(self._broker)
             for slot in self._stage.slots:
                 await locks.enter_async_context(slot.lock)
                 await slot.is_up()
@@ -65,7 +64,6 @@ class Injector:
         self.done.append(Injected(at=at, until=time.time(), kind=fault.kind.value, target=target))
 
     async def _to_worker(self, fault: Fault, slot: WorkerSlot) -> None:
-        proxy = slot.proxy
         match fault.kind:
             case FaultKind.KILL:
                 await self._replace(slot, signal.SIGKILL, fault.seconds)
@@ -76,39 +74,39 @@ class Injector:
                 await asyncio.sleep(fault.seconds)
                 slot.signal(signal.SIGCONT)
             case FaultKind.CUT:
-                proxy.cut()
+                slot.proxy.cut()
             case FaultKind.STRAND:
-                proxy.strand()
+                slot.proxy.strand()
             case FaultKind.PARTITION:
-                proxy.silence()
+                slot.proxy.silence()
                 await asyncio.sleep(fault.seconds)
-                proxy.heal()
-                proxy.cut()
+                slot.proxy.heal()
+                slot.proxy.cut()
             case FaultKind.DELAY:
-                proxy.delay_s = PACKET_DELAY_S
+                slot.proxy.delay_s = PACKET_DELAY_S
                 await asyncio.sleep(fault.seconds)
-                proxy.delay_s = 0.0
+                slot.proxy.delay_s = 0.0
             case FaultKind.LOST_REPLY:
-                proxy.lose_reply(b"EVALSHA")
+                slot.proxy.lose_reply(self._stage.broker.request)
             case FaultKind.LOST_COMMIT:
-                proxy.lose_reply(USAGE_IS_WRITTEN)
+                slot.proxy.lose_reply(self._stage.broker.commit)
             case _:
                 raise AssertionError(f"{fault.kind} is no worker's fault")
 
     async def _to_machine(self, fault: Fault) -> None:
         stage = self._stage
         if fault.kind is FaultKind.SLEEP:
-            stage.server.freeze()
+            stage.broker.freeze()
             for slot in stage.slots:
                 slot.signal(signal.SIGSTOP)
             await asyncio.sleep(fault.seconds)
-            stage.server.thaw()
+            stage.broker.thaw()
             for slot in stage.slots:
                 slot.signal(signal.SIGCONT)
             return
         for slot in stage.slots:
             slot.signal(signal.SIGKILL)
-        await stage.restart_redis(signal.SIGKILL, fault.seconds)
+        await stage.restart_broker(signal.SIGKILL, fault.seconds)
         for slot in stage.slots:
             await slot.ended()
             await slot.start()
@@ -124,25 +122,26 @@ class Injector:
     async def _cut_clients(self) -> None:
         self._stage.clients.cut()
 
-    async def _to_redis(self, fault: Fault) -> None:
-        stage = self._stage
+    async def _to_broker(self, fault: Fault) -> None:
+        stage, broker = self._stage, self._stage.broker
         match fault.kind:
-            case FaultKind.REDIS_RESTART:
-                await stage.restart_redis(signal.SIGTERM, fault.seconds)
-            case FaultKind.REDIS_CRASH | FaultKind.REDIS_OUTAGE:
-                await stage.restart_redis(signal.SIGKILL, fault.seconds)
-            case FaultKind.REDIS_HANG:
-                stage.server.freeze()
+            case FaultKind.BROKER_RESTART:
+                await stage.restart_broker(signal.SIGTERM, fault.seconds)
+            case FaultKind.BROKER_CRASH | FaultKind.BROKER_OUTAGE:
+                await stage.restart_broker(signal.SIGKILL, fault.seconds)
+            case FaultKind.BROKER_HANG:
+                broker.freeze()
                 await asyncio.sleep(fault.seconds)
-                stage.server.thaw()
+                broker.thaw()
+            case FaultKind.FAILOVER:
+                await asyncio.to_thread(broker.fail_over)
+            case FaultKind.USURPED:
+                await asyncio.to_thread(broker.usurp)
+                await asyncio.sleep(fault.seconds)
+                await asyncio.to_thread(broker.bring_back)
+            case FaultKind.BROKER_CUT:
+                await asyncio.to_thread(broker.cut_all)
             case FaultKind.SCRIPTS_FORGOTTEN:
-                await self._forget_scripts()
+                await asyncio.to_thread(broker.forget_scripts)
             case _:
-                raise AssertionError(f"{fault.kind} is not Redis'")
-
-    async def _forget_scripts(self) -> None:
-        client = redis.asyncio.Redis(port=self._stage.server.port)
-        try:
-            await client.script_flush()
-        finally:
-            await client.aclose()
+                raise AssertionError(f"{fault.kind} is not the broker's")

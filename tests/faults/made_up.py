@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from queue_backends import Chunk
+from tests.faults.brokers.redis_keys import STRUCTURE
 from tests.faults.diaries import Call, CallEnd, CallStart, Effect
-from tests.faults.evidence import Entry, Evidence
+from tests.faults.evidence import Evidence, Letter, Told
 from tests.faults.mixture import Errand
 from tests.faults.plans import Plan, ToolUse, Turn, call_id, done_text, text_of
-from tests.faults.workload import Submission, View
+from tests.faults.submissions import Submission, View
 
 QUEUE = "q"
 TASK = "1700000000000-0"
@@ -27,7 +30,7 @@ class Scene(Struct, kw_only=True):
 
     submission: Submission
     results: dict[str, dict[str, Any]]
-    streams: dict[str, list[Entry]]
+    streams: dict[str, list[dict[str, Any]]]
     ledger: dict[str, dict[str, Any]]
     counters: dict[str, dict[str, int]]
     lifetimes: dict[str, float | None]
@@ -35,17 +38,21 @@ class Scene(Struct, kw_only=True):
     effects: list[Effect]
     views: dict[str, View]
 
-    def evidence(self, **others: Any) -> Evidence:
+    def evidence(self, *, letters: Sequence[Letter] = (), **others: Any) -> Evidence:
         """The pieces together, and further ones by name."""
         return Evidence(
             queue=QUEUE,
             lease_s=2.0,
             submissions=[self.submission],
-            results=self.results,
-            streams=self.streams,
-            ledger=self.ledger,
-            counters=self.counters,
+            told=Told(
+                results=self.results,
+                streams=self.streams,
+                ledger=self.ledger,
+                counters=self.counters,
+                letters=letters,
+            ),
             lifetimes=self.lifetimes,
+            structure=STRUCTURE,
             calls=self.calls,
             effects=self.effects,
             views=self.views,
@@ -56,17 +63,17 @@ class Scene(Struct, kw_only=True):
 
 def all_is_well() -> Scene:
     """A task of two turns with one tool call: two model calls, one effect, one result, all of it stored."""
-    entries = stream()
+    chunks = stream()
     return Scene(
         submission=Submission(errand=Errand(plan=PLAN), ids=[TASK]),
         results={TASK: {"result": text_of(PLAN, 1, 2), "input_tokens": 2000, "output_tokens": 3}},
-        streams={TASK: entries},
+        streams={TASK: chunks},
         ledger={f"{TASK}:{turn}:0": record(turn, turn + 1) for turn in (0, 1)},
         counters=counters(),
         lifetimes={QUEUE: None, f"{QUEUE}-results": None, f"{QUEUE}:chunks:{TASK}": 3600.0},
         calls=[call(1, 0), call(2, 1)],
         effects=[Effect(at=START + 0.5, tool="pay", key=KEY, step="0.0")],
-        views={TASK: View(chunks=[_chunk(entry) for entry in entries], ended=True)},
+        views={TASK: View(chunks=[msgspec.convert(chunk, Chunk) for chunk in chunks], ended=True)},
     )
 
 
@@ -96,7 +103,7 @@ def counters() -> dict[str, dict[str, int]]:
     return {**{name: dict(totals) for name in names}, "usage:index": dict.fromkeys(names, 2)}
 
 
-def stream() -> list[Entry]:
+def stream() -> list[dict[str, Any]]:
     """The chunks of the task."""
     tool = {"id": call_id(1, 0), "name": "pay"}
     return numbered(
@@ -109,10 +116,6 @@ def stream() -> list[Entry]:
     )
 
 
-def numbered(*chunks: dict[str, Any]) -> list[Entry]:
-    """Chunks as entries, with their numbers."""
-    return [Entry(f"{seq + 1}-0", {**chunk, "task_id": TASK, "seq": seq}) for seq, chunk in enumerate(chunks)]
-
-
-def _chunk(entry: Entry) -> Chunk:
-    return Chunk(**entry.chunk)
+def numbered(*chunks: dict[str, Any]) -> list[dict[str, Any]]:
+    """Chunks with their numbers."""
+    return [{**chunk, "task_id": TASK, "seq": seq} for seq, chunk in enumerate(chunks)]

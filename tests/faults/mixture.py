@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import random
 
 from msgspec import Struct
@@ -41,7 +42,8 @@ class Way(enum.StrEnum):
     CLIENT = "client"
     """Through our client, with an idempotency key, so that submitting again after a lost reply is safe."""
     OPERATOR = "operator"
-    """As an ark operator does: a bare XADD. If its reply is lost, nobody knows whether the task exists."""
+    """As an ark operator does: a bare XADD, or a submit without a key where there is nothing of that kind. If its reply
+    is lost, nobody knows whether the task exists."""
     GARBAGE = "garbage"
 
 
@@ -51,7 +53,7 @@ class Errand(Struct, frozen=True, kw_only=True):
     plan: Plan
     way: Way = Way.CLIENT
     fields: dict[bytes, bytes] = {}
-    """Of garbage: the entry as it is written."""
+    """Of garbage: the entry as it is written, where entries can be written without our client."""
     priority: Priority = Priority.NORMAL
     delay_s: float = 0.0
     """It becomes ready so long after it is submitted."""
@@ -61,7 +63,7 @@ class Errand(Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     """So long after it is submitted it is to be given up."""
     has_list: bool = False
-    """Its text goes to a Redis list too, as ark has it."""
+    """Its text goes to a Redis list too, as ark has it, on engines that have lists."""
     watched: bool = False
     """A consumer follows its chunks live."""
     tenant: str = ""
@@ -87,6 +89,12 @@ def draw_errand(seed: int, number: int) -> Errand:
         deadline_s=chance.uniform(0.2, 5) if chance.random() < 0.03 else None,
         has_list=chance.random() < 0.05,
     )
+
+
+def draw_brisk(seed: int, count: int, longest_s: float) -> list[Errand]:
+    """A seed's first tasks that take no longer than so, if nothing holds them up."""
+    drawn = (draw_errand(seed, number) for number in itertools.count())
+    return list(itertools.islice((errand for errand in drawn if errand.plan.least_s <= longest_s), count))
 
 
 def _turns(chance: random.Random) -> tuple[Turn, ...]:

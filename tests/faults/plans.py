@@ -67,6 +67,13 @@ class Plan(Struct, frozen=True):
         return msgspec.json.encode(self).decode()
 
     @property
+    def least_s(self) -> float:
+        """How long it takes if nothing holds it up."""
+        return sum(
+            turn.pieces * turn.pause_s + max((use.hold_s for use in turn.tools), default=0.0) for turn in self.turns
+        )
+
+    @property
     def fails(self) -> bool:
         """Whether the provider refuses the task for good."""
         return any(Trouble.REFUSED in turn.trouble for turn in self.turns)

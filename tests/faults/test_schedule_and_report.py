@@ -8,12 +8,13 @@ import msgspec
 from msgspec.structs import replace
 
 from tests.faults.__main__ import mix_of
+from tests.faults.book import BEGIN, END, TABLE_BEGIN, TABLE_END, write, write_row
 from tests.faults.checker import check
 from tests.faults.diaries import Injected
 from tests.faults.made_up import KEY, START, TASK, WORKER, all_is_well
 from tests.faults.mixture import Way, draw_errand
-from tests.faults.report import BEGIN, END, as_json, render, write
-from tests.faults.schedule import FIRST_WORK_S, REDIS_RESTARTS, WORKER_FAULTS, FaultKind, Schedule, draw
+from tests.faults.report import as_json, render
+from tests.faults.schedule import BROKER_RESTARTS, FAILOVERS, FIRST_WORK_S, WORKER_FAULTS, FaultKind, Schedule, draw
 from tests.faults.soak import Options, Outcome
 
 MIX = mix_of(kills=40, restarts=10)
@@ -30,11 +31,11 @@ def test_same_seed_draws_the_same_schedule() -> None:
 
 
 def test_schedule_has_what_was_ordered_within_its_time() -> None:
-    """Each kind as often as the mix says, restarts of Redis in all their forms among them; a little later at most."""
+    """Each kind as often as the mix says, restarts of the broker in all their forms too; a little later at most."""
     faults = _schedule(5).faults
     for kind in FaultKind:
         assert sum(fault.kind is kind for fault in faults) == MIX[kind]
-    assert sum(MIX[kind] for kind in REDIS_RESTARTS) == 10
+    assert sum(MIX[kind] for kind in BROKER_RESTARTS - FAILOVERS) == 10
     assert all(0 <= fault.at_s <= 120 for fault in faults)
     assert [fault.at_s for fault in faults] == sorted(fault.at_s for fault in faults)
 
@@ -103,6 +104,21 @@ def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
     other.write_text("# Other\n")
     write(other, "new")
     assert other.read_text() == f"# Other\n\n{BEGIN}\n\nnew\n\n{END}\n"
+
+
+def test_each_engine_has_one_line_in_the_table(tmp_path: Path) -> None:
+    """A new run exchanges its engine's line and leaves the others; they stand in the order of the engines."""
+    path = tmp_path / "reliability.md"
+    path.write_text(f"# Reliability\n\n{TABLE_BEGIN}\n| `redis`: old | 7 |\n{TABLE_END}\n\nThe rest.\n")
+    write_row(path, _outcome(is_lost=True))
+    write_row(path, _outcome())
+    lines = [line for line in path.read_text().splitlines() if line.startswith("| `")]
+    assert lines[1:] == ["| `redis`: old | 7 |"]
+    assert lines[0].startswith(
+        "| `valkey`: one Valkey with `appendonly yes` and `appendfsync always` | 1 | 2.0 | 2 | 0 "
+    )
+    assert lines[0].endswith("| 0 | 0 | 0 | 0 | `--seed 5` |")
+    assert path.read_text().endswith(f"{TABLE_END}\n\nThe rest.\n")
 
 
 def test_figures_are_there_for_programs_too() -> None:

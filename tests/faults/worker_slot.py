@@ -1,4 +1,4 @@
-"""A place for a worker: its process, which is replaced as often as needed, behind a proxy of its own."""
+"""A place for a worker: its process, which is replaced as often as needed, behind a proxy of its own if possible."""
 
 from __future__ import annotations
 
@@ -43,25 +43,31 @@ class WorkerSlot:
     def __init__(
         self,
         number: int,
-        proxy: Proxy,
-        queue: str,
+        proxy: Proxy | None,
+        url: str,
         folder: Path,
         settings: Mapping[str, Any],
         environ: Mapping[str, str],
     ) -> None:
         self.number = number
-        self.proxy = proxy
+        self._proxy = proxy
         self.lock = asyncio.Lock()
         """Held during a fault that ends or stops the process: another one waits."""
         self.deaths: list[Death] = []
-        self.queue = queue
-        self._queue_url = proxy.url(queue)
+        self._queue_url = url
         self._folder = folder
         self._settings = settings
         self._environ = {**os.environ, **environ}
         self._generation = 0
         self._process: asyncio.subprocess.Process | None = None
         self._told_to_end: asyncio.subprocess.Process | None = None
+
+    @property
+    def proxy(self) -> Proxy:
+        """What stands between the worker and the broker."""
+        if self._proxy is None:
+            raise RuntimeError("this engine's clients cannot be put behind a proxy: leave faults of the network out")
+        return self._proxy
 
     @property
     def name(self) -> str:
@@ -91,6 +97,7 @@ class WorkerSlot:
             async with asyncio.timeout(UP_WITHIN_S):
                 while not self._is_up():
                     await asyncio.sleep(0.05)  # a log file has no event to wait for
+                await asyncio.sleep(0.05)  # handlers of signals come right after that line
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the present worker; one that has ended gets none."""

@@ -6,49 +6,23 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-import redis.asyncio
-import redis.exceptions
-from msgspec import Struct
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
-from queue_backends import Backend, BackendUnavailable, CancelOutcome, Chunk, Task, open_backend
+from queue_backends import Backend, BackendUnavailable, Task, open_backend
+from tests.faults.brokers.broker import Foreigner
 from tests.faults.mixture import Errand, Way
 from tests.faults.stage import Stage
+from tests.faults.submissions import Submission, View
 
 PAUSE_S = 0.1
 PATIENCE_S = 60.0
 """So long the engine repeats a request that cannot be delivered."""
 MOST_WATCHED = 60
+NOBODY = "nobody"
+"""An agent that does not exist: no worker can run such a task."""
 
 T = TypeVar("T")
-
-
-class Submission(Struct, kw_only=True):
-    """An errand, and what became of it from the engine's point of view."""
-
-    errand: Errand
-    ids: list[str] = []
-    """What each submit returned; none: nobody knows whether the task was accepted."""
-    cancel: CancelOutcome | None = None
-    """What the engine's cancel met."""
-    cancel_sent: bool = False
-
-    @property
-    def task_id(self) -> str:
-        """The task's id; empty if the engine was never told."""
-        return self.ids[0] if self.ids else ""
-
-
-class View(Struct, kw_only=True):
-    """What a live consumer saw of one task."""
-
-    chunks: list[Chunk] = []
-    ended: bool = False
-    problem: str = ""
 
 
 class Workload:
@@ -66,41 +40,33 @@ class Workload:
 
     async def run(self) -> None:
         """Submit everything, and stay until every accepted task has a result and every consumer its last chunk."""
-        url = self._stage.clients.url(self._stage.queue)
-        opened = await _insisting(lambda: open_backend(url, self._stage.options))
-        async with opened as backend, self._direct() as direct:
+        opened = await _insisting(lambda: open_backend(self._stage.url, self._stage.options))
+        foreigner = self._stage.broker.foreigner(self._stage.queue) or contextlib.nullcontext()
+        async with opened as backend, foreigner as operator:
             listener = asyncio.create_task(self._listen(), name="result listener")
             try:
-                await self._submit_all(backend, direct)
+                await self._submit_all(backend, operator)
             finally:
                 listener.cancel()
                 await asyncio.wait([listener])
 
-    @contextlib.asynccontextmanager
-    async def _direct(self) -> AsyncIterator[redis.asyncio.Redis]:
-        # Without the driver's own retries: a bare XADD that is repeated after a lost reply is a second task.
-        retry = Retry(NoBackoff(), 0)
-        client = redis.asyncio.Redis(port=self._stage.server.port, socket_timeout=5, retry=retry)
-        try:
-            yield client
-        finally:
-            await client.aclose()
-
-    async def _submit_all(self, backend: Backend, direct: redis.asyncio.Redis) -> None:
+    async def _submit_all(self, backend: Backend, operator: Foreigner | None) -> None:
         start, pause_s = time.monotonic(), self._duration_s / len(self._errands)
         async with asyncio.TaskGroup() as group:
             for number, errand in enumerate(self._errands):
                 await asyncio.sleep(start + number * pause_s - time.monotonic())
                 submission = Submission(errand=errand)
                 self.submissions.append(submission)
-                group.create_task(self._run(backend, direct, submission), name=errand.plan.key)
+                group.create_task(self._run(backend, operator, submission), name=errand.plan.key)
 
-    async def _run(self, backend: Backend, direct: redis.asyncio.Redis, submission: Submission) -> None:
+    async def _run(self, backend: Backend, operator: Foreigner | None, submission: Submission) -> None:
         errand = submission.errand
-        if errand.way is not Way.CLIENT:
-            await self._add_entry(direct, submission)
-        else:
+        if errand.way is Way.CLIENT:
             await self._submit(backend, submission)
+        elif operator is not None:
+            await self._add_entry(operator, submission)
+        else:
+            await self._submit_once(backend, submission)
         async with asyncio.TaskGroup() as group:
             if errand.watched and submission.ids:
                 group.create_task(self._watch(backend, submission.task_id))
@@ -117,18 +83,26 @@ class Workload:
             tenant=errand.tenant,
             meta={"key": errand.plan.key},
             deadline=time.time() + errand.deadline_s if errand.deadline_s else None,
-            stream_key=list_name(self._stage.queue, errand.plan.key) if errand.has_list else "",
+            stream_key=list_name(self._stage.queue, errand.plan.key) if self._has_list(errand) else "",
         )
         run_at = time.time() + errand.delay_s if errand.delay_s else None
         for _ in range(errand.submits):
-            submission.ids.append(await _insisting(lambda: backend.queue.submit(task, run_at=run_at)))
+            _accepted(submission, await _insisting(lambda: backend.queue.submit(task, run_at=run_at)))
 
-    async def _add_entry(self, direct: redis.asyncio.Redis, submission: Submission) -> None:
+    async def _add_entry(self, operator: Foreigner, submission: Submission) -> None:
         errand = submission.errand
-        fields: Any = errand.fields or {b"prompt": errand.plan.prompt.encode(), b"key": errand.plan.key.encode()}
-        with contextlib.suppress(redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-            entry: Any = await direct.xadd(self._stage.queue, fields)
-            submission.ids.append(entry.decode())
+        fields = errand.fields or {b"prompt": errand.plan.prompt.encode(), b"key": errand.plan.key.encode()}
+        task_id = await operator.add_entry(fields)
+        if task_id is not None:
+            _accepted(submission, task_id)
+
+    async def _submit_once(self, backend: Backend, submission: Submission) -> None:
+        """Where there is no other door: without an idempotency key, so that nobody may try again."""
+        errand = submission.errand
+        agent = NOBODY if errand.way is Way.GARBAGE else ""
+        task = Task(prompt=errand.plan.prompt, agent=agent, meta={"key": errand.plan.key})
+        with contextlib.suppress(BackendUnavailable):
+            _accepted(submission, await backend.queue.submit(task))
 
     async def _cancel(self, backend: Backend, submission: Submission) -> None:
         submission.cancel_sent = True
@@ -150,16 +124,19 @@ class Workload:
 
     async def _listen(self) -> None:
         """Count announcements of results. What is announced while nobody listens is lost, so the count is a floor."""
-        prefix = f"{self._stage.queue}:done:"
-        while True:
-            with contextlib.suppress(redis.exceptions.RedisError):
-                async with self._direct() as client, client.pubsub() as pubsub:
-                    await pubsub.psubscribe(prefix + "*")
-                    while True:
-                        message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
-                        if message is not None:
-                            self.announced[message["channel"].decode().removeprefix(prefix)] += 1
+        while (foreigner := self._stage.broker.foreigner(self._stage.queue)) is not None:
+            async with foreigner as operator:
+                async for task_id in operator.announcements():
+                    self.announced[task_id] += 1
             await asyncio.sleep(PAUSE_S)
+
+    def _has_list(self, errand: Errand) -> bool:
+        return errand.has_list and self._stage.broker.has_lists
+
+
+def _accepted(submission: Submission, task_id: str) -> None:
+    submission.ids.append(task_id)
+    submission.at = submission.at or time.time()
 
 
 def list_name(queue: str, key: str) -> str:

@@ -20,7 +20,7 @@ def check_calls(evidence: Evidence, verdict: Verdict) -> None:
     keys = {s.task_id: s.errand.plan.key for s in evidence.submissions if s.ids}
     explanations = Explanations(evidence.faults, evidence.lease_s)
     records: dict[tuple[str, int], list[Record]] = defaultdict(list)
-    for record in evidence.ledger.values():
+    for record in evidence.told.ledger.values():
         if record["task_id"] not in keys:
             verdict.count("ledger records of tasks with an unknown outcome")
             continue
@@ -139,7 +139,7 @@ def _check_conversations(evidence: Evidence, verdict: Verdict) -> None:
 def _check_counters(evidence: Evidence, verdict: Verdict) -> None:
     """Totals equal the sum of the records."""
     expected: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in evidence.ledger.values():
+    for record in evidence.told.ledger.values():
         names = ["day:" + time.strftime("%Y-%m-%d", time.gmtime(record["started_at"]))]
         names.append(f"model:{record['provider']}/{record['model']}")
         names += [f"{kind}:{record[kind]}" for kind in ("agent", "tenant") if record.get(kind)]
@@ -151,8 +151,8 @@ def _check_counters(evidence: Evidence, verdict: Verdict) -> None:
         for name in names:
             expected[f"usage:{name}"].update(amounts)
             expected["usage:index"][f"usage:{name}"] += 1
-    for name in sorted(expected.keys() | {name for name in evidence.counters if name.startswith("usage:")}):
-        kept = dict(evidence.counters.get(name, {}))
+    for name in sorted(expected.keys() | {name for name in evidence.told.counters if name.startswith("usage:")}):
+        kept = dict(evidence.told.counters.get(name, {}))
         if kept != dict(expected[name]):
             verdict.broken("usage totals", name, f"are {kept}, the records make {dict(expected[name])}")
 
@@ -160,10 +160,10 @@ def _check_counters(evidence: Evidence, verdict: Verdict) -> None:
 def _check_usage_of_results(evidence: Evidence, verdict: Verdict) -> None:
     """A result's usage is that of its task's records."""
     sums: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in evidence.ledger.values():
+    for record in evidence.told.ledger.values():
         for field in ("input_tokens", "output_tokens"):
             sums[record["task_id"]][field] += record["usage"].get(field) or 0
-    for task_id, result in evidence.results.items():
+    for task_id, result in evidence.told.results.items():
         for field in ("input_tokens", "output_tokens"):
             if result.get(field, 0) != sums[task_id][field]:
                 text = f"{field} is {result.get(field, 0)}, the task's records make {sums[task_id][field]}"

@@ -24,7 +24,7 @@ def check_effects(evidence: Evidence, verdict: Verdict) -> None:
             verdict.count("effects of idempotent tools repeated", times - 1)
     told = _told(evidence, verdict)
     for submission in evidence.submissions:
-        result = evidence.results.get(submission.task_id) if submission.ids else None
+        result = evidence.told.results.get(submission.task_id) if submission.ids else None
         if result is None or result.get("error"):
             continue
         plan = submission.errand.plan

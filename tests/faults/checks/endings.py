@@ -12,8 +12,8 @@ from tests.faults.checks.findings import Verdict
 from tests.faults.evidence import Evidence
 from tests.faults.mixture import Way
 from tests.faults.plans import Plan, speaker_of, text_of
+from tests.faults.submissions import Submission
 from tests.faults.worker_slot import Death
-from tests.faults.workload import Submission
 
 QUEUE_UNAVAILABLE = 3
 """The exit code of a worker that could not reach the queue when it started."""
@@ -21,7 +21,7 @@ QUEUE_UNAVAILABLE = 3
 
 def check_endings(evidence: Evidence, verdict: Verdict) -> None:
     """Results, dead letters, and what should be empty."""
-    letters = Counter(letter.task_id for letter in evidence.letters)
+    letters = Counter(letter.task_id for letter in evidence.told.letters)
     keys: dict[str, str] = {}
     for submission in evidence.submissions:
         if not submission.ids:
@@ -30,7 +30,7 @@ def check_endings(evidence: Evidence, verdict: Verdict) -> None:
         keys[submission.task_id] = submission.errand.plan.key
         verdict.count("accepted")
         _check_ids(submission, verdict)
-        result = evidence.results.get(submission.task_id)
+        result = evidence.told.results.get(submission.task_id)
         if result is None:
             verdict.broken("lost task", submission.task_id, f"{submission.errand.plan.key} has no result")
             verdict.harm("lost", submission.errand.plan.key)
@@ -42,9 +42,11 @@ def check_endings(evidence: Evidence, verdict: Verdict) -> None:
         if times > 1:
             verdict.broken("duplicated result", task_id, f"announced {times} times")
             verdict.harm("duplicated", keys.get(task_id, task_id))
-    for what, amount in evidence.waiting.items():
+    for what, amount in (*evidence.told.left_over.items(), *evidence.left_over.items()):
         if amount:
             verdict.broken("left over", what, f"{amount}, expected none")
+    for contradiction in evidence.told_otherwise:
+        verdict.broken("told otherwise", contradiction.partition(":")[0], contradiction)
     for death in evidence.deaths:
         _check_death(death, verdict)
     for alarm in evidence.alarms:
@@ -52,9 +54,9 @@ def check_endings(evidence: Evidence, verdict: Verdict) -> None:
 
 
 def _check_death(death: Death, verdict: Verdict) -> None:
-    """A worker ends when it is told to, and with 0. One that finds no Redis when it starts says so and ends."""
+    """A worker ends when it is told to, and with 0. One that finds no broker when it starts says so and ends."""
     if not death.was_up and death.exit_code == QUEUE_UNAVAILABLE:
-        verdict.count("workers that found no Redis when they started")
+        verdict.count("workers that found no broker when they started")
     elif not death.was_up and death.exit_code == -signal.SIGTERM:
         verdict.count("workers told to end before they were up")
     else:
@@ -116,9 +118,9 @@ def _wrong_output(evidence: Evidence, plan: Plan, output: str) -> str:
 def _check_strangers(evidence: Evidence, known: Set[str], verdict: Verdict) -> None:
     """Results of tasks that the engine does not know: only of submits whose reply got lost."""
     unknown = {submission.errand.plan.key for submission in evidence.submissions if not submission.ids}
-    strangers = [task_id for task_id in evidence.results if task_id not in known]
+    strangers = [task_id for task_id in evidence.told.results if task_id not in known]
     if len(strangers) > len(unknown):
         verdict.broken("result of nobody", strangers[0], f"{len(strangers)} results, {len(unknown)} lost replies")
-    for letter in evidence.letters:
-        if letter.task_id not in evidence.results:
+    for letter in evidence.told.letters:
+        if letter.task_id not in evidence.told.results:
             verdict.broken("dead letters", letter.task_id, f"no result beside the letter: {letter.error}")

@@ -21,7 +21,15 @@ SHORTEST_OUTAGE = 1 / 3
 _KILLS = frozenset({FaultKind.KILL, FaultKind.POWER_CUT})
 _ALWAYS = _KILLS | {FaultKind.STOP, FaultKind.DRAIN, FaultKind.PARTITION, FaultKind.STRAND, FaultKind.SLEEP}
 _IF_LONG = frozenset(
-    {FaultKind.REDIS_RESTART, FaultKind.REDIS_CRASH, FaultKind.REDIS_OUTAGE, FaultKind.REDIS_HANG, FaultKind.HICCUP}
+    {
+        FaultKind.BROKER_RESTART,
+        FaultKind.BROKER_CRASH,
+        FaultKind.BROKER_OUTAGE,
+        FaultKind.BROKER_HANG,
+        FaultKind.FAILOVER,
+        FaultKind.USURPED,
+        FaultKind.HICCUP,
+    }
 )
 
 
@@ -34,7 +42,7 @@ class Explanations:
 
     def of(self, worker: str, start: float, end: float) -> str:
         """The kind of fault that kept `worker` from storing what it did between two moments; empty if none did."""
-        here = [fault for fault in self._faults if fault.target in (worker, "redis", "all")]
+        here = [fault for fault in self._faults if fault.target in (worker, "broker", "all")]
         end = self._could_store_at(here, end)
         for fault in here:
             if self._ends_runs(fault) and fault.at <= end + REACH_S and start <= self._over_at(fault):

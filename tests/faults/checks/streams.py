@@ -9,28 +9,31 @@ import msgspec
 
 from queue_backends import Chunk
 from tests.faults.checks.findings import Verdict
-from tests.faults.evidence import Entry, Evidence
+from tests.faults.evidence import Evidence
 from tests.faults.plans import Plan, call_id, speaker_of, text_of
 
 END_OF_LIST = "__EOF__"
+
+Piece = dict[str, Any]
+"""A chunk, as JSON has it."""
 
 
 def check_streams(evidence: Evidence, verdict: Verdict) -> None:
     """The kept chunks of every task, and what live consumers saw."""
     plans = {s.task_id: s.errand.plan for s in evidence.submissions if s.ids}
-    for task_id in evidence.results:
-        entries = evidence.streams.get(task_id, ())
-        verdict.count("chunks", len(entries))
-        if problem := _numbering(task_id, entries) or _ending(entries):
+    for task_id in evidence.told.results:
+        chunks = evidence.told.streams.get(task_id, ())
+        verdict.count("chunks", len(chunks))
+        if problem := _numbering(task_id, chunks) or _ending(chunks):
             verdict.broken("chunk sequence", task_id, problem)
             continue
-        final = entries[-1].chunk
-        succeeded = not evidence.results[task_id].get("error", "")
+        final = chunks[-1]
+        succeeded = not evidence.told.results[task_id].get("error", "")
         if succeeded != (final["type"] == "DONE"):
-            verdict.broken("chunk sequence", task_id, f"ends with {final}, result {evidence.results[task_id]}")
+            verdict.broken("chunk sequence", task_id, f"ends with {final}, result {evidence.told.results[task_id]}")
         if task_id in plans:
-            _check_turns(task_id, plans[task_id], entries, verdict, complete=succeeded)
-    for task_id in evidence.streams.keys() - evidence.results.keys():
+            _check_turns(task_id, plans[task_id], chunks, verdict, complete=succeeded)
+    for task_id in evidence.told.streams.keys() - evidence.told.results.keys():
         verdict.broken("chunk sequence", task_id, "chunks of a task that has no result")
     _check_views(evidence, verdict)
     for name, items in evidence.lists.items():
@@ -39,26 +42,26 @@ def check_streams(evidence: Evidence, verdict: Verdict) -> None:
             verdict.broken("ark list", name, f"its end is {items[-3:]}, with {items.count(END_OF_LIST)} end marks")
 
 
-def _numbering(task_id: str, entries: Sequence[Entry]) -> str:
-    for position, entry in enumerate(entries):
-        if entry.id != f"{position + 1}-0" or entry.chunk["seq"] != position or entry.chunk["task_id"] != task_id:
-            return f"entry {position} is {entry.id} with {str(entry.chunk)[:200]}"
-    return "" if entries else "no chunks at all"
+def _numbering(task_id: str, chunks: Sequence[Piece]) -> str:
+    for position, chunk in enumerate(chunks):
+        if chunk["seq"] != position or chunk["task_id"] != task_id:
+            return f"chunk {position} is {str(chunk)[:200]}"
+    return "" if chunks else "no chunks at all"
 
 
-def _ending(entries: Sequence[Entry]) -> str:
-    finals = [position for position, entry in enumerate(entries) if entry.chunk.get("is_final")]
-    if finals != [len(entries) - 1]:
-        return f"final chunks at {finals} of {len(entries)}"
+def _ending(chunks: Sequence[Piece]) -> str:
+    finals = [position for position, chunk in enumerate(chunks) if chunk.get("is_final")]
+    if finals != [len(chunks) - 1]:
+        return f"final chunks at {finals} of {len(chunks)}"
     return ""
 
 
-def _check_turns(task_id: str, plan: Plan, entries: Sequence[Entry], verdict: Verdict, *, complete: bool) -> None:
+def _check_turns(task_id: str, plan: Plan, chunks: Sequence[Piece], verdict: Verdict, *, complete: bool) -> None:
     """A consumer that follows the rule ends up with each turn once, each the answer of one call."""
-    shown: dict[int, list[dict[str, Any]]] = {}
+    shown: dict[int, list[Piece]] = {}
     attempts: dict[int, int] = {}
     highest = 0
-    for chunk in (entry.chunk for entry in entries if not entry.chunk.get("is_final")):
+    for chunk in (chunk for chunk in chunks if not chunk.get("is_final")):
         turn, attempt = chunk.get("turn", 0), chunk.get("attempt", 0)
         if turn < highest:
             verdict.broken("finished turn shown again", task_id, f"turn {turn} after turn {highest}: {chunk}")
@@ -72,15 +75,15 @@ def _check_turns(task_id: str, plan: Plan, entries: Sequence[Entry], verdict: Ve
             verdict.count("turns shown again after they broke")
         attempts[turn] = attempt
         shown.setdefault(turn, []).append(chunk)
-    for turn, chunks in shown.items():
+    for turn, pieces in shown.items():
         is_whole = complete or turn < highest
-        if problem := _turn_problem(plan, turn, chunks, is_whole=is_whole):
+        if problem := _turn_problem(plan, turn, pieces, is_whole=is_whole):
             verdict.broken("turn not whole", task_id, f"turn {turn} (attempt {attempts[turn]}): {problem}")
     if complete and len(shown) != len(plan.turns):
         verdict.broken("turn not whole", task_id, f"turns {sorted(shown)} of {len(plan.turns)} were shown")
 
 
-def _turn_problem(plan: Plan, turn: int, chunks: Sequence[dict[str, Any]], *, is_whole: bool) -> str:
+def _turn_problem(plan: Plan, turn: int, chunks: Sequence[Piece], *, is_whole: bool) -> str:
     text = "".join(chunk.get("content", "") for chunk in chunks if chunk["type"] == "CONTENT")
     speaker = speaker_of(text)
     if speaker is None or speaker[:2] != (plan.key, turn):
@@ -99,7 +102,7 @@ def _turn_problem(plan: Plan, turn: int, chunks: Sequence[dict[str, Any]], *, is
 def _check_views(evidence: Evidence, verdict: Verdict) -> None:
     """A live consumer has seen exactly what is kept, in order."""
     for task_id, view in evidence.views.items():
-        kept = [msgspec.convert(entry.chunk, Chunk) for entry in evidence.streams.get(task_id, ())]
+        kept = [msgspec.convert(chunk, Chunk) for chunk in evidence.told.streams.get(task_id, ())]
         if view.problem or not view.ended:
             verdict.broken("consumer", task_id, view.problem or f"still waits after {len(view.chunks)} chunks")
         elif view.chunks != kept:

@@ -7,10 +7,9 @@ the backend did there must be one of the allowed things, and from then on the mo
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
 
+from queue_backends.capabilities import Capability
 from queue_backends.interfaces import (
     ATTEMPTS_PER_DELIVERY,
     Ack,
@@ -29,111 +28,30 @@ from queue_backends.messages import (
     RUN_CANCELLED,
     Chunk,
     ChunkDraft,
-    ChunkType,
     DeadLetter,
     Priority,
     Task,
     TaskResult,
 )
-
-LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
-CANCELLED_CHUNK = ChunkDraft(type=ChunkType.ERROR, content=RUN_CANCELLED, is_final=True)
-
-Key = tuple[str, str]
-"""One delivery: its entry and its token."""
-
-
-def key_of(delivery: Delivery) -> Key:
-    """What no other delivery has."""
-    return delivery.entry_id, delivery.token
-
-
-class Place(enum.Enum):
-    """Where a task is."""
-
-    READY = enum.auto()
-    DELAYED = enum.auto()
-    RUNNING = enum.auto()
-    ENDED = enum.auto()
-
-
-class Fence(enum.Enum):
-    """What a write under a delivery must meet."""
-
-    HELD = enum.auto()
-    """It is carried out."""
-    OPEN = enum.auto()
-    """The lease has run out and nobody took over: carried out or refused, as the backend likes."""
-    LOST = enum.auto()
-    """It is refused."""
-
-
-@dataclass
-class TaskModel:
-    """One task."""
-
-    id: str
-    task: Task
-    place: Place
-    lane: Priority
-    order: int | None
-    """Its place among the tasks of its lane; None: anywhere in it."""
-    is_late: bool = False
-    """What its place says has run out: a running one's lease, a delayed one's delay."""
-    failures: int = 0
-    crashes: int = 0
-    next_attempt: int = 0
-    was_delivered: bool = False
-    owner: Key | None = None
-    cancel_asked: bool = False
-    result: TaskResult | None = None
-    chunks: list[ChunkDraft] = field(default_factory=list)
-
-    @property
-    def is_takeable(self) -> bool:
-        """Whether a pull may deliver it."""
-        return self.place is Place.READY or (self.is_late and self.place in {Place.DELAYED, Place.RUNNING})
-
-    @property
-    def may_come_anywhere(self) -> bool:
-        """Whether its place among the delivered ones is the backend's choice."""
-        return self.place is Place.RUNNING
-
-    @property
-    def states(self) -> set[TaskState]:
-        """What its status may say."""
-        if self.place is Place.ENDED:
-            return {self._end_state()}
-        state = {
-            Place.READY: TaskState.READY,
-            Place.DELAYED: TaskState.DELAYED,
-            Place.RUNNING: TaskState.RUNNING,
-        }[self.place]
-        return {state, TaskState.READY} if self.is_late else {state}
-
-    def _end_state(self) -> TaskState:
-        assert self.result is not None
-        if self.result.error == RUN_CANCELLED:
-            return TaskState.CANCELLED
-        return TaskState.FAILED if self.result.error else TaskState.SUCCEEDED
-
-
-@dataclass
-class LetterModel:
-    """A dead letter."""
-
-    task_id: str
-    error: str
-    prompt: str
-    attempt: int
-    next_attempt: int
+from tests.queue_backends.model.task_model import (
+    CANCELLED_CHUNK,
+    LANES,
+    Fence,
+    Key,
+    LetterModel,
+    Place,
+    TaskModel,
+    key_of,
+)
 
 
 class QueueModel:
     """All that a backend keeps."""
 
-    def __init__(self, *, max_depth: int) -> None:
+    def __init__(self, *, max_depth: int, gaps: Container[Capability] = ()) -> None:
         self.max_depth = max_depth
+        self.is_ordered = Capability.ORDER not in gaps
+        """Whether tasks and letters come in order, and a pull takes all that it can; else it takes some."""
         self.tasks: dict[str, TaskModel] = {}
         self.ids_of_keys: dict[str, str] = {}
         self.letters: dict[str, LetterModel] = {}
@@ -215,8 +133,9 @@ class QueueModel:
         assert all(task in before for task in taken), "a task was delivered that nobody may take"
         assert len({task.id for task in taken}) == len(taken), "a task was delivered twice"
         left = [task for task in before if task not in taken and task.owner not in own]
-        assert not left or len(taken) == limit, "a task is ready and was not delivered"
-        self._check_order([task for task in taken if not task.may_come_anywhere], left)
+        assert not left or len(taken) == limit or (taken and not self.is_ordered), "a ready task was not delivered"
+        if self.is_ordered:
+            self._check_order([task for task in taken if not task.may_come_anywhere], left)
         for task, delivery in zip(taken, deliveries, strict=True):
             self._check_delivery(task, delivery)
 
@@ -372,9 +291,10 @@ class QueueModel:
 
     def check_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Letters, oldest first, are those that were written; new ones get the ids that they have in the backend."""
-        told = [(letter.task_id, letter.error, letter.prompt, letter.attempt) for letter in letters]
         kept = list(self.letters.values())
-        assert told == [(letter.task_id, letter.error, letter.prompt, letter.attempt) for letter in kept]
+        if not self.is_ordered:
+            letters, kept = sorted(letters, key=_letter_key), sorted(kept, key=_letter_key)
+        assert list(map(_letter_key, letters)) == list(map(_letter_key, kept))
         self.letters = {letter.id: model for letter, model in zip(letters, kept, strict=True)}
 
     def check_chunks(self, task_id: str, chunks: Sequence[Chunk], *, after_seq: int = -1) -> None:
@@ -383,3 +303,7 @@ class QueueModel:
         assert [chunk.seq for chunk in chunks] == [after_seq + 1 + position for position in range(len(expected))]
         told = [(chunk.type, chunk.content, chunk.turn, chunk.attempt, chunk.is_final) for chunk in chunks]
         assert told == [(each.type, each.content, each.turn, each.attempt, each.is_final) for each in expected]
+
+
+def _letter_key(letter: DeadLetter | LetterModel) -> tuple[str, int, str, str]:
+    return letter.task_id, letter.attempt, letter.error, letter.prompt

@@ -1,0 +1,1 @@
+"""The engines under attack: how each is started, harmed, and looked into."""

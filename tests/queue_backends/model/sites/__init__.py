@@ -1,0 +1,1 @@
+"""Where a modelled queue stands, one file for each kind of backend."""
