@@ -121,8 +121,9 @@ class NatsServer:
         self._signal(signal.SIGHUP)
 
     def freeze(self) -> None:
-        """Make it hang: connections stay open, nothing answers (SIGSTOP)."""
+        """Make it hang: connections stay open, nothing answers (SIGSTOP). Returns when all its threads stand still."""
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on (SIGCONT)."""

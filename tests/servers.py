@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -127,8 +128,9 @@ class Server:
         self.start()
 
     def freeze(self) -> None:
-        """Make it hang: connections stay open, nothing answers (SIGSTOP)."""
+        """Make it hang: connections stay open, nothing answers (SIGSTOP). Returns when all its threads stand still."""
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on (SIGCONT)."""

@@ -28,6 +28,7 @@ from worker.health_thread import from_beside, served_beside
 from worker.journal import Journal
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
+from worker.queue_gauges import QueueGauges, queue_name
 from worker.retries import RetryPolicy
 from worker.settings import Settings
 from worker.settings.masking import masked_url
@@ -162,11 +163,12 @@ async def _assembled(
 ) -> AsyncIterator[Assembled]:
     """A worker with everything it needs, not yet running."""
     metrics = Metrics(prefix=settings.metrics_prefix, namespace=settings.namespace)
+    metrics.queue = QueueGauges(backend.queue.stats, queue_name(settings.queue_url))
     telemetry = Telemetry.from_environment(
         metrics_prefix=settings.metrics_prefix, namespace=settings.namespace, metrics=metrics
     )
     health = HealthState()
-    ledger = UsageLedger()
+    ledger = UsageLedger(keep_s=settings.usage_retention_days * 86_400.0)
     server: HealthServer | None = None
     providers = ProvidersInUse()
     async with AsyncExitStack() as stack:

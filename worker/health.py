@@ -284,6 +284,8 @@ class HealthServer:
             case "/readyz":
                 return self._verdict_page(await self.readyz(), wants_json=wants_json)
             case "/metrics" if self._metrics is not None:
+                if self._metrics.queue is not None:
+                    await self._metrics.queue.refresh()
                 return _response(200, prometheus.render(self._metrics), content_type=prometheus.CONTENT_TYPE)
             case _:
                 return _response(404, "there is /healthz, /readyz and /metrics")

@@ -39,6 +39,7 @@ def families(metrics: Metrics) -> list[Family]:
         *_model_families(metrics.models()),
         *_tool_families(metrics.tools()),
         *_worker_families(metrics),
+        *_queue_families(metrics),
     ]
 
 
@@ -60,6 +61,29 @@ def _worker_families(metrics: Metrics) -> list[Family]:
     if age_s is not None:
         text = "Time since the queue last answered."
         found.append(_one("worker.last_pull_age", "gauge", text, age_s, unit="seconds"))
+    return found
+
+
+def _queue_families(metrics: Metrics) -> list[Family]:
+    """The fleet's figures, as one worker has just seen them; none if the queue does not answer."""
+    if metrics.queue is None or (stats := metrics.queue.latest()) is None:
+        return []
+    labels = (("queue", metrics.queue.name),)
+
+    def gauge(name: str, text: str, value: float, *, unit: str = "") -> Family:
+        return Family(name=name, kind="gauge", help=text, samples=[Sample(labels, value)], unit=unit)
+
+    found = [
+        gauge("queue.ready", "Tasks of the queue that wait for a worker.", stats.ready),
+        gauge("queue.running", "Tasks of the queue that some worker has.", stats.running),
+        gauge("queue.delayed", "Tasks of the queue that are not due yet.", stats.delayed),
+        gauge("queue.dead", "Dead letters of the queue.", stats.dead),
+        gauge("queue.paused", "1 while nothing of the queue is delivered.", stats.paused),
+    ]
+    age_s = stats.oldest_ready_age_s if stats.ready else 0.0
+    if age_s is not None:
+        text = "Time the longest waiting task has been ready; 0 if none waits."
+        found.append(gauge("queue.oldest_ready_age", text, age_s, unit="seconds"))
     return found
 
 

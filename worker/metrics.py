@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from queue_backends import TokenUsage
+
+if TYPE_CHECKING:
+    from worker.queue_gauges import QueueGauges
 
 PREFIXES = ("shoal", "arkonis", "kubeswarm")
 
@@ -183,6 +186,8 @@ class Metrics:
             raise ValueError(f"metrics prefix {prefix!r} is not known: use one of {', '.join(PREFIXES)}")
         self.prefix = prefix
         self.worker = WorkerMetrics()
+        self.queue: QueueGauges | None = None
+        """The queue's figures, which are not this process' alone; None: they are not shown."""
         self._namespace = namespace
         self._clock = clock
         self._agents: dict[tuple[str, str], AgentMetrics] = {}

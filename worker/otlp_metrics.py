@@ -70,6 +70,8 @@ class OtlpMetrics:
         while not stopped:
             stopped = self._stop.wait(self._interval_s)
             try:
+                if self._metrics.queue is not None:
+                    self._metrics.queue.refresh_from_thread()
                 self._exporter.export(snapshot(self._metrics, self._resource, self._started_ns))
             except Exception as error:  # noqa: BLE001 - a bad export must not end the exports after it
                 _log.warning("metrics could not be exported", error=str(error))

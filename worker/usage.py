@@ -21,7 +21,8 @@ from queue_backends.messages import encode_json
 USAGE_LOG = "usage"
 USAGE_INDEX = "usage:index"
 KEEP_S = 90 * 24 * 3600.0
-"""How long single records are kept at least, unless configured otherwise. Totals stay."""
+"""How long records are kept at least, and totals after the last call that they count, unless configured otherwise
+(`Settings.usage_retention_days`)."""
 
 OTHER = "(other)"
 """Stands for agents, models or tenants beyond the number that get totals of their own."""
@@ -78,7 +79,8 @@ def record_of(
 
 
 class UsageLedger:
-    """Turns usage records into log records with their counters. One per worker; does no I/O."""
+    """Turns usage records into log records with their counters, to be kept for `keep_s` at least. One per worker; does
+    no I/O."""
 
     def __init__(self, *, keep_s: float = KEEP_S, max_names: int = _MAX_NAMES) -> None:
         self._keep_s = keep_s

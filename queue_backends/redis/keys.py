@@ -12,6 +12,7 @@
 | `{q}:moved`                 | hash   | task id -> lane and entry id, once moved      | until the task ends           |
 | `{q}:cancelled`             | zset   | running tasks that were asked to end          | until the task ends; expires  |
 | `{q}:paused`                | string | exists while nothing is delivered             | until resumed                 |
+| `{q}:reclaimer`             | string | who looks for expired leases: lease, consumer | expires after two seconds     |
 | `{q}:cluster`               | hash   | on a cluster: partitions, kind of channels    | as long as the queue          |
 | `{q}:members`               | zset   | on a cluster: worker -> end of its membership | expires                       |
 | `{q}:idempotency:<key>`     | string | task id                                       | expires                       |
@@ -53,6 +54,7 @@ class Keys:
         self.moved = f"{queue}:moved"
         self.cancelled = f"{queue}:cancelled"
         self.paused = f"{queue}:paused"
+        self.reclaimer = f"{queue}:reclaimer"
         self.control = f"{queue}:control"
         self.changes = f"{queue}:state:changes"
         self.done_prefix = f"{queue}:done:"

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
+LOOK_EVERY_S = 2.0
+"""How often a worker asks whether leases have run out, or a fifth of a short lease. One of all workers is told."""
 LONGEST_BLOCK_S = 1.0
 """A blocked pull looks this often for delayed tasks, expired leases and a pause, which cannot wake it."""
 REPLY_WITHIN_S = 10.0
@@ -69,7 +71,8 @@ class Puller:
         self._options = options
         self._cancel_asked = cancel_asked
         self._lease_ms = round(options.lease_s * 1000)
-        self._reclaim_every_s = min(2.0, options.lease_s / 5)
+        self._reclaim_every_s = min(LOOK_EVERY_S, options.lease_s / 5)
+        self._turn_ms = max(1, round(self._reclaim_every_s * 1000))
         self._next_reclaim = 0.0
         self._next_sweep = time.monotonic() + SWEEP_EVERY_S
         self._own_expired: dict[str, float] = {}
@@ -283,12 +286,13 @@ class Puller:
     async def _reclaim(self, limit: int) -> list[Delivery]:
         reply = await self._claim(
             "reclaim",
-            [*self._keys.lanes, self._keys.cancelled, self._keys.paused],
-            [GROUP, self.consumer, self._lease_ms, limit, self._server_ms(), *self._given_up()],
+            [*self._keys.lanes, self._keys.cancelled, self._keys.paused, self._keys.reclaimer],
+            [GROUP, self.consumer, self._lease_ms, limit, self._server_ms(), self._turn_ms, *self._given_up()],
         )
         server_ms, own, *claimed = reply
         self._server_ahead_ms = server_ms - time.monotonic() * 1000
-        self._note_own_expired([entry.decode() for entry in own])
+        if own is not None:  # it was our turn
+            self._note_own_expired([entry.decode() for entry in own])
         deliveries: list[Delivery] = []
         for lane, entry_id, raw, count, cancelled in claimed:
             accepted = await self._accepted([(Fence(lane, entry_id.decode(), self.consumer, count), raw)])

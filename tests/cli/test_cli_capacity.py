@@ -34,6 +34,17 @@ def test_capacity_as_json_has_the_load_that_was_meant(shoal: Shoal, monkeypatch:
     assert found["need"]["memory_gib"]["usage records"] == 0
 
 
+def test_capacity_keeps_usage_records_as_long_as_configured(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the flag; a tenth of the days is a tenth of the memory."""
+    by_default = json.loads(shoal("capacity", "--tasks", "1000", "--json").out)
+    monkeypatch.setenv("SHOAL_USAGE_RETENTION_DAYS", "9")
+    shorter = json.loads(shoal("capacity", "--tasks", "1000", "--json").out)
+
+    assert (by_default["load"]["usage_retention_s"], shorter["load"]["usage_retention_s"]) == (90 * 86400, 9 * 86400)
+    whole = by_default["need"]["memory_gib"]["usage records"]
+    assert shorter["need"]["memory_gib"]["usage records"] == pytest.approx(whole / 10)
+
+
 def test_capacity_needs_no_queue(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is planned with before there is any."""
     monkeypatch.setenv("TASK_QUEUE_URL", "redis://127.0.0.1:1")

@@ -17,9 +17,10 @@ import pytest
 from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
 from structlog.testing import capture_logs
 
-from queue_backends import Task, TokenUsage
+from queue_backends import QueueStats, Task, TokenUsage
 from queue_backends.messages import task_from_entry, task_to_entry
 from worker.metrics import Metrics
+from worker.queue_gauges import QueueGauges
 from worker.telemetry import OFF, Telemetry, inject
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -268,6 +269,24 @@ async def test_metrics_go_out_with_arks_and_the_conventions_names(collector: Col
     assert {
         _attributes(point)["gen_ai.token.type"]: (point.count, point.sum) for point in tokens.histogram.data_points
     } == {"input": (1, 100.0), "output": (1, 7.0)}
+
+
+async def test_the_queues_figures_go_out_too(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter's thread asks for them in the worker's loop; times are milliseconds as all others."""
+    monkeypatch.setattr("worker.queue_gauges.LIMIT_S", float(DEADLINE_S))
+
+    async def stats() -> QueueStats:
+        return QueueStats(ready=7, running=3, oldest_ready_age_s=1.5)
+
+    metrics = Metrics()
+    metrics.queue = QueueGauges(stats, "agents")
+    telemetry = Telemetry.from_environment(metrics=metrics)
+    await telemetry.shutdown()
+
+    (point,) = (await collector.metric("shoal.queue.ready")).gauge.data_points
+    assert (point.as_double, _attributes(point)) == (7.0, {"queue": "agents"})
+    age = await collector.metric("shoal.queue.oldest_ready_age")
+    assert (age.unit, age.gauge.data_points[0].as_double) == ("ms", 1500.0)
 
 
 @pytest.mark.parametrize(

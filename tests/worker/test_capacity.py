@@ -79,6 +79,15 @@ def test_a_command_costs_a_busy_server_less() -> None:
     assert 2 < ROUND.command_us(100) < 10
 
 
+def test_looks_for_expired_leases_do_not_grow_with_workers() -> None:
+    """One of all workers looks every two seconds, through all runs, in however many partitions they are."""
+    free = replace(ROUND, scan_us_per_run=0)
+    for tasks, limits in ((1_000, Limits()), (1_000, Limits(slots=10)), (1_000, Limits(connections=40))):
+        load = replace(SMALL, tasks=tasks)
+        looks = needs(load, ROUND, limits).server_cpu - needs(load, free, limits).server_cpu
+        assert looks == pytest.approx(tasks / 2 * 0.05 / 1e6)
+
+
 def test_memory_by_hand() -> None:
     """Each kind of thing that is kept is there as long as it is kept."""
     need = needs(replace(SMALL, waiting=1_000, result_retention_s=10, chunk_retention_s=5, usage_retention_s=20), ROUND)

@@ -141,8 +141,11 @@ async def test_worker_that_says_goodbye_leaves_nothing_to_leases(queue_url: str,
         assert (result.output, result.error) == ("taken over", "")
 
 
-async def test_worker_with_a_blocked_loop_says_so_and_keeps_its_task(queue_url: str, tmp_path: Path) -> None:
-    """For several leases: alive, not ready, and the log names the tool and the line; the task is not run twice."""
+async def test_worker_with_a_blocked_loop_says_so_and_keeps_its_task(
+    queue_url: str, stream: str, tmp_path: Path
+) -> None:
+    """For several leases: alive, not ready, and the log names the tool and the line; the task is not run twice. The
+    metrics page answers too, and shows the queue's figures when the loop turns again."""
     (tmp_path / "tools.py").write_text(TOOLS)
     flag, port = tmp_path / "flag", free_port()
     flag.touch()
@@ -160,6 +163,8 @@ async def test_worker_with_a_blocked_loop_says_so_and_keeps_its_task(queue_url: 
                     await asyncio.sleep(0.1)
                 assert page.startswith("503")
                 assert (await asyncio.to_thread(read, port, "healthz")).startswith("200 event loop blocked for")
+                page = await asyncio.to_thread(read, port, "metrics")
+                assert ("shoal_worker_running 1" in page, "shoal_queue_" in page) == (True, False)
                 while "longer than a lease" not in worker.log.read_text():
                     await asyncio.sleep(0.1)
                 assert await fleet.backend.queue.pull(1, 2 * LEASE_S) == []
@@ -168,6 +173,9 @@ async def test_worker_with_a_blocked_loop_says_so_and_keeps_its_task(queue_url: 
                 assert (await handle.result(LIMIT_S)).output == "it is free"
             async with asyncio.timeout(LIMIT_S):
                 while await asyncio.to_thread(read, port, "readyz") != "200 ready":
+                    await asyncio.sleep(0.1)
+                idle = f'shoal_queue_running{{queue="{stream}"}} 0'
+                while idle not in await asyncio.to_thread(read, port, "metrics"):
                     await asyncio.sleep(0.1)
         records = await UsageReport(fleet.backend.state).recent()
         log = worker.log.read_text()

@@ -10,7 +10,8 @@ from worker.capacity.figures import Figures
 from worker.usage import KEEP_S
 
 LOOK_FOR_EXPIRED_S = 2.0
-"""How often a worker looks for leases that have run out (`queue_backends.redis.pulling`), or a fifth of the lease."""
+"""How often one of all workers looks for leases that have run out (`queue_backends.redis.pulling`), or a fifth of the
+lease: once for all of a partition's tasks."""
 RENEWALS_PER_LEASE = 3
 MEASURED_CHARS = 60
 MEASURED_BYTES = 1_024
@@ -172,7 +173,7 @@ def _server_cpu(load: Load, figures: Figures, processes: int, partitions: int) -
     micros = (
         commands * figures.command_us(commands / partitions)
         + load.tasks * load.chunks_per_s * load.listeners * figures.heard_server_us
-        + processes * _looks_per_s(load) * load.tasks / partitions * figures.scan_us_per_run
+        + _looks_per_s(load) * load.tasks * figures.scan_us_per_run
     )
     return micros / 1e6
 
@@ -182,7 +183,7 @@ def _looks_per_s(load: Load) -> float:
 
 
 def _partitions_by_cpu(load: Load, figures: Figures, limits: Limits, processes: int) -> int:
-    """Workers are spread over the partitions, so that the looks for expired leases shrink with their square."""
+    """The more partitions, the less each is asked, and the more each command costs: this is no division."""
     found = 1
     while _server_cpu(load, figures, processes, found) / found > limits.server_cpu:
         found = max(found + 1, math.floor(found * 1.02))

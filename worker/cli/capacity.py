@@ -40,24 +40,26 @@ _ANY = click.FloatRange(min=0)
     "--usage-retention",
     "usage_retention_s",
     type=DURATION,
-    default="90d",
-    show_default=True,
-    help="Usage records; 0 if they are on another server.",
+    help="Usage records; 0 if they are on another server. Without it: as configured.",
 )
 @click.option("--slots", type=_POSITIVE, default=100, show_default=True, help="Tasks at once in a worker process.")
 @click.option("--server-gib", type=_POSITIVE, default=24, show_default=True, help="Data that one Redis may hold.")
 @shoal_options
-def capacity(call: Invocation, slots: float, server_gib: float, **load: Any) -> int:
+def capacity(call: Invocation, slots: float, server_gib: float, usage_retention_s: float | None, **load: Any) -> int:
     """One table, or one JSON document. Lease and retention times are those of the settings."""
     from worker.capacity import Limits, Load, measured, needs
 
-    kept = call.settings().backend
+    settings = call.settings()
+    kept = settings.backend
+    if usage_retention_s is None:
+        usage_retention_s = settings.usage_retention_days * 86_400.0
     figures, origin = measured()
     wanted = Load(
         **load,
         lease_s=kept.lease_s,
         result_retention_s=kept.result_retention_s,
         chunk_retention_s=kept.chunk_retention_s,
+        usage_retention_s=usage_retention_s,
     )
     need = needs(wanted, figures, Limits(slots=slots, server_gib=server_gib))
     if call.screen.as_json:

@@ -52,6 +52,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """0: no limit."""
     daily_token_limit: int = 0
     """0: no limit."""
+    usage_retention_days: int = 90
     mcp_servers: tuple[McpServer, ...] = ()
     webhook_tools: tuple[WebhookTool, ...] = ()
     max_stored_output_chars: int = 16_777_216

@@ -254,6 +254,13 @@ def _work() -> list[Setting]:
             "Tokens this agent may use in 24 hours; 0: no limit. Needs `namespace` and `agent_name`",
             0,
         ),
+        _whole(
+            "usage_retention_days",
+            "SHOAL_USAGE_RETENTION_DAYS",
+            "How long usage records are kept at least, and totals after the last call that they count",
+            1,
+            3660,
+        ),
     ]
 
 

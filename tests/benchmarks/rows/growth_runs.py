@@ -193,8 +193,9 @@ def _table(run: Run, points: dict[int, Still], streaming: dict[int, float], bare
                     "fifth of them. What is set up once for the first run or stream weighs on the smaller numbers."
                 ),
                 (
-                    "The last column is one look of one worker, in the server: it reads all leases of its queue. Each "
-                    "worker looks every two seconds, so this grows with workers times running tasks of one queue."
+                    "The last column is one look of one worker, in the server: it reads all leases of its queue. One "
+                    "of all workers looks every two seconds, so this grows with the running tasks of one queue, and "
+                    "not with workers."
                 ),
             ],
             plots=[
