@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
@@ -19,18 +18,14 @@ from queue_backends.arq.renewing import renew_leases
 from queue_backends.arq.results import result_of
 from queue_backends.arq.submitting import ArqSubmitter
 from queue_backends.arq.wire import Scripts
-from queue_backends.errors import BackendUnavailable, LeaseLost, QueueError, WaitTimeout
+from queue_backends.ending import EndsByCommit
+from queue_backends.errors import BackendUnavailable, QueueError, WaitTimeout
 from queue_backends.interfaces import (
-    Ack,
     BackendOptions,
     CancelOutcome,
-    Dead,
     Delivery,
     Outcome,
     QueueStats,
-    Release,
-    Retry,
-    Spent,
     TaskState,
     TaskStatus,
 )
@@ -46,7 +41,7 @@ RESULT_RECHECK_S = 5.0
 WAKES_OF_A_RESUME = 16
 
 
-class ArqQueue:
+class ArqQueue(EndsByCommit):
     """`TaskQueue` on arq's queues."""
 
     def __init__(
@@ -146,37 +141,8 @@ class ArqQueue:
             self._committer.lose(delivery)
         self._puller.surplus = deque(delivery for delivery in self._puller.surplus if delivery.token not in gone)
 
-    async def ack(self, delivery: Delivery, result: TaskResult) -> None:
-        """End the task."""
-        await self._commit_one(Ack(delivery=delivery, result=result))
-
-    async def nack(
-        self,
-        delivery: Delivery,
-        error: str,
-        *,
-        retry_in_s: float | None = None,
-        dead: bool = False,
-        next_attempt: int = 0,
-        spent: Spent | None = None,
-        result: TaskResult | None = None,
-    ) -> None:
-        """Give the task back, or give it up."""
-        outcome: Outcome
-        if dead:
-            said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
-            outcome = Dead(delivery=delivery, result=said, next_attempt=next_attempt)
-        elif retry_in_s is not None:
-            outcome = Retry(
-                delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent
-            )
-        else:
-            outcome = Release(delivery=delivery, next_attempt=next_attempt, spent=spent)
-        await self._commit_one(outcome)
-
-    async def _commit_one(self, outcome: Outcome) -> None:
-        if await self._committer.commit([outcome]):
-            raise LeaseLost(f"task {outcome.delivery.task.id} has another owner")
+    async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        return await self._committer.commit(outcomes)
 
     def cancellations(self) -> AsyncIterator[str]:
         """Asked through Shoal or through arq's `Job.abort()`."""

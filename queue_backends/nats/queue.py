@@ -6,18 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from queue_backends.errors import BackendUnavailable, LeaseLost, WaitTimeout
+from queue_backends.ending import EndsByCommit
+from queue_backends.errors import BackendUnavailable, WaitTimeout
 from queue_backends.interfaces import (
-    Ack,
     BackendOptions,
     CancelOutcome,
-    Dead,
     Delivery,
     Outcome,
     QueueStats,
-    Release,
-    Retry,
-    Spent,
     TaskState,
     TaskStatus,
 )
@@ -45,7 +41,7 @@ RECHECK_S = 5.0
 RETRY_S = 0.5
 
 
-class NatsQueue:
+class NatsQueue(EndsByCommit):
     """`TaskQueue` on one stream."""
 
     def __init__(
@@ -116,34 +112,8 @@ class NatsQueue:
             if delivery in self._puller.surplus:
                 self._puller.surplus.remove(delivery)
 
-    async def ack(self, delivery: Delivery, result: TaskResult) -> None:
-        """End the task."""
-        await self._commit(Ack(delivery=delivery, result=result))
-
-    async def nack(
-        self,
-        delivery: Delivery,
-        error: str,
-        *,
-        retry_in_s: float | None = None,
-        dead: bool = False,
-        next_attempt: int = 0,
-        spent: Spent | None = None,
-        result: TaskResult | None = None,
-    ) -> None:
-        """Give the task back, or give it up."""
-        if dead:
-            said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
-            await self._commit(Dead(delivery=delivery, result=said, next_attempt=next_attempt))
-        elif retry_in_s is not None:
-            again = Retry(delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
-            await self._commit(again)
-        else:
-            await self._commit(Release(delivery=delivery, next_attempt=next_attempt, spent=spent))
-
-    async def _commit(self, outcome: Outcome) -> None:
-        if await self._committer.commit([outcome]):
-            raise LeaseLost(f"task {outcome.delivery.task.id} has another owner")
+    async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        return await self._committer.commit(outcomes)
 
     async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
         """Results that are still kept."""

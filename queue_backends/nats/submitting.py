@@ -6,12 +6,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from queue_backends.batching import batches
-from queue_backends.errors import BackendUnavailable, InvalidTask, QueueError, QueueFull
+from queue_backends.errors import BackendUnavailable, InvalidTask, QueueFull
+from queue_backends.gathering import Gatherer
 from queue_backends.interfaces import BackendOptions
 from queue_backends.messages import Task, check_run_at, check_task, now_rfc3339
 from queue_backends.nats.entries import Entry, encode_task
@@ -27,12 +27,8 @@ HEADROOM_BYTES = 4096
 UNKNOWN_OUTCOME = "whether the tasks were accepted is not known: submit them again with an idempotency_key"
 
 
-class Submission(NamedTuple):
-    """A task on its way in, and whoever waits for its id."""
-
-    task: Task
-    run_at: float | None
-    accepted: asyncio.Future[str]
+Submission = tuple[Task, float | None]
+"""A task on its way in, and when it becomes ready."""
 
 
 class Submitter:
@@ -43,18 +39,13 @@ class Submitter:
         self._subjects = ledger.subjects
         self._options = options
         self._count_waiting = waiting
-        self._pending: list[Submission] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._gatherer = Gatherer(self._add, lambda submission: _chars(submission[0]))
 
     async def submit(self, task: Task, run_at: float | None) -> str:
         """Accept one task."""
         check_run_at(run_at)
         self._check(task)
-        accepted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._pending.append(Submission(task, run_at, accepted))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send_all(), name="submit")
-        return await accepted
+        return await self._gatherer.submit((task, run_at))
 
     async def submit_many(self, tasks: Sequence[Task], run_at: float | None) -> list[str]:
         """Accept several tasks, all checked before the first is added."""
@@ -72,8 +63,7 @@ class Submitter:
 
     async def close(self) -> None:
         """Let what is on its way arrive."""
-        if self._sending is not None and not self._sending.done():
-            await asyncio.wait([self._sending], timeout=SUBMIT_LIMIT_S)
+        await self._gatherer.close(SUBMIT_LIMIT_S)
 
     def _check(self, task: Task) -> None:
         check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
@@ -85,32 +75,7 @@ class Submitter:
                     f"the task has {size} bytes, the NATS server takes {most}: shorten it, or raise its max_payload"
                 )
 
-    async def _send_all(self) -> None:
-        while self._pending:
-            pending, self._pending = self._pending, []
-            for batch in batches(pending, lambda submission: _chars(submission.task)):
-                await self._send(batch)
-
-    async def _send(self, batch: Sequence[Submission]) -> None:
-        try:
-            ids = await self._add([(submission.task, submission.run_at) for submission in batch])
-        except QueueFull as error:
-            if len(batch) == 1:
-                _refuse(batch, error)
-            for submission in batch if len(batch) > 1 else ():  # some of them may fit
-                await self._send([submission])
-        except QueueError as error:
-            _refuse(batch, error)
-        except BaseException:
-            for submission in batch:
-                submission.accepted.cancel()
-            raise
-        else:
-            for submission, task_id in zip(batch, ids, strict=True):
-                if not submission.accepted.done():
-                    submission.accepted.set_result(task_id)
-
-    async def _add(self, tasks: Sequence[tuple[Task, float | None]]) -> list[str]:
+    async def _add(self, tasks: Sequence[Submission]) -> list[str]:
         """One step, repeated under the same ids while it is not known whether it was carried out: what is there already
         is not added again."""
         now_ms = time.time_ns() // 1_000_000
@@ -129,9 +94,7 @@ class Submitter:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, 1.0)
 
-    async def _add_once(
-        self, tasks: Sequence[tuple[Task, float | None]], ids: Sequence[str], *, is_repeated: bool
-    ) -> list[str]:
+    async def _add_once(self, tasks: Sequence[Submission], ids: Sequence[str], *, is_repeated: bool) -> list[str]:
         """Raises `QueueFull`; then nothing was added."""
         for pause_s in pauses():
             found = await self._known(tasks)
@@ -166,7 +129,7 @@ class Submitter:
             )
         ]
 
-    async def _known(self, tasks: Sequence[tuple[Task, float | None]]) -> dict[str, str]:
+    async def _known(self, tasks: Sequence[Submission]) -> dict[str, str]:
         """The tasks that idempotency keys stand for."""
         keys = {self._subjects.idempotency(task.idempotency_key): task for task, _ in tasks if task.idempotency_key}
         found = await self._ledger.last_of(list(keys), fresh=True) if keys else {}
@@ -204,7 +167,7 @@ class Submitter:
         )
 
 
-def _chosen(tasks: Sequence[tuple[Task, float | None]], ids: Sequence[str], found: dict[str, str]) -> list[str]:
+def _chosen(tasks: Sequence[Submission], ids: Sequence[str], found: dict[str, str]) -> list[str]:
     """The id of each task: its own, or that of the first one with its key."""
     by_key = dict(found)
     chosen = []
@@ -215,10 +178,3 @@ def _chosen(tasks: Sequence[tuple[Task, float | None]], ids: Sequence[str], foun
 
 def _chars(task: Task) -> int:
     return len(task.prompt)
-
-
-def _refuse(batch: Sequence[Submission], error: QueueError) -> None:
-    """Each caller gets an exception of its own, for its own traceback."""
-    for submission in batch:
-        if not submission.accepted.done():
-            submission.accepted.set_exception(type(error)(str(error)))

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from queue_backends.batching import batches
-from queue_backends.errors import BackendUnavailable, QueueError, QueueFull
+from queue_backends.errors import BackendUnavailable, QueueFull
+from queue_backends.gathering import Gatherer
 from queue_backends.interfaces import BackendOptions
 from queue_backends.messages import Task, check_run_at, check_task, now_rfc3339, task_to_entry
 from queue_backends.postgresql.announcing import Announcer
@@ -36,13 +37,6 @@ class Accepted(NamedTuple):
     key: bytes | None
 
 
-class Submission(NamedTuple):
-    """A task that waits for its statement."""
-
-    entry: Accepted
-    accepted: asyncio.Future[str]
-
-
 class Submitter:
     """Adds tasks to one queue."""
 
@@ -51,17 +45,12 @@ class Submitter:
         self._queue_id = queue_id
         self._announcer = announcer
         self._options = options
-        self._waiting: list[Submission] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._gatherer = Gatherer(self._add, _chars)
 
     async def submit(self, task: Task, run_at: float | None) -> str:
         """Accept one task, together with others that are submitted at this time."""
         (entry,) = self.checked([task], run_at)
-        accepted = asyncio.get_running_loop().create_future()
-        self._waiting.append(Submission(entry, accepted))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send_all(), name="submit")
-        return str(await accepted)
+        return await self._gatherer.submit(entry)
 
     async def submit_many(self, tasks: Sequence[Task], run_at: float | None) -> list[str]:
         """Accept several tasks, all checked before the first is added, and in one transaction where there is a limit
@@ -86,33 +75,7 @@ class Submitter:
 
     async def close(self) -> None:
         """Let what is on its way arrive."""
-        if self._sending is not None and not self._sending.done():
-            await asyncio.wait([self._sending], timeout=SUBMIT_LIMIT_S)
-
-    async def _send_all(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for batch in batches(waiting, lambda submission: _chars(submission.entry)):
-                await self._send(batch)
-
-    async def _send(self, batch: Sequence[Submission]) -> None:
-        try:
-            ids = await self._add([submission.entry for submission in batch])
-        except QueueFull as error:
-            if len(batch) == 1:
-                _refuse(batch, error)
-            for submission in batch if len(batch) > 1 else ():  # some of them may fit
-                await self._send([submission])
-        except QueueError as error:
-            _refuse(batch, error)
-        except BaseException:
-            for submission in batch:
-                submission.accepted.cancel()
-            raise
-        else:
-            for submission, task_id in zip(batch, ids, strict=True):
-                if not submission.accepted.done():
-                    submission.accepted.set_result(task_id)
+        await self._gatherer.close(SUBMIT_LIMIT_S)
 
     async def _add(self, entries: Sequence[Accepted]) -> list[str]:
         """One transaction, repeated while it is not known whether it was carried out: the ids stay the same, so that a
@@ -199,10 +162,3 @@ _LOCKS = 0x5401A1
 
 def _chars(entry: Accepted) -> int:
     return len(entry.task.prompt)
-
-
-def _refuse(batch: Sequence[Submission], error: QueueError) -> None:
-    """Each caller gets an exception of its own, for its own traceback."""
-    for submission in batch:
-        if not submission.accepted.done():
-            submission.accepted.set_exception(type(error)(str(error)))

@@ -9,23 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
+from queue_backends.ending import EndsByCommit
 from queue_backends.errors import (
     BackendUnavailable,
-    LeaseLost,
     QueueError,
     WaitTimeout,
 )
 from queue_backends.interfaces import (
-    Ack,
     BackendOptions,
     CancelOutcome,
-    Dead,
     Delivery,
     Outcome,
     QueueStats,
-    Release,
-    Retry,
-    Spent,
     TaskState,
     TaskStatus,
 )
@@ -47,7 +42,7 @@ RESULT_RECHECK_S = 5.0
 """`wait` looks this often by itself: ark's own workers announce no results."""
 
 
-class RedisQueue:
+class RedisQueue(EndsByCommit):
     """`TaskQueue` on Redis Streams."""
 
     def __init__(
@@ -183,37 +178,8 @@ class RedisQueue:
         kept = [delivery for delivery in self._puller.surplus if (delivery.entry_id, delivery.token) not in gone]
         self._puller.surplus = deque(kept)
 
-    async def ack(self, delivery: Delivery, result: TaskResult) -> None:
-        """End the task."""
-        await self._commit_one(Ack(delivery=delivery, result=result))
-
-    async def nack(
-        self,
-        delivery: Delivery,
-        error: str,
-        *,
-        retry_in_s: float | None = None,
-        dead: bool = False,
-        next_attempt: int = 0,
-        spent: Spent | None = None,
-        result: TaskResult | None = None,
-    ) -> None:
-        """Give the task back, or give it up."""
-        outcome: Outcome
-        if dead:
-            said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
-            outcome = Dead(delivery=delivery, result=said, next_attempt=next_attempt)
-        elif retry_in_s is not None:
-            outcome = Retry(
-                delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent
-            )
-        else:
-            outcome = Release(delivery=delivery, next_attempt=next_attempt, spent=spent)
-        await self._commit_one(outcome)
-
-    async def _commit_one(self, outcome: Outcome) -> None:
-        if await self._committer.commit([outcome]):
-            raise LeaseLost(f"task {outcome.delivery.task.id} has another owner")
+    async def _commit(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        return await self._committer.commit(outcomes)
 
     async def cancellations(self) -> AsyncIterator[str]:
         """Announced ones, and those that renewals and reclaims came upon."""

@@ -7,10 +7,11 @@ import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from queue_backends.batching import batches
-from queue_backends.errors import BackendUnavailable, QueueError, QueueFull
+from queue_backends.errors import BackendUnavailable, QueueFull
+from queue_backends.gathering import Gatherer
 from queue_backends.interfaces import BackendOptions, QueueStats
 from queue_backends.messages import Task, check_run_at, check_task, now_rfc3339, task_to_entry
 from queue_backends.redis.client import COMMAND_TIMEOUT_S, RedisClient, may_have_arrived
@@ -24,12 +25,8 @@ REMEMBERED_MS = 60_000
 UNKNOWN_OUTCOME = "whether the tasks were accepted is not known, so submit them again only with their idempotency_key"
 
 
-class Submission(NamedTuple):
-    """A task that waits for its script call."""
-
-    task: Task
-    run_at: float | None
-    accepted: asyncio.Future[str]
+Submission = tuple[Task, float | None]
+"""A task on its way in, and when it becomes ready."""
 
 
 class Submitter:
@@ -42,24 +39,16 @@ class Submitter:
         self._keys = keys
         self._options = options
         self._stats = stats
-        self._waiting: list[Submission] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._gatherer = Gatherer(self._add, lambda submission: _chars(submission[0]))
         self._names: list[str] = []
         """Under which nobody is calling now."""
         self._calls = 0
 
     async def submit(self, task: Task, run_at: float | None) -> str:
-        """Accept one task, in the same round trip as others that are submitted at this time.
-
-        Measured with 100 callers at once: more than four times as many tasks per second as with a call for each.
-        """
+        """Accept one task, in the same round trip as others that are submitted at this time."""
         self._check(task)
         check_run_at(run_at)
-        accepted = asyncio.get_running_loop().create_future()
-        self._waiting.append(Submission(task, run_at, accepted))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send_all(), name="submit")
-        return str(await accepted)
+        return await self._gatherer.submit((task, run_at))
 
     async def submit_many(self, tasks: Sequence[Task], run_at: float | None) -> list[str]:
         """Accept several tasks, all checked before the first is added."""
@@ -78,38 +67,12 @@ class Submitter:
 
     async def close(self) -> None:
         """Let what is on its way arrive."""
-        if self._sending is not None and not self._sending.done():
-            await asyncio.wait([self._sending], timeout=SUBMIT_LIMIT_S)
+        await self._gatherer.close(SUBMIT_LIMIT_S)
 
     def _check(self, task: Task) -> None:
         check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
 
-    async def _send_all(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for batch in batches(waiting, lambda submission: _chars(submission.task)):
-                await self._send(batch)
-
-    async def _send(self, batch: Sequence[Submission]) -> None:
-        try:
-            ids = await self._add([(submission.task, submission.run_at) for submission in batch])
-        except QueueFull as error:
-            if len(batch) == 1:
-                _refuse(batch, error)
-            for submission in batch if len(batch) > 1 else ():  # some of them may fit
-                await self._send([submission])
-        except QueueError as error:
-            _refuse(batch, error)
-        except BaseException:
-            for submission in batch:
-                submission.accepted.cancel()
-            raise
-        else:
-            for submission, task_id in zip(batch, ids, strict=True):
-                if not submission.accepted.done():
-                    submission.accepted.set_result(task_id)
-
-    async def _add(self, tasks: Sequence[tuple[Task, float | None]]) -> list[str]:
+    async def _add(self, tasks: Sequence[Submission]) -> list[str]:
         """One script call, which is repeated under the same number while it is not known whether it was carried out:
         the server remembers the last one of each name. A name whose call has come to an end is used again."""
         name = self._names.pop() if self._names else uuid.uuid4().hex
@@ -136,7 +99,7 @@ class Submitter:
             delay_s = min(2 * delay_s, 1.0)
 
     async def _call(
-        self, name: str, number: int, tasks: Sequence[tuple[Task, float | None]], is_repeated: bool, limit_s: float
+        self, name: str, number: int, tasks: Sequence[Submission], is_repeated: bool, limit_s: float
     ) -> Any:
         keys, options = self._keys, self._options
         enqueued_at = now_rfc3339()
@@ -163,10 +126,3 @@ class Submitter:
 
 def _chars(task: Task) -> int:
     return len(task.prompt)
-
-
-def _refuse(batch: Sequence[Submission], error: QueueError) -> None:
-    """Each caller gets an exception of its own, for its own traceback."""
-    for submission in batch:
-        if not submission.accepted.done():
-            submission.accepted.set_exception(type(error)(str(error)))
