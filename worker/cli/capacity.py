@@ -93,5 +93,5 @@ def _bound(number: int, because: str) -> str:
 
 
 def _amount(value: float) -> str:
-    """Two or three digits: it is an estimate."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits: it is an estimate."""
+    return count(round(float(f"{value:.3g}"))) if value >= 100 else f"{value:.3g}"
