@@ -8,13 +8,14 @@ from providers.errors import AuthenticationFailed
 from providers.messages import AgentConfig
 
 
-def api_key(config: AgentConfig, default_env: str, provider: str, *, required: bool = True) -> str:
-    """The key from `config.api_key_env`, or else from the vendor's usual variable; empty if it may be missing.
+def api_key(config: AgentConfig, default_env: str, provider: str, *, required: bool = True, live: str = "") -> str:
+    """The key from `config.api_key_env`, or else the `live` setting's, or else from the vendor's usual variable; empty
+    if it may be missing.
 
     Raises `AuthenticationFailed` if it is required and not set, or cannot be a key.
     """
     name = config.api_key_env or default_env
-    key = os.environ.get(name, "").strip()
+    key = os.environ.get(name, "").strip() if config.api_key_env or not live else live
     if not key and (required or config.api_key_env):
         raise AuthenticationFailed(f"{name} is not set; required for the {provider} provider", provider=provider)
     if not (key.isascii() and key.isprintable()):
@@ -25,6 +26,7 @@ def api_key(config: AgentConfig, default_env: str, provider: str, *, required: b
     return key
 
 
-def base_url(config: AgentConfig, env: str, default: str) -> str:
-    """`config.base_url`, or the variable, or the vendor's own address; without a slash at the end."""
-    return (config.base_url or os.environ.get(env, "").strip() or default).rstrip("/")
+def base_url(config: AgentConfig, env: str, default: str, *, live: str = "") -> str:
+    """`config.base_url`, or the `live` setting's, or the variable, or the vendor's own address; without a slash at the
+    end."""
+    return (config.base_url or live or os.environ.get(env, "").strip() or default).rstrip("/")

@@ -49,6 +49,8 @@ class ChatProvider(ABC):
     """A provider that answers one turn at a time and leaves the tool-use loop to us: all a vendor adapter writes."""
 
     name: str = ""
+    native_output_schema: bool = False
+    """Whether the vendor holds its model to `config.output_schema`; if not, the prompt asks for it."""
 
     @abstractmethod
     def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
@@ -151,6 +153,11 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """Facts about a model. None: unknown."""
 
     context_window: int | None = None
+    """Input and output tokens together."""
+    max_output_tokens: int | None = None
+    tools: bool | None = None
+    images: bool | None = None
+    thinking: bool | None = None
 
 
 @runtime_checkable

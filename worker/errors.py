@@ -8,6 +8,7 @@ WorkerError
 │   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
 │   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
 │       └── ToolUnavailable the tool's server cannot be reached right now; nothing was done
+├── Postponed               no room for a model call now: the task gives its slot back and comes again
 └── DeadlineExceeded        stop at once: the run's time is up
 """
 
@@ -44,6 +45,14 @@ class ToolCallFailed(ToolError):
 
 class ToolUnavailable(ToolCallFailed):
     """The tool's server cannot be reached right now; the call was not sent."""
+
+
+class Postponed(WorkerError):
+    """A limit of the fleet leaves no room for the next model call for a while. It is no failed attempt."""
+
+    def __init__(self, message: str, *, retry_in_s: float) -> None:
+        super().__init__(message)
+        self.retry_in_s = retry_in_s
 
 
 class DeadlineExceeded(WorkerError):

@@ -8,6 +8,7 @@ from providers.pricing import PriceBook
 from queue_backends import Backend
 from worker.agents import AgentDirectory
 from worker.budgets import Budget
+from worker.call_gates import CallGate
 from worker.journal import Journal
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
@@ -46,6 +47,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry
     retries: RetryPolicy
     limits: Limits
+    gates: tuple[CallGate, ...] = ()
+    """What each model call has to pass, in this order."""
     outputs: OutputStore | None = None
     """None: long tool outputs are cut, and the rest is lost."""
     team: str = ""

@@ -11,6 +11,7 @@ from typing import Any
 from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnRequest
 from providers.tool_loop import TurnRecord
 from queue_backends import CallOutcome, Delivery, TokenUsage, UsageRecord
+from worker.call_gates import CallGate, ModelCallIntent
 from worker.journal import AttemptEnded, ModelCall, TakenOver
 from worker.metrics import AgentMetrics
 from worker.recall import Past
@@ -30,6 +31,7 @@ class TurnBook:
         "_around",
         "_chunks",
         "_delivery",
+        "_intents",
         "_is_priced",
         "_model_metrics",
         "_provider",
@@ -68,6 +70,8 @@ class TurnBook:
         self._model_metrics = metrics.model(provider, config.model)
         self.past = past
         self._span: Span = OFF
+        self._intents: dict[int, ModelCallIntent] = {}
+        """By attempt: calls that stand in the gates or have passed them, and have not ended."""
 
     @property
     def tools(self) -> ToolBook:
@@ -100,12 +104,18 @@ class TurnBook:
         self._chunks.turn, self._chunks.attempt = turn, attempt
 
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
-        """Raises `BudgetExceeded` if the agent's daily tokens are used up."""
+        """Raises `BudgetExceeded` if a budget is used up, or `Postponed` if a rate limit leaves no room for long."""
         around, chunks = self._around, self._chunks
         if around.budget.active:
             await around.budget.check(self._delivery.task.id)
+        if any([gate.active for gate in around.gates]):
+            await self._enter_gates(request)
         if chunks.has_news:
-            await chunks.store()
+            try:
+                await chunks.store()
+            except BaseException:
+                self._abandon(request.attempt)
+                raise
         chunks.turn, chunks.attempt = request.turn, request.attempt
         self.next_attempt = max(self.next_attempt, request.attempt + 1)
         self._span = around.telemetry.model_call(
@@ -115,6 +125,33 @@ class TurnBook:
             attempt=request.attempt,
             max_tokens=self.config.max_tokens,
         )
+
+    async def _enter_gates(self, request: TurnRequest) -> None:
+        around, task = self._around, self._delivery.task
+        intent = ModelCallIntent(
+            id=f"{task.id}:{request.turn}:{request.attempt}",
+            task=task,
+            config=request.config,
+            request=request,
+            provider=self._provider,
+            team=around.team,
+            role=around.role,
+        )
+        entered: list[CallGate] = []
+        try:
+            for gate in around.gates:
+                await gate.enter(intent)
+                entered.append(gate)
+        except BaseException:
+            for gate in reversed(entered):
+                gate.abandon(intent)
+            raise
+        self._intents[request.attempt] = intent
+
+    def _abandon(self, attempt: int) -> None:
+        if intent := self._intents.pop(attempt, None):
+            for gate in reversed(self._around.gates):
+                gate.abandon(intent)
 
     async def after_turn(self, record: TurnRecord) -> None:
         """Note what was used, and what was answered. Between two model calls it is stored before anything else
@@ -133,13 +170,20 @@ class TurnBook:
         entry = self._usage_record(record, usage, estimated=estimated)
         self._note(record, entry)
         self._add_cost(entry)
+        intent = self._intents.pop(record.attempt, None)
         if record.outcome is CallOutcome.CANCELLED:
             budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
+            if intent is not None:
+                for gate in reversed(self._around.gates):
+                    gate.note(intent, record, entry)
             return
         if not record.is_last and (budget.active or not _tools_follow(record)):
             await self._chunks.store()
         if budget.active:
             await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
+        if intent is not None:
+            for gate in reversed(self._around.gates):
+                await gate.leave(intent, record, entry)
 
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
         span, self._span = self._span, OFF
