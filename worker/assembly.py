@@ -17,7 +17,11 @@ from providers.transport import Transport
 from queue_backends import Backend, ChunkType, Task, open_backend
 from queue_backends.composed import ComposedBackend
 from worker.agents import AgentDirectory
-from worker.budgets import Budget
+from worker.budgets.daily_window import DailyWindow
+from worker.budgets.gate import BudgetGate
+from worker.budgets.webhook import BudgetWebhook
+from worker.call_estimates import CallEstimates
+from worker.call_gates import CallGate
 from worker.fleet.departure import Departure
 from worker.fleet.heartbeat import Heartbeat
 from worker.fleet.link import READY, SupervisorLink
@@ -26,6 +30,7 @@ from worker.gaps import say_gaps
 from worker.health import HealthServer, HealthState
 from worker.health_thread import from_beside, served_beside
 from worker.journal import Journal
+from worker.live_settings import LiveSettings
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
 from worker.queue_gauges import QueueGauges, queue_name
@@ -170,9 +175,10 @@ async def _assembled(
     health = HealthState()
     ledger = UsageLedger(keep_s=settings.usage_retention_days * 86_400.0)
     server: HealthServer | None = None
-    providers = ProvidersInUse()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(telemetry.shutdown)
+        live = await stack.enter_async_context(LiveSettings(backend.state))
+        providers = ProvidersInUse(live)
         stack.push_async_callback(providers.close)
         http = Transport()
         stack.push_async_callback(http.aclose)
@@ -185,20 +191,33 @@ async def _assembled(
                 with_outputs=settings.max_stored_output_chars > 0,
             )
         )
-        budget = Budget(
+        prices, estimates = PriceBook(settings.prices), CallEstimates()
+        window = DailyWindow(
             backend.state,
             namespace=settings.namespace,
             agent=settings.agent_name,
             limit_tokens=settings.daily_token_limit,
         )
-        stack.push_async_callback(budget.flush)
+        stack.push_async_callback(window.flush)
+        budgets = BudgetGate(
+            backend.state,
+            settings.budgets,
+            prices=prices,
+            estimates=estimates,
+            metrics=metrics,
+            run_timeout_s=settings.timeout_s,
+            on_warning=BudgetWebhook(http, settings.budget_webhook) if settings.budget_webhook else None,
+        )
+        await stack.enter_async_context(budgets.kept())
         surround = functools.partial(
             _surroundings,
             settings,
             backend,
             tools=tools,
             providers=providers,
-            budget=budget,
+            gates=(window, budgets),
+            estimates=estimates,
+            prices=prices,
             ledger=ledger,
             metrics=metrics,
             telemetry=telemetry,
@@ -235,7 +254,9 @@ def _surroundings(
     *,
     tools: ToolCatalogue,
     providers: ProvidersInUse,
-    budget: Budget,
+    gates: tuple[CallGate, ...],
+    estimates: CallEstimates,
+    prices: PriceBook,
     ledger: UsageLedger,
     metrics: Metrics,
     telemetry: Telemetry,
@@ -246,7 +267,8 @@ def _surroundings(
         agents=AgentDirectory(settings.agent, settings.agents, default_name=settings.agent_name),
         providers=providers,
         tools=tools,
-        budget=budget,
+        gates=gates,
+        estimates=estimates,
         outputs=_outputs(settings, backend),
         journal=Journal(
             unfinished_s=settings.backend.unfinished_ttl_s,
@@ -254,7 +276,7 @@ def _surroundings(
             is_on=settings.journal,
         ),
         ledger=ledger,
-        prices=PriceBook(settings.prices),
+        prices=prices,
         metrics=metrics,
         telemetry=telemetry,
         retries=RetryPolicy(
@@ -285,8 +307,9 @@ async def _probe(settings: Settings, tools: ToolCatalogue, providers: ProvidersI
     async def call_tool(call: ToolCall) -> ToolOutcome:
         return await tools.call(call, context)
 
-    provider = providers.get(settings.agent)
-    output, _ = await provider.run_task(settings.agent, task, tools.specs(settings.agent.tools), call_tool, _drop_chunk)
+    async with providers.lease(settings.agent) as provider:
+        specs = tools.specs(settings.agent.tools)
+        output, _ = await provider.run_task(settings.agent, task, specs, call_tool, _drop_chunk)
     return output
 
 

@@ -40,6 +40,7 @@ def families(metrics: Metrics) -> list[Family]:
         *_tool_families(metrics.tools()),
         *_worker_families(metrics),
         *_queue_families(metrics),
+        *_budget_families(metrics),
     ]
 
 
@@ -51,6 +52,7 @@ def _worker_families(metrics: Metrics) -> list[Family]:
         _one("worker.pulled", "counter", "Tasks received from the queue.", worker.pulled),
         _one("worker.lease_lost", "counter", "Runs stopped because their lease was lost.", worker.lease_lost),
         _one("worker.retried", "counter", "Runs that failed and will be tried again.", worker.retried),
+        _one("worker.postponed", "counter", "Runs that gave their slot back to wait for room.", worker.postponed),
         _one("worker.dead", "counter", "Tasks given up for good.", worker.dead),
         _one("worker.chunks_published", "counter", "Chunks written to the stream.", worker.chunks_published),
         _one("worker.commit_batch", "histogram", "Outcomes written in one commit.", worker.commit_batch),
@@ -85,6 +87,18 @@ def _queue_families(metrics: Metrics) -> list[Family]:
         text = "Time the longest waiting task has been ready; 0 if none waits."
         found.append(gauge("queue.oldest_ready_age", text, age_s, unit="seconds"))
     return found
+
+
+def _budget_families(metrics: Metrics) -> list[Family]:
+    budgets = metrics.budgets()
+    if not budgets:
+        return []
+    refused = [Sample(budget.labels, budget.refused) for budget in budgets]
+    warned = [Sample(budget.labels, budget.warned) for budget in budgets]
+    return [
+        Family(name="budget.refused", kind="counter", help="Model calls a budget did not allow.", samples=refused),
+        Family(name="budget.warned", kind="counter", help="Soft limits and limits crossed.", samples=warned),
+    ]
 
 
 def _one(name: str, kind: str, text: str, value: float | Histogram, *, unit: str = "") -> Family:

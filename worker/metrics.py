@@ -142,6 +142,19 @@ class AgentMetrics:
         return self._metrics.tool_of(self, name, kind)
 
 
+class BudgetMetrics:
+    """What one budget led to. The fields are added to directly."""
+
+    __slots__ = ("labels", "refused", "warned")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.refused = 0
+        """Calls refused because the limit was reached."""
+        self.warned = 0
+        """Soft limits, and limits, that were crossed."""
+
+
 class WorkerMetrics:
     """What concerns the process, not an agent. The fields are added to directly."""
 
@@ -152,6 +165,7 @@ class WorkerMetrics:
         "last_pull_at",
         "lease_lost",
         "loop_blocked_s",
+        "postponed",
         "pulled",
         "retried",
         "running",
@@ -168,6 +182,7 @@ class WorkerMetrics:
         self.loop_blocked_s = 0.0
         """How long the event loop was held up in all, in spells that were long enough to be reported."""
         self.retried = 0
+        self.postponed = 0
         self.dead = 0
         self.chunks_published = 0
         self.commit_batch = Histogram(BATCH_BUCKETS)
@@ -193,6 +208,7 @@ class Metrics:
         self._agents: dict[tuple[str, str], AgentMetrics] = {}
         self._models: dict[tuple[Labels, str, str], ModelMetrics] = {}
         self._tools: dict[tuple[Labels, str, str], ToolMetrics] = {}
+        self._budgets: dict[str, BudgetMetrics] = {}
 
     def agent(self, name: str, role: str = "") -> AgentMetrics:
         """The handle for one agent in one role; the same one every time."""
@@ -223,6 +239,19 @@ class Metrics:
             labels = (*agent.labels, ("tool_name", name), ("tool_type", kind))
             found = self._tools[agent.labels, name, kind] = ToolMetrics(labels)
         return found
+
+    def budget(self, name: str) -> BudgetMetrics:
+        """The handle for one budget; the same one every time."""
+        found = self._budgets.get(name)
+        if found is None:
+            if len(self._budgets) >= MAX_HANDLES and name != OTHER:
+                return self.budget(OTHER)
+            found = self._budgets[name] = BudgetMetrics((("namespace", self._namespace), ("budget", name)))
+        return found
+
+    def budgets(self) -> list[BudgetMetrics]:
+        """All handles for budgets that were ever taken."""
+        return list(self._budgets.values())
 
     def agents(self) -> list[AgentMetrics]:
         """All handles for agents that were ever taken."""

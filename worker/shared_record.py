@@ -145,6 +145,11 @@ class SharedRecord(Generic[S]):
         return _encoder.encode(_Envelope(value=msgspec.Raw(_encoder.encode(value)), writers=latest))
 
 
+def stored_value(stored: bytes) -> bytes:
+    """The value as JSON, out of what the `StateStore` has under a record's key: for readers of many records."""
+    return bytes(_decoder.decode(stored).value)
+
+
 class _Raised(Struct, frozen=True):
     error: Exception
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from providers.pricing import PriceBook
 from queue_backends import Backend
 from worker.agents import AgentDirectory
-from worker.budgets import Budget
+from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
 from worker.journal import Journal
 from worker.metrics import Metrics
@@ -39,7 +39,6 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     agents: AgentDirectory
     providers: ProvidersInUse
     tools: ToolCatalogue
-    budget: Budget
     journal: Journal
     ledger: UsageLedger
     prices: PriceBook
@@ -49,6 +48,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     limits: Limits
     gates: tuple[CallGate, ...] = ()
     """What each model call has to pass, in this order."""
+    estimates: CallEstimates = field(default_factory=CallEstimates)
     outputs: OutputStore | None = None
     """None: long tool outputs are cut, and the rest is lost."""
     team: str = ""

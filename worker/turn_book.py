@@ -42,6 +42,7 @@ class TurnBook:
         "next_attempt",
         "past",
         "stop_reason",
+        "structured",
         "usage",
     )
 
@@ -59,6 +60,8 @@ class TurnBook:
         self.usage = past.resumption.used
         self.cost_usd = past.cost_usd if past.has_entries else None
         self.stop_reason = ""
+        self.structured: Any = None
+        """What the answer holds, where the agent has an output schema."""
         self.next_attempt = delivery.next_attempt + 1
         """One more than any attempt that was used."""
         self._tools: ToolBook | None = None
@@ -106,9 +109,7 @@ class TurnBook:
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """Raises `BudgetExceeded` if a budget is used up, or `Postponed` if a rate limit leaves no room for long."""
         around, chunks = self._around, self._chunks
-        if around.budget.active:
-            await around.budget.check(self._delivery.task.id)
-        if any([gate.active for gate in around.gates]):
+        if any(gate.active for gate in around.gates):
             await self._enter_gates(request)
         if chunks.has_news:
             try:
@@ -148,6 +149,13 @@ class TurnBook:
             raise
         self._intents[request.attempt] = intent
 
+    async def _leave_gates(self, intent: ModelCallIntent, record: TurnRecord, entry: UsageRecord) -> None:
+        around = self._around
+        if record.outcome is CallOutcome.COMPLETED:
+            around.estimates.learn(intent, entry.usage.input_tokens, entry.usage.output_tokens)
+        for gate in reversed(around.gates):
+            await gate.leave(intent, record, entry)
+
     def _abandon(self, attempt: int) -> None:
         if intent := self._intents.pop(attempt, None):
             for gate in reversed(self._around.gates):
@@ -157,7 +165,6 @@ class TurnBook:
         """Note what was used, and what was answered. Between two model calls it is stored before anything else
         happens; if tools follow, in one step with the start of the first. The last one goes with the outcome, and so
         does that of a cancelled call, which must not wait."""
-        budget, task_id = self._around.budget, self._delivery.task.id
         usage, estimated = billed(record)
         self.usage = self.usage + usage
         self._end_span(record, usage)
@@ -172,18 +179,14 @@ class TurnBook:
         self._add_cost(entry)
         intent = self._intents.pop(record.attempt, None)
         if record.outcome is CallOutcome.CANCELLED:
-            budget.note(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
             if intent is not None:
                 for gate in reversed(self._around.gates):
                     gate.note(intent, record, entry)
             return
-        if not record.is_last and (budget.active or not _tools_follow(record)):
-            await self._chunks.store()
-        if budget.active:
-            await budget.record(task_id, turn=record.turn, attempt=record.attempt, usage=usage)
         if intent is not None:
-            for gate in reversed(self._around.gates):
-                await gate.leave(intent, record, entry)
+            await self._leave_gates(intent, record, entry)
+        if not record.is_last and not _tools_follow(record):
+            await self._chunks.store()
 
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
         span, self._span = self._span, OFF
@@ -239,7 +242,9 @@ class TurnBook:
         """Store what a tool answered."""
         await self.tools.after_tool(call, outcome)
 
-    def attempt_ended(self, how: str, error: str = "", retry_in_s: float | None = None) -> None:
+    def attempt_ended(
+        self, how: str, error: str = "", retry_in_s: float | None = None, since: float | None = None
+    ) -> None:
         """Note that the attempt did not lead to an answer; it goes with the outcome."""
         entry = AttemptEnded(
             worker=self._delivery.worker,
@@ -247,6 +252,7 @@ class TurnBook:
             how=how,
             error=error,
             retry_in_s=retry_in_s,
+            since=since,
         )
         is_last = how in ("dead", "cancelled")
         self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry, is_last=is_last))

@@ -8,6 +8,7 @@ from typing import Any
 
 from providers import AgentConfig
 from queue_backends import BackendOptions
+from worker.budgets.rules import read_rules
 from worker.errors import BadSetting
 from worker.settings.environment import read_environment
 from worker.settings.file import inherit, read_file
@@ -86,6 +87,8 @@ def _settings(values: dict[str, Any], agents: Mapping[str, Mapping[str, Any]], s
     named = {
         name: AgentConfig(**{"name": name, "model": "", **inherit(default_agent, own)}) for name, own in agents.items()
     }
+    if "budgets" in values:
+        values = {**values, "budgets": read_rules(values["budgets"])}
     settings = Settings(
         **{key: value for key, value in values.items() if "." not in key},
         agent=AgentConfig(**default_agent),

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from providers import AgentConfig
 from providers.pricing import ModelPrice
 from queue_backends import BackendOptions
+from worker.budgets.rules import BudgetRule
 from worker.errors import BadSetting
 from worker.settings.masking import MASK, masked, masked_url
 from worker.settings.table import SETTINGS
@@ -52,6 +53,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """0: no limit."""
     daily_token_limit: int = 0
     """0: no limit."""
+    budgets: dict[str, BudgetRule] = {}
+    budget_webhook: str = ""
+    """Where it is said that a budget's soft limit, or its limit, was reached; empty: nowhere."""
     usage_retention_days: int = 90
     mcp_servers: tuple[McpServer, ...] = ()
     webhook_tools: tuple[WebhookTool, ...] = ()
@@ -122,7 +126,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def _shown(self, name: str) -> Any:
         value = getattr(self, name)
-        if name.endswith("_url"):
+        if name.endswith(("_url", "_webhook")):
             return masked_url(value)
         if name == "mcp_servers":
             return masked([_without_env(server) for server in value])

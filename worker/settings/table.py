@@ -254,6 +254,19 @@ def _work() -> list[Setting]:
             "Tokens this agent may use in 24 hours; 0: no limit. Needs `namespace` and `agent_name`",
             0,
         ),
+        Setting(
+            key="budgets",
+            type=dict[str, JsonObject],
+            variable="SHOAL_BUDGETS",
+            meaning='Name -> what may be spent, such as `{"acme": {"scope": "tenant", "period": "month", "usd": 100}}`',
+        ),
+        Setting(
+            key="budget_webhook",
+            type=str,
+            variable="SHOAL_BUDGET_WEBHOOK",
+            secret=True,
+            meaning="URL that is told, by a POST of JSON, when a budget reaches its soft limit or its limit",
+        ),
         _whole(
             "usage_retention_days",
             "SHOAL_USAGE_RETENTION_DAYS",

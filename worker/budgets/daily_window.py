@@ -1,4 +1,4 @@
-"""What may be spent: a rolling daily token budget per agent, shared by all workers and readable by ark's.
+"""ark's budget: a rolling daily number of tokens for one agent, shared by all workers and readable by ark's.
 
 Usage is noted in the rolling window `swarm:budget:<namespace>:<agent>:usage` (source: ark, a sorted set scored by Unix
 milliseconds with members `<task id>:<turn>:<attempt>:<total tokens>`; ark sums the part after the last colon).
@@ -19,7 +19,9 @@ import structlog
 from msgspec import Struct
 
 from providers import BudgetExceeded
-from queue_backends import QueueError, StateStore, TokenUsage
+from providers.tool_loop import TurnRecord
+from queue_backends import QueueError, StateStore, TokenUsage, UsageRecord
+from worker.call_gates import ModelCallIntent
 
 WINDOW_S = 24 * 3600.0
 
@@ -37,8 +39,9 @@ class _Reservation(Struct, frozen=True):
     expires_at: float
 
 
-class Budget:
-    """One agent's daily token budget. With `limit_tokens` 0, or without namespace and agent (ark), it costs nothing.
+class DailyWindow:
+    """One agent's daily token budget, as a gate. With `limit_tokens` 0, or without namespace and agent (ark), it costs
+    nothing.
 
     The window is summed at most every `refresh_s` seconds; in between, this process adds what it used itself. A
     reservation that nobody settles is dropped after `reservation_s`.
@@ -73,16 +76,34 @@ class Budget:
         self._is_store_down = False
         self._unwritten: dict[str, int] = {}
 
-    async def check(self, task_id: str = "", *, expected_tokens: int = 0) -> None:
+    async def enter(self, intent: ModelCallIntent) -> None:
+        """As `check`, for one model call."""
+        await self.check(intent.id)
+
+    async def leave(self, intent: ModelCallIntent, record: TurnRecord, usage: UsageRecord) -> None:
+        """As `record`."""
+        await self.record(intent.id, usage.usage)
+
+    def note(self, intent: ModelCallIntent, record: TurnRecord, usage: UsageRecord) -> None:
+        """As `leave`, for who must not wait, such as a cancelled run: it is written with the next record or check."""
+        if self.active:
+            self._add(intent.id, usage.usage.total_tokens)
+            self.release(intent.id)
+
+    def abandon(self, intent: ModelCallIntent) -> None:
+        """As `release`."""
+        self.release(intent.id)
+
+    async def check(self, call: str = "", *, expected_tokens: int = 0) -> None:
         """Call this before each model call. Raises `providers.BudgetExceeded` if the limit is used up.
 
-        With a `task_id` the call is reserved until `record`, `note` or `release`, for `expected_tokens` or, if 0, for
-        what calls used lately. While calls under way would fill the rest of the budget, this waits for one of them to
-        end. A store that cannot be asked allows the call; the log says so once.
+        With a `call` (`<task id>:<turn>:<attempt>`) it is reserved until `record`, `note` or `release`, for
+        `expected_tokens` or, if 0, for what calls used lately. While calls under way would fill the rest of the budget,
+        this waits for one of them to end. A store that cannot be asked allows the call; the log says so once.
         """
         if not self.active:
             return
-        self.release(task_id)
+        self.release(call)
         while True:
             self._settled.clear()
             used = await self._used_lately()
@@ -96,27 +117,21 @@ class Budget:
             if not self._is_full(used):
                 break
             await self._wait_for_one_to_end()
-        if task_id:
-            self._reserve(task_id, expected_tokens or self._usual_tokens)
+        if call:
+            self._reserve(call, expected_tokens or self._usual_tokens)
 
-    async def record(self, task_id: str, *, turn: int, attempt: int, usage: TokenUsage) -> None:
-        """Call this after each model call, failed and cut ones too. The same turn and attempt count once.
+    async def record(self, call: str, usage: TokenUsage) -> None:
+        """Call this after each model call, failed and cut ones too. The same call counts once.
 
         Never raises for a store that is away: the usage is kept and written later, and the log says so once.
         """
         if not self.active:
             return
-        self._add(f"{task_id}:{turn}:{attempt}", usage.total_tokens)
+        self._add(call, usage.total_tokens)
         try:
             await self.flush()
         finally:
-            self.release(task_id)
-
-    def note(self, task_id: str, *, turn: int, attempt: int, usage: TokenUsage) -> None:
-        """As `record`, for who must not wait, such as a cancelled run: it is written with the next record or check."""
-        if self.active:
-            self._add(f"{task_id}:{turn}:{attempt}", usage.total_tokens)
-            self.release(task_id)
+            self.release(call)
 
     async def flush(self) -> None:
         """Write what was noted and is not written yet. Never raises for a store that is away."""
@@ -131,9 +146,9 @@ class Budget:
         finally:
             self._unwritten.update(taken)
 
-    def release(self, task_id: str) -> None:
+    def release(self, call: str) -> None:
         """Give a reservation back: the call was not sent after all, or its run has ended. Harmless if there is none."""
-        if reservation := self._reserved.pop(task_id, None):
+        if reservation := self._reserved.pop(call, None):
             self._reserved_tokens -= reservation.tokens
             self._settled.set()
 
@@ -168,8 +183,8 @@ class Budget:
         if len(self._unwritten) < _MAX_UNWRITTEN:
             self._unwritten[member] = total
 
-    def _reserve(self, task_id: str, tokens: int) -> None:
-        self._reserved[task_id] = _Reservation(tokens, self._clock() + self._reservation_s)
+    def _reserve(self, call: str, tokens: int) -> None:
+        self._reserved[call] = _Reservation(tokens, self._clock() + self._reservation_s)
         self._reserved_tokens += tokens
 
     def _is_full(self, used: int) -> bool:
@@ -180,10 +195,10 @@ class Budget:
 
     def _drop_expired(self) -> None:
         now = self._clock()
-        for task_id, reservation in list(self._reserved.items()):
+        for call, reservation in list(self._reserved.items()):
             if reservation.expires_at > now:
                 return
-            self.release(task_id)
+            self.release(call)
 
     async def _wait_for_one_to_end(self) -> None:
         oldest = next(iter(self._reserved.values()))

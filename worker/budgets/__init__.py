@@ -1,0 +1,1 @@
+"""What may be spent: budgets of the fleet, and ark's daily window of one agent."""

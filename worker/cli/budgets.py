@@ -1,0 +1,206 @@
+"""`shoal budgets`: what may be spent, what is, and live changes of both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from worker.cli.failures import NOT_FOUND, OK
+from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.screen import Cell, Column
+from worker.cli.wording import count, moment
+
+if TYPE_CHECKING:
+    from worker.budgets.report import BudgetUse
+    from worker.budgets.rules import Rules
+
+_BAR_CELLS = 12
+_SCOPES = ("task", "session", "agent", "team", "tenant", "key", "fleet")
+_PERIODS = ("day", "month", "ever")
+
+
+@click.group(help="Budgets of tokens and money: what may be spent, and what is.")
+def budgets() -> None:
+    """The group; each command has its own options."""
+
+
+@budgets.command(
+    "list",
+    help="Show every budget and how much of it each account has used, the fullest first.\n\n"
+    + examples("shoal budgets list", "shoal budgets list --json"),
+)
+@shoal_options
+def list_budgets(call: Invocation) -> int:
+    """One table, or one JSON document for each account."""
+    return call.wait_for(_list(call))
+
+
+@budgets.command(
+    "set",
+    help="Make or change a budget, in all workers within a second.\n\n"
+    + examples(
+        "shoal budgets set acme --scope tenant --match acme --period month --usd 100",
+        "shoal budgets set one-task --scope task --tokens 200000",
+        "shoal budgets set all --scope fleet --period day --usd 500 --soft 0.9",
+    ),
+)
+@click.argument("name")
+@click.option("--scope", type=click.Choice(_SCOPES), required=True, help="Whose spending is added up.")
+@click.option("--period", type=click.Choice(_PERIODS), default="ever", show_default=True, help="Over which time.")
+@click.option("--tokens", type=click.IntRange(1), help="At most so many tokens, input and output.")
+@click.option("--usd", type=click.FloatRange(0, min_open=True), help="At most so many US dollars.")
+@click.option("--soft", type=click.FloatRange(0, 1, min_open=True), help="Warn from this share on.  [default: 0.8]")
+@click.option("--warn-only", is_flag=True, help="Refuse nothing; only warn.")
+@click.option("--match", metavar="PATTERN", help="Only accounts whose name fits, such as a tenant's.")
+@click.option("--where", metavar="NAME=PATTERN", multiple=True, help="Only calls whose agent, model, … fits.")
+@shoal_options
+def set_budget(
+    call: Invocation,
+    name: str,
+    scope: str,
+    period: str,
+    tokens: int | None,
+    usd: float | None,
+    soft: float | None,
+    warn_only: bool,
+    match: str | None,
+    where: tuple[str, ...],
+) -> int:
+    """Exit code 2 if the budget cannot be."""
+    rule: dict[str, object] = {"scope": scope, "period": period}
+    given = {"tokens": tokens, "usd": usd, "soft": soft, "match": match, "where": _patterns(where)}
+    rule |= {key: value for key, value in given.items() if value not in (None, {})}
+    if warn_only:
+        rule["hard"] = False
+    return call.wait_for(_set(call, name, rule))
+
+
+@budgets.command(
+    "unset",
+    help="Take a live budget away; one of the same name in shoal.yaml counts again.\n\n"
+    + examples("shoal budgets unset acme"),
+)
+@click.argument("name")
+@shoal_options
+def unset_budget(call: Invocation, name: str) -> int:
+    """Exit code 4 if there is no such live budget."""
+    return call.wait_for(_unset(call, name))
+
+
+def _patterns(given: tuple[str, ...]) -> dict[str, str]:
+    patterns = {}
+    for text in given:
+        kind, equals, pattern = text.partition("=")
+        if not equals:
+            raise click.UsageError(f"--where {text!r}: write NAME=PATTERN, such as model=gpt-*")
+        patterns[kind] = pattern
+    return patterns
+
+
+async def _set(call: Invocation, name: str, rule: dict[str, object]) -> int:
+    import msgspec
+
+    from worker.budgets.live import PREFIX
+    from worker.live_settings import LiveSettings
+
+    async with call.fleet() as fleet:
+        await LiveSettings(fleet.backend.state).set(PREFIX + name, msgspec.json.encode(rule).decode())
+    return _said(call, "set", name)
+
+
+async def _unset(call: Invocation, name: str) -> int:
+    from worker.budgets.live import PREFIX
+    from worker.live_settings import LiveSettings
+
+    async with call.fleet() as fleet:
+        was_there = await LiveSettings(fleet.backend.state).unset(PREFIX + name)
+    if not was_there:
+        call.screen.note(f"no live budget {name!r} is set (see: shoal budgets list)", "bad")
+        return NOT_FOUND
+    return _said(call, "unset", name)
+
+
+def _said(call: Invocation, verb: str, name: str) -> int:
+    if call.screen.as_json:
+        call.screen.json({verb: name})
+    else:
+        call.screen.line(f"budget {name} is {verb}")
+    return OK
+
+
+async def _list(call: Invocation) -> int:
+    from worker.budgets.live import rules_in_force
+    from worker.budgets.report import budget_uses
+    from worker.live_settings import LiveSettings
+
+    settings = call.settings()
+    async with call.fleet(settings) as fleet:
+        live = LiveSettings(fleet.backend.state)
+        await live.load()
+        rules = rules_in_force(settings.budgets, live)
+        uses = await budget_uses(fleet.backend.state, rules)
+    if call.screen.as_json:
+        for use in uses:
+            call.screen.json(use)
+        return OK
+    columns = (
+        Column("budget"),
+        Column("scope"),
+        Column("account", wide=True),
+        Column("period"),
+        Column("used", right=True),
+        Column("of", right=True, style="dim"),
+        Column("under way", right=True, style="dim"),
+        Column("", style="dim"),
+        Column("share", right=True),
+        Column("room again", style="dim"),
+    )
+    rows = [row for use in uses for row in _rows(use)] + _unused(rules, uses)
+    call.screen.table(columns, rows, empty="no budgets: set one with `shoal budgets set`, or `budgets:` in shoal.yaml")
+    return OK
+
+
+def _rows(use: BudgetUse) -> list[tuple[str | Cell, ...]]:
+    style = "bad" if use.share >= 1 and use.hard else "warn" if use.share >= use.soft else "good"
+    amounts = []
+    if use.usd_limit is not None:
+        amounts.append((_usd(use.usd_used), _usd(use.usd_limit), _usd(use.usd_held) if use.usd_held else ""))
+    if use.tokens_limit is not None:
+        held = count(use.tokens_held) if use.tokens_held else ""
+        amounts.append((count(use.tokens_used), count(use.tokens_limit), held))
+    again = moment(use.renews_at) if use.renews_at else ""
+    return [
+        (
+            use.budget,
+            use.scope,
+            use.account,
+            use.period,
+            *amount,
+            Cell(_bar(use.share), style),
+            Cell(f"{use.share:.0%}", style),
+            again,
+        )
+        for amount in amounts
+    ]
+
+
+def _unused(rules: Rules, uses: list[BudgetUse]) -> list[tuple[str | Cell, ...]]:
+    """Budgets that nothing was charged to yet."""
+    known = {use.budget for use in uses}
+    found: list[tuple[str | Cell, ...]] = []
+    for rule in rules.values():
+        if rule.name not in known:
+            limit = _usd(rule.usd) if rule.usd is not None else count(rule.tokens or 0)
+            account = Cell(rule.match if rule.match != "*" else "", "dim")
+            found.append((rule.name, rule.scope.value, account, rule.period.value, "0", limit, "", "", "0%", ""))
+    return found
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:,.2f}"
+
+
+def _bar(share: float) -> str:
+    full = min(round(share * _BAR_CELLS), _BAR_CELLS)
+    return "█" * full + "░" * (_BAR_CELLS - full)

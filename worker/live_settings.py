@@ -1,0 +1,255 @@
+"""Settings that change while the fleet runs: stored once, in the `StateStore`, and mirrored in every process.
+
+- `settings:<key>` holds the value's text; a secret's may be encrypted (`worker.sealing`).
+- `settings:~hello` is written by a mirror that begins to watch, to hear it: then it knows that it misses nothing.
+
+A setting that is unset leaves an empty value behind for a month, so that a process that was cut off hears of it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from types import MappingProxyType, TracebackType
+from typing import Self, cast
+
+import structlog
+
+from queue_backends import BackendUnavailable, QueueError, StateChange, StateStore
+from worker.errors import BadSetting
+from worker.sealing import CannotOpen, Sealer
+from worker.setting_keys import check_key, is_secret
+
+PREFIX = "settings:"
+MOST_SETTINGS = 10_000
+REFERENCE = "env:"
+_HELLO = f"{PREFIX}~hello"
+_HELLO_TTL_S = 60.0
+_UNSET_TTL_S = 30 * 24 * 3600.0
+_LOAD_LIMIT_S = 60.0
+_HELLO_AGAIN_S = (0.05, 0.2, 0.5, 1.0)
+_RETRY_S = 0.5
+_RECONCILE_S = 600.0
+"""So often everything is read anew, for keys that somebody deleted by other means while this process was cut off."""
+
+log = structlog.get_logger(__name__)
+
+Changed = Callable[[str, str | None], None]
+"""Is told a key and its new value; None: it was unset. Must return at once."""
+
+
+class LiveSettings:
+    """One process' mirror of the live settings. Entered (`async with`), it holds all of them and follows every change,
+    which takes well below a second; while the store is away it keeps what it knew last.
+
+    Not entered, it holds what `load` read, and `set` and `unset` work as well.
+    """
+
+    def __init__(self, state: StateStore, *, sealer: Sealer | None = None) -> None:
+        self._state = state
+        self._sealer = Sealer.from_environment() if sealer is None else sealer
+        self._values: dict[str, str] = {}
+        self._unreadable: dict[str, str] = {}
+        self._callbacks: list[Changed] = []
+        self._follower: asyncio.Task[None] | None = None
+        self._loaded = asyncio.Event()
+        self._touched: set[str] = set()
+        """Keys that a change has come for since the present reading began: what was read of them may be older."""
+        self._has_complained = False
+
+    def __repr__(self) -> str:
+        return f"<LiveSettings, {len(self._values)} keys>"
+
+    # Reading
+
+    def get(self, key: str) -> str | None:
+        """The value of one setting, opened if it was sealed; None if it is not set."""
+        return self._values.get(key)
+
+    def under(self, prefix: str) -> Mapping[str, str]:
+        """All settings whose key begins with `prefix`, by their whole key, sorted."""
+        found = {key: self._values[key] for key in sorted(self._values) if key.startswith(prefix)}
+        return MappingProxyType(found)
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Keys whose sealed value this process cannot open, and why. For everyone else here they are not set."""
+        return MappingProxyType(self._unreadable)
+
+    @property
+    def sealer(self) -> Sealer:
+        """What keeps secrets at rest."""
+        return self._sealer
+
+    def on_change(self, callback: Changed) -> Callable[[], None]:
+        """Call back, in this event loop, for each change from now on; call what is returned to stop that."""
+        self._callbacks.append(callback)
+
+        def forget() -> None:
+            with contextlib.suppress(ValueError):
+                self._callbacks.remove(callback)
+
+        return forget
+
+    # Writing
+
+    async def set(self, key: str, value: str) -> None:
+        """Set a setting for the whole fleet; a secret one is sealed if there is a key for that.
+
+        Raises `BadSetting` if no such setting exists or the value does not fit, `BackendUnavailable`.
+        """
+        if not value:
+            raise BadSetting(f"{key}: the value is empty; unset it instead")
+        await check_key(self._state, key, value)
+        if key not in self._values and len(self._values) >= MOST_SETTINGS:
+            raise BadSetting(f"there are {MOST_SETTINGS} live settings already: unset some")
+        stored = value
+        if not value.startswith(REFERENCE) and await is_secret(self._state, key):
+            stored = self._sealer.seal(key, value)
+        self._touched.discard(key)
+        await self._state.set(PREFIX + key, stored.encode())
+        self._written(key, stored)
+
+    async def unset(self, key: str) -> bool:
+        """Take a setting away; says whether it was there. Raises `BackendUnavailable`."""
+        was_there = bool(await self._state.get(PREFIX + key))
+        self._touched.discard(key)
+        await self._state.set(PREFIX + key, b"", ttl_s=_UNSET_TTL_S)
+        self._written(key, "")
+        return was_there
+
+    def _written(self, key: str, stored: str) -> None:
+        """Our own write shows at once; unless the watch has told of this key meanwhile, which may be newer."""
+        if key not in self._touched:
+            self._put(key, stored)
+
+    # Following
+
+    async def load(self) -> None:
+        """Read all settings anew. Raises `BackendUnavailable`; then those known before stay."""
+        self._touched.clear()
+        found = {key.removeprefix(PREFIX): _text(value) async for key, value in self._state.scan(PREFIX)}
+        found.pop(_HELLO.removeprefix(PREFIX), None)
+        gone = [key for key in (*self._values, *self._unreadable) if key not in found]
+        for key, stored in (*found.items(), *((key, "") for key in gone)):
+            if key not in self._touched:
+                self._put(key, stored)
+
+    async def __aenter__(self) -> Self:
+        """Read all settings and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
+        self._follower = asyncio.create_task(self._follow(), name="live settings")
+        try:
+            async with asyncio.timeout(_LOAD_LIMIT_S):
+                await self._loaded.wait()
+        except BaseException as error:
+            await self._stop()
+            if isinstance(error, TimeoutError):
+                raise BackendUnavailable(f"the live settings could not be read within {_LOAD_LIMIT_S:g} s") from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
+            self._follower = None
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._follow_one_watch()
+            except* QueueError as errors:
+                self._complain(errors)
+            except* Exception:  # whatever it is, the values stay and the next try may do better
+                log.exception("live settings cannot be followed, trying again")
+            await asyncio.sleep(_RETRY_S)
+
+    def _complain(self, errors: BaseExceptionGroup[QueueError]) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            error: BaseException = errors
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            log.warning("live settings cannot be followed, trying again", error=str(error))
+
+    async def _follow_one_watch(self) -> None:
+        """Watch first and read then, so that no change falls between the two."""
+        heard = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(self._listen(heard), name="live settings' watch")
+            keeping = tasks.create_task(self._keep_whole(heard), name="live settings' readings")
+            await asyncio.wait([listening, keeping], return_when=asyncio.FIRST_COMPLETED)
+            listening.cancel()
+            keeping.cancel()
+
+    async def _listen(self, heard: asyncio.Event) -> None:
+        # Every store's watch is an async generator, which has to be closed by whoever leaves it early.
+        changes = cast("AsyncGenerator[StateChange, None]", self._state.watch(PREFIX))
+        async with aclosing(changes):
+            async for change in changes:
+                heard.set()
+                if change.key != _HELLO:
+                    key = change.key.removeprefix(PREFIX)
+                    self._touched.add(key)
+                    self._put(key, _text(change.value or b""))
+
+    async def _keep_whole(self, heard: asyncio.Event) -> None:
+        await self._until(heard)
+        while True:
+            await self.load()
+            self._loaded.set()
+            self._has_complained = False
+            await asyncio.sleep(_RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+
+    async def _until(self, heard: asyncio.Event) -> None:
+        """Return once the watch has begun, which only a change that arrives can tell."""
+        tries = 0
+        while not heard.is_set():
+            await self._state.set(_HELLO, secrets.token_hex(4).encode(), ttl_s=_HELLO_TTL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HELLO_AGAIN_S[min(tries, len(_HELLO_AGAIN_S) - 1)]):
+                    await heard.wait()
+            tries += 1
+
+    def _put(self, key: str, stored: str) -> None:
+        before = self._values.get(key)
+        value = self._opened(key, stored) if stored else None
+        if not stored:
+            self._unreadable.pop(key, None)
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+        if value != before:
+            self._tell(key, value)
+
+    def _opened(self, key: str, stored: str) -> str | None:
+        try:
+            value = self._sealer.open(key, stored)
+        except CannotOpen as error:
+            if self._unreadable.get(key) != str(error):
+                self._unreadable[key] = str(error)
+                log.warning("a live setting cannot be read", setting=key, error=str(error))
+            return None
+        self._unreadable.pop(key, None)
+        return value
+
+    def _tell(self, key: str, value: str | None) -> None:
+        for callback in tuple(self._callbacks):
+            try:
+                callback(key, value)
+            except Exception:  # the others are told all the same
+                log.exception("a change of a live setting was not taken", setting=key)
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode(errors="replace")

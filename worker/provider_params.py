@@ -1,0 +1,33 @@
+"""Which providers there are, and which settings each understands."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import providers
+from providers import ConfigParam, LiveConfig, LLMProvider
+from queue_backends import StateStore
+
+
+async def known_providers(state: StateStore) -> list[str]:
+    """Names of all providers that a worker could use, sorted."""
+    return providers.available()
+
+
+async def params_of(state: StateStore, name: str) -> tuple[ConfigParam, ...] | None:
+    """The settings that a provider understands; None if there is no provider of that name."""
+    if name not in providers.available():
+        return None
+    provider = providers.create(name)
+    try:
+        return tuple(provider.describe()) if isinstance(provider, LiveConfig) else ()
+    finally:
+        await closed(provider)
+
+
+async def closed(provider: LLMProvider) -> None:
+    """Close a provider that has something to close."""
+    close: Any = getattr(provider, "aclose", None)
+    if close is not None and inspect.isawaitable(closing := close()):
+        await closing
