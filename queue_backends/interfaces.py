@@ -109,6 +109,8 @@ class Retry(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     error: str
     retry_in_s: float = 0.0
+    counts: bool = True
+    """False: nothing failed. The task waits for `retry_in_s` and comes back with the same `attempt`."""
     next_attempt: int = 0
     """One more than the highest attempt that was used for a model call."""
     spent: Spent | None = None
@@ -258,10 +260,12 @@ class TaskQueue(Protocol):
         next_attempt: int = 0,
         spent: Spent | None = None,
         result: TaskResult | None = None,
+        counts: bool = True,
     ) -> None:
-        """Give the task back. With `retry_in_s`, the failed attempt counts and it is ready again after that time;
-        with `dead`, it goes to the dead letters and its result is `result`, or says just `error`; with neither, it was
-        merely released: ready at once, no attempt counted. `next_attempt`, `spent`: see `Retry`. Raises `LeaseLost`."""
+        """Give the task back. With `retry_in_s`, the failed attempt counts (unless `counts` is false) and it is ready
+        again after that time; with `dead`, it goes to the dead letters and its result is `result`, or says just
+        `error`; with neither, it was merely released: ready at once, no attempt counted. `next_attempt`, `spent`: see
+        `Retry`. Raises `LeaseLost`."""
         ...
 
     async def results(self, ids: Sequence[str]) -> list[TaskResult | None]:
@@ -386,6 +390,14 @@ class LogEntry(Struct, frozen=True, kw_only=True):
     """When it was appended, by the store's clock. Unix seconds."""
 
 
+class LogPage(Struct, frozen=True, kw_only=True):
+    """Some records of a log, and where to go on."""
+
+    entries: tuple[LogEntry, ...] = ()
+    cursor: str = ""
+    """For the next call. It stays valid whatever becomes of the records before it, and means nothing elsewhere."""
+
+
 class StateChange(Struct, frozen=True, kw_only=True):
     """A key was set (`value`) or deleted (None)."""
 
@@ -429,6 +441,15 @@ class StateStore(Protocol):
 
     async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:
         """Records of one log in the order they were appended, or the newest first."""
+        ...
+
+    async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
+        """The records that follow a cursor (empty: from the oldest kept one), in the order they were appended, and the
+        cursor after them.
+
+        Reading on and on gives each record once that is still kept when it is read, also while others append: none is
+        passed over because it was written a little earlier and seen a little later. No entries: there are no more yet.
+        """
         ...
 
     async def counters(self, name: str) -> dict[str, int]:
@@ -497,8 +518,10 @@ class Backend:
         match outcome:
             case Ack(result=result):
                 await self.queue.ack(delivery, result)
-            case Retry(error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent):
-                await self.queue.nack(delivery, error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
+            case Retry(error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent, counts=counts):
+                await self.queue.nack(
+                    delivery, error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent, counts=counts
+                )
             case Dead(result=result, next_attempt=next_attempt):
                 await self.queue.nack(delivery, result.error, dead=True, next_attempt=next_attempt, result=result)
             case Release(next_attempt=next_attempt, spent=spent):

@@ -19,7 +19,7 @@ from queue_backends.conformance.support import (
     unique,
     within,
 )
-from queue_backends.interfaces import Backend, LogRecord, StateChange
+from queue_backends.interfaces import Backend, LogPage, LogRecord, StateChange, StateStore
 
 _BINARY = bytes(range(256)) + b"\r\n\x00\xff"
 _ODD_KEYS = ("", "a", "a*b", "a?b", "a[b]", "a\\b", "{a}:b", "ü/世界", "with space", "line\nbreak", "x" * 500)
@@ -220,6 +220,35 @@ class LogConformance(Conformance):
         await state.append_once([_record(name) for name in names])
         assert [entry.id for entry in await state.read_log("log")] == names
 
+    async def test_reading_on(self, open_backend: OpenBackend) -> None:
+        """Page by page a reader gets every record once, those that came meanwhile too, and nothing twice."""
+        writer, reader = (await open_backend()).state, (await open_backend()).state
+        names = [f"{number:03}" for number in range(25)]
+        await writer.append_once([_record(name) for name in names[:10]])
+        seen, cursor = await _read_on(reader, "", 10)
+        await writer.append_once([_record(name) for name in names[10:]])
+        rest, cursor = await _read_on(reader, cursor, 15)
+        assert seen + rest == names
+        assert await reader.read_on("log", cursor) == LogPage(cursor=cursor)
+        await writer.append_once([_record("last")])
+        assert (await _read_on(reader, cursor, 1))[0] == ["last"]
+        assert (await _read_on(reader, "", 26))[0] == [*names, "last"]
+
+    async def test_reading_on_while_many_write(self, open_backend: OpenBackend) -> None:
+        """However writes of several workers fall, a reader that goes on and on misses none."""
+        writers = [await open_backend() for _ in range(3)]
+        reader = (await open_backend()).state
+
+        async def write(number: int) -> None:
+            for each in range(20):
+                await writers[number].state.append_once([_record(f"{number}:{each}")])
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(write(number))
+            seen, _ = await _read_on(reader, "", 60)
+        assert sorted(seen) == sorted(f"{number}:{each}" for number in range(3) for each in range(20))
+
     async def test_logs_are_forgotten_in_time(self, open_backend: OpenBackend) -> None:
         """A log without new records disappears after `keep_s`; others stay."""
         state = (await open_backend()).state
@@ -230,6 +259,21 @@ class LogConformance(Conformance):
 
         await eventually(is_gone)
         assert [entry.id for entry in await state.read_log("long")] == ["b"]
+
+
+async def _read_on(state: StateStore, cursor: str, count: int) -> tuple[list[str], str]:
+    """The next `count` ids after a cursor, in pages of seven, as soon as they are there."""
+    seen: list[str] = []
+
+    async def are_there() -> bool:
+        nonlocal cursor
+        page = await state.read_on("log", cursor, limit=7)
+        seen.extend(entry.id for entry in page.entries)
+        cursor = page.cursor
+        return len(seen) >= count
+
+    await eventually(are_there)
+    return seen, cursor
 
 
 class CounterConformance(Conformance):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from queue_backends.interfaces import LogEntry, LogRecord, StateChange
+from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.memory.store import Store
 
 
@@ -98,6 +98,13 @@ class MemoryState:
         """Records in order of arrival."""
         entries = list(self._store.live_log(log).values())
         return (entries[::-1] if newest_first else entries)[:limit]
+
+    async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
+        """The cursor is the last record's id; if that is gone, so are all before it."""
+        names = list(entries := self._store.live_log(log))
+        start = names.index(cursor) + 1 if cursor in entries else 0
+        page = tuple(entries[name] for name in names[start : start + limit])
+        return LogPage(entries=page, cursor=page[-1].id if page else cursor)
 
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 
 from queue_backends.errors import BackendUnavailable
-from queue_backends.interfaces import LogEntry, LogRecord, StateChange
+from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.nats.counting import KEY, SHARED, Counting, key_header, name_of, once_each_record, summed
 from queue_backends.nats.ledger import Ledger, Stored, stored_of
 from queue_backends.nats.listening import Listeners
@@ -159,7 +159,14 @@ class NatsState:
                 found.append(stored)
                 if len(found) >= limit:
                     break
-        return [LogEntry(id=name_of(stored, stored.name), value=stored.data, at=stored.at) for stored in found[:limit]]
+        return [_entry(stored) for stored in found[:limit]]
+
+    async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
+        """The cursor is the last record's sequence number in the stream."""
+        found = await self._ledger.first(self._subjects.logs(log), limit, start=int(cursor or 0) + 1)
+        if not found:
+            return LogPage(cursor=cursor)
+        return LogPage(entries=tuple(map(_entry, found)), cursor=str(found[-1].revision))
 
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""
@@ -239,3 +246,7 @@ def _fitting(records: Sequence[LogRecord]) -> Sequence[LogRecord]:
         if position and size > MOST_PER_BATCH:
             return records[:position]
     return records
+
+
+def _entry(stored: Stored) -> LogEntry:
+    return LogEntry(id=name_of(stored, stored.name), value=stored.data, at=stored.at)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from queue_backends.errors import BackendUnavailable, QueueError
-from queue_backends.interfaces import LogEntry, LogRecord, StateChange
+from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.postgresql.channels import Channel, channel_name, pack_change
 from queue_backends.postgresql.connections import Connections
 from queue_backends.postgresql.listening import Hub
@@ -117,6 +117,16 @@ class PostgresqlState:
         """Records in order of arrival."""
         rows = await self._rows("read_log_newest" if newest_first else "read_log", log=key_of(log), limit=limit)
         return [LogEntry(id=name_of(key, label), value=value, at=at) for key, label, value, at in rows]
+
+    async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
+        """The cursor is the last record's transaction and position: records are given once every older transaction has
+        ended, because one that is still open may commit a record of an earlier position."""
+        transaction, _, position = cursor.partition(".")
+        rows = await self._rows(
+            "read_on", log=key_of(log), transaction=transaction or "0", position=int(position or 0), limit=limit
+        )
+        entries = tuple(LogEntry(id=name_of(key, label), value=value, at=at) for *_, key, label, value, at in rows)
+        return LogPage(entries=entries, cursor=f"{rows[-1][0]}.{rows[-1][1]}" if rows else cursor)
 
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""

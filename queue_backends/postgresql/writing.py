@@ -229,8 +229,9 @@ class Writer:
 def _given_back(line: Line, outcome: Retry | Release) -> Line:
     task = outcome.delivery.task
     is_retry = isinstance(outcome, Retry)
+    failures = 1 if isinstance(outcome, Retry) and outcome.counts else 0
     return line._replace(
-        attempt=task.attempt + 1 if is_retry else task.attempt,
+        attempt=task.attempt + failures,
         next_attempt=max(outcome.next_attempt, outcome.delivery.next_attempt),
         lane=lane_of(task.priority) if is_retry else 0,
         delay_s=outcome.retry_in_s if isinstance(outcome, Retry) else 0.0,

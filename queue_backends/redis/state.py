@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from queue_backends.errors import BackendUnavailable
-from queue_backends.interfaces import LogEntry, LogRecord, StateChange
+from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.entries import pairs
 from queue_backends.redis.keys import Keys
@@ -37,18 +37,21 @@ class RedisState:
         """Set a key and tell watchers."""
         name = self._keys.kv(key)
         lifetime = ("PX", _ms(ttl_s)) if ttl_s is not None else ()
-        change = _announcement(key, value)
         await self._client.pipeline(
-            [("SET", name, value, *lifetime), ("PUBLISH", self._keys.changes, change)], transaction=True
+            [("SET", name, value, *lifetime), *self._announced(key, _announcement(key, value))], transaction=True
         )
 
     async def delete(self, key: str) -> bool:
         """Delete a key and tell watchers."""
-        change = _announcement(key, None)
-        deleted, _ = await self._client.pipeline(
-            [("DEL", self._keys.kv(key)), ("PUBLISH", self._keys.changes, change)], transaction=True
+        deleted, *_ = await self._client.pipeline(
+            [("DEL", self._keys.kv(key)), *self._announced(key, _announcement(key, None))], transaction=True
         )
         return bool(deleted)
+
+    def _announced(self, key: str, change: bytes) -> list[tuple[str, str, bytes]]:
+        """To those who watch all keys, and to those who watch the key's family."""
+        channels = (self._keys.changes, self._keys.family_changes(key))
+        return [("PUBLISH", channel, change) for channel in channels if channel]
 
     async def compare_and_set(
         self, key: str, expected: bytes | None, value: bytes | None, *, ttl_s: float | None = None
@@ -66,6 +69,7 @@ class RedisState:
                 self._keys.changes,
                 key,
                 LONGEST_ANNOUNCED,
+                self._keys.family_changes(key),
             ],
         )
         return bool(changed)
@@ -87,7 +91,7 @@ class RedisState:
 
     async def watch(self, prefix: str) -> AsyncIterator[StateChange]:
         """Changes as they are announced; after a gap, present values again."""
-        async with self._hub.listen(self._keys.changes) as inbox:
+        async with self._hub.listen(self._keys.family_changes(prefix) or self._keys.changes) as inbox:
             await inbox.get(0)  # the subscription's own first gap: nothing was missed yet
             while True:
                 message = await inbox.get(WATCH_RECHECK_S)
@@ -117,14 +121,25 @@ class RedisState:
         """Records in order of arrival."""
         verb = "ZREVRANGE" if newest_first else "ZRANGE"
         index = await self._client.command(verb, self._keys.log_index(log), 0, limit - 1, "WITHSCORES")
+        return list(await self._entries(log, index)) if index else []
+
+    async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
+        """The cursor is the last record's place in the index, which no two records of a log share."""
+        after = f"({cursor}" if cursor else "-inf"
+        index = await self._client.command(
+            "ZRANGEBYSCORE", self._keys.log_index(log), after, "+inf", "WITHSCORES", "LIMIT", 0, limit
+        )
         if not index:
-            return []
+            return LogPage(cursor=cursor)
+        return LogPage(entries=await self._entries(log, index), cursor=index[-1].decode())
+
+    async def _entries(self, log: str, index: list[bytes]) -> tuple[LogEntry, ...]:
         values = await self._client.command("HMGET", self._keys.log(log), *index[::2])
-        return [
+        return tuple(
             LogEntry(id=name.decode(), value=value, at=float(ms) / 1000)
             for (name, ms), value in zip(pairs(index), values, strict=True)
             if value is not None
-        ]
+        )
 
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""

@@ -12,14 +12,17 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
 import redis.exceptions
 
-from queue_backends.interfaces import LogEntry, LogRecord, StateChange
+from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.redis.state import RedisState
 from queue_backends.redis_cluster.ids import Ids
 from queue_backends.redis_cluster.merging import merged
 from queue_backends.redis_cluster.partition import Partition
 from queue_backends.redis_cluster.slot_clients import SlotClients
+
+_cursors = msgspec.json.Decoder(list[str])
 
 
 class ShardedState:
@@ -103,6 +106,20 @@ class ShardedState:
         if len(pages) == 1:
             return pages[0]
         return list(heapq.merge(*pages, key=lambda entry: entry.at, reverse=newest_first))[:limit]
+
+    async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
+        """Partition by partition in turn, each with a cursor of its own; the order is that of each partition."""
+        parts = self._all_of(log)
+        cursors = _cursors.decode(cursor) if cursor else [""] * len(parts)
+        share = max(1, limit // len(parts))
+        pages = await asyncio.gather(
+            *(
+                partition.keys_and_logs.read_on(log, each, limit=share)
+                for partition, each in zip(parts, cursors, strict=True)
+            )
+        )
+        entries = heapq.merge(*(page.entries for page in pages), key=lambda entry: entry.at)
+        return LogPage(entries=tuple(entries), cursor=msgspec.json.encode([page.cursor for page in pages]).decode())
 
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set, summed over the partitions."""

@@ -97,7 +97,7 @@ WITH outcome AS MATERIALIZED (
     FROM chosen ORDER BY ord
     ON CONFLICT (queue_id, log, id) DO UPDATE SET
         label = excluded.label, value = excluded.value, at = excluded.at, expires_at = excluded.expires_at,
-        position = excluded.position
+        position = excluded.position, transaction = excluded.transaction
     WHERE r.expires_at <= clock_timestamp()
     RETURNING r.log, r.id
 ), amounts AS MATERIALIZED (
