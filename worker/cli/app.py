@@ -39,6 +39,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "run": Entry("Work", "worker.cli.run", "run", "Run one task here and stream its answer."),
     "worker": Entry("Work", "worker.cli.worker", "worker", "Work on the queue until stopped."),
+    "serve": Entry("Work", "worker.cli.serve", "serve", "Take in remote providers and agents, until stopped."),
     "submit": Entry("Tasks", "worker.cli.submit", "submit", "Hand tasks to the workers."),
     "tail": Entry("Tasks", "worker.cli.tail", "tail", "Watch a task's stream, live or afterwards."),
     "tasks": Entry("Tasks", "worker.cli.tasks", "tasks", "List, show and cancel tasks."),
@@ -51,6 +52,10 @@ COMMANDS: dict[str, Entry] = {
     "resume": Entry("Operate", "worker.cli.queue", "resume", "Deliver them again."),
     "capacity": Entry("Operate", "worker.cli.capacity", "capacity", "Calculate what a number of tasks needs."),
     "usage": Entry("Operate", "worker.cli.usage", "usage", "Show what was spent: tokens and cost."),
+    "budgets": Entry("Operate", "worker.cli.budgets", "budgets", "Show and set what may be spent."),
+    "provider": Entry("Operate", "worker.cli.provider", "provider", "List, check, configure and try providers."),
+    "settings": Entry("Operate", "worker.cli.settings", "settings", "Show and change the fleet's live settings."),
+    "approval": Entry("Operate", "worker.cli.approval", "approval", "Answer questions of remote agents."),
     "backends": Entry("Operate", "worker.cli.backends", "backends", "List the engines that a queue can be on."),
     "doctor": Entry("Operate", "worker.cli.doctor", "doctor", "Check queue, providers and tools."),
 }

@@ -54,10 +54,12 @@ async def check_queue(settings: Settings) -> AsyncIterator[Finding]:
 
 async def check_providers(settings: Settings) -> AsyncIterator[Finding]:
     """Whether each provider that an agent uses is there and answers."""
-    configs = [settings.agent] if settings.agent.model else []
-    if not configs and not settings.agents:
+    agents = [agent for agent in (settings.agent, *settings.agents.values()) if agent.model or agent.route]
+    if not agents:
         yield doubtful("provider", "model", "no model is configured", "set AGENT_MODEL, or agent.model in shoal.yaml")
-    for name, users in _by_provider([*configs, *settings.agents.values()]).items():
+    for missing in sorted({agent.route for agent in agents if agent.route} - set(settings.routes)):
+        yield doubtful("route", missing, "an agent takes it, and shoal.yaml has none of that name", "shoal routes list")
+    for name, users in _by_provider(config for agent in agents for config in _called(settings, agent)).items():
         yield await _provider(name, users)
 
 
@@ -149,6 +151,14 @@ def _backlog(stats: QueueStats) -> Iterable[Finding]:
         yield fine("queue", "backlog", figures)
     if stats.dead:
         yield doubtful("queue", "dead letters", f"{count(stats.dead)} given up", "shoal dead list")
+
+
+def _called(settings: Settings, agent: AgentConfig) -> list[AgentConfig]:
+    """What is called when this agent runs: its own model, or the targets of its route."""
+    if not agent.route:
+        return [agent]
+    route = settings.routes.get(agent.route)
+    return [target.config_for(agent) for target in route.targets] if route else []
 
 
 def _by_provider(configs: Iterable[AgentConfig]) -> dict[str, list[AgentConfig]]:

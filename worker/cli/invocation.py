@@ -45,7 +45,7 @@ class Invocation:
         from worker.client import Fleet, connect
 
         settings = settings or self.settings()
-        if settings.stream_url or settings.state_url:
+        if settings.stream_url or settings.state_url or settings.queue_plugin_addr:
             from worker.assembly import open_backends  # imports the whole worker
 
             async with await open_backends(settings) as backend:

@@ -23,7 +23,7 @@ async def with_model(settings: Settings, screen: Screen) -> AsyncIterator[Settin
     Says on stderr what it chose. Raises `BadSetting` for a provider without a model.
     """
     agent = settings.agent
-    if agent.model:
+    if agent.model or agent.route:
         yield settings
     elif agent.provider in _PRETENDERS:
         yield replace(settings, agent=replace(agent, model=agent.provider))

@@ -43,6 +43,7 @@ _CANCEL_TIMEOUT_S = 5.0
 @click.argument("prompt", metavar="PROMPT|FILE|-")
 @click.option("--model", help="The model.  [env: AGENT_MODEL]")
 @click.option("--provider", help="The provider; default: found from the model.  [env: AGENT_PROVIDER]")
+@click.option("--route", metavar="NAME", help="A route for its model calls, instead of one model.  [env: SHOAL_ROUTE]")
 @click.option("--agent", default="", metavar="NAME", help="An agent that shoal.yaml declares.")
 @click.option("--system", help="The system prompt.  [env: AGENT_SYSTEM_PROMPT]")
 @click.option("--tools", multiple=True, metavar="REF", help="Python tools: a file or module:name. Repeatable.")
@@ -83,6 +84,7 @@ def _flags(options: dict[str, Any]) -> dict[str, object]:
     flags = {
         "agent.model": options["model"],
         "agent.provider": options["provider"],
+        "agent.route": options["route"],
         "agent.system_prompt": options["system"],
         "agent.max_tokens": options["max_tokens"],
         "timeout_s": None if timeout_s is None else max(1, round(timeout_s)),

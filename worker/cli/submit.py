@@ -50,6 +50,7 @@ class Order(Struct, frozen=True, kw_only=True):
 @click.argument("prompt", required=False)
 @click.option("--agent", default="", metavar="NAME", help="The agent that shall run it; default: the workers' own.")
 @click.option("--model", default="", help="Another model than the agent's.")
+@click.option("--route", default="", metavar="NAME", help="Another route for its model calls than the agent's.")
 @click.option(
     "--priority", type=click.Choice([p.value for p in Priority]), default="normal", show_default=True, help="Its lane."
 )
@@ -104,8 +105,8 @@ def _common_fields(options: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {name: options[name] for name in ("agent", "tenant", "session_id", "idempotency_key")}
     fields["priority"] = Priority(options["priority"])
     fields["meta"] = dict(options["meta"])
-    if options["model"]:
-        fields["overrides"] = {"model": options["model"]}
+    if overrides := {name: options[name] for name in ("model", "route") if options[name]}:
+        fields["overrides"] = overrides
     if options["deadline_s"] is not None:
         fields["deadline"] = time.time() + options["deadline_s"]
     return fields

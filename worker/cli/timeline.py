@@ -10,7 +10,7 @@ import msgspec
 from queue_backends import CallOutcome, TaskResult
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, duration, moment, shorten, usd
-from worker.journal import AttemptEnded, ModelCall, Moment, TakenOver, ToolFinished, ToolStarted
+from worker.journal import AttemptEnded, ModelCall, Moment, Switched, TakenOver, ToolFinished, ToolStarted
 
 COLUMNS = (
     Column("at", style="dim"),
@@ -26,6 +26,7 @@ Row = tuple[str | Cell, ...]
 
 _ENDINGS = {
     "retry": ("attempt failed", "warn"),
+    "postponed": ("postponed", "warn"),
     "released": ("handed back", "warn"),
     "dead": ("given up", "bad"),
     "cancelled": ("cancelled", "bad"),
@@ -57,6 +58,10 @@ def _steps(moments: Sequence[Moment]) -> Iterator[tuple[Any, ...]]:
         match entry:
             case ModelCall():
                 yield (entry.usage.started_at, entry.worker, *_model_call(entry))
+            case Switched(turn=turn, switch=switch):
+                step, what = ("switch", "after") if switch.beside is None else ("hedge", "beside")
+                said = f"{switch.target} {what} {switch.before}: {switch.reason.replace('_', ' ')}"
+                yield (each.at, entry.worker, str(turn), Cell(step, "warn"), "", "", "", shorten(said, 80))
             case ToolStarted():
                 yield (each.at, entry.worker, *_tool(entry.turn, entry.name, finished.get(entry.key), entry.worker))
             case ToolFinished() if entry.key not in started:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from queue_backends import Chunk
+from queue_backends import Chunk, ChunkType
 
 
 class Verdict(enum.Enum):
@@ -31,6 +31,9 @@ class Turns:
             return Verdict.SHOW
         if chunk.turn < self._turn or (chunk.turn == self._turn and chunk.attempt < self._attempt):
             return Verdict.SKIP
+        is_same = chunk.turn == self._turn and chunk.attempt == self._attempt
         restarts = chunk.turn == self._turn and chunk.attempt > self._attempt and self._has_shown
-        self._turn, self._attempt, self._has_shown = chunk.turn, chunk.attempt, True
+        says_something = bool(chunk.content) or chunk.type is not ChunkType.CONTENT
+        self._turn, self._attempt = chunk.turn, chunk.attempt
+        self._has_shown = says_something or (is_same and self._has_shown)
         return Verdict.RESTART if restarts else Verdict.SHOW

@@ -88,7 +88,7 @@ async def _totals(call: Invocation, by: str, limit: int, *, plot: bool) -> int:
             call.screen.json(totals)
         return OK
     if plot:
-        shown = found[::-1] if by == "day" else found
+        shown = found[::-1] if by == "day" else sorted(found, key=lambda totals: -totals.cost_usd)
         _plot(call, [(totals.name, totals.cost_usd, totals.input_tokens + totals.output_tokens) for totals in shown])
         return OK
     columns = (

@@ -72,6 +72,9 @@ class PlainView:
 
     def chunk(self, chunk: Chunk) -> None:
         """Write text to stdout and tool lines to stderr; reasoning is left out."""
+        if chunk.metadata.get("route"):
+            self.pause()
+            self._screen.note(route_line(chunk, 200))
         if chunk.type is ChunkType.CONTENT and chunk.content:
             self._screen.write(chunk.content)
             self._at_line_start = chunk.content.endswith("\n")
@@ -115,6 +118,11 @@ class TerminalView:
             if self._turn >= 0:
                 self._screen.line()
             self._turn, self._shown, self._kind = chunk.turn, "", None
+        if chunk.metadata.get("route"):
+            self.pause()
+            self._write(f"  {route_line(chunk, self._screen.size[0] - 4)}\n", "dim")
+        if not chunk.content and chunk.type is ChunkType.CONTENT:
+            return
         if chunk.type is not self._kind:
             self._break(chunk.type)
         match chunk.type:
@@ -177,6 +185,13 @@ def tool_line(chunk: Chunk, width: int) -> str:
     lines = clean(chunk.content).strip().splitlines()
     more = f" (+{len(lines) - 1} lines)" if len(lines) > 1 else ""
     return shorten(f"← {lines[0] if lines else '(nothing)'}", width - len(more)) + more
+
+
+def route_line(chunk: Chunk, width: int) -> str:
+    """`⇢ openai/gpt-4o (anthropic/claude-sonnet-4-5: overloaded)`, cut to `width`."""
+    route = chunk.metadata["route"]
+    reason = str(route.get("reason", "")).replace("_", " ")
+    return shorten(clean(f"⇢ {route.get('target', '')} ({route.get('from', '')}: {reason})"), width)
 
 
 def _arguments(arguments: Any) -> str:
