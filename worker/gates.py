@@ -1,0 +1,53 @@
+"""The gates that every model call of a worker has to pass, put together from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from providers.pricing import PriceBook
+from providers.transport import Transport
+from queue_backends import StateStore
+from worker.budgets.daily_window import DailyWindow
+from worker.budgets.gate import BudgetGate
+from worker.budgets.live import following
+from worker.budgets.webhook import BudgetWebhook
+from worker.call_estimates import CallEstimates
+from worker.call_gates import CallGate
+from worker.live_settings import LiveSettings
+from worker.metrics import Metrics
+from worker.settings import Settings
+
+
+@asynccontextmanager
+async def open_gates(
+    settings: Settings,
+    state: StateStore,
+    live: LiveSettings,
+    http: Transport,
+    *,
+    prices: PriceBook,
+    estimates: CallEstimates,
+    metrics: Metrics,
+) -> AsyncIterator[tuple[CallGate, ...]]:
+    """The gates in the order in which a call enters them: what may be spent, then how fast."""
+    async with AsyncExitStack() as stack:
+        window = DailyWindow(
+            state,
+            namespace=settings.namespace,
+            agent=settings.agent_name,
+            limit_tokens=settings.daily_token_limit,
+        )
+        stack.push_async_callback(window.flush)
+        budgets = BudgetGate(
+            state,
+            settings.budgets,
+            prices=prices,
+            estimates=estimates,
+            metrics=metrics,
+            run_timeout_s=settings.timeout_s,
+            on_warning=BudgetWebhook(http, settings.budget_webhook) if settings.budget_webhook else None,
+        )
+        await stack.enter_async_context(budgets.kept())
+        stack.enter_context(following(budgets, settings.budgets, live))
+        yield window, budgets
