@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers import free_port
+from tests.server_process import ServerProcess, free_port
 
 START_WITHIN_S = 30.0
 MAX_PAYLOAD = 64 * 1024 * 1024
@@ -39,9 +36,8 @@ def _fast_folder() -> str | None:
     return str(shared) if os.access(shared, os.W_OK) else None
 
 
-class NatsServer:
-    """One server process with a data folder of its own; it can be killed, frozen, and started again on the same data
-    and the same port. `config` is put into its configuration file; `routes` are the cluster ports of its peers."""
+class NatsServer(ServerProcess):
+    """One server of NATS. `config` is put into its configuration file; `routes` are the cluster ports of its peers."""
 
     def __init__(
         self,
@@ -54,60 +50,18 @@ class NatsServer:
         cluster_port: int = 0,
         routes: Sequence[int] = (),
     ) -> None:
+        super().__init__(program, within=_fast_folder())
         self._program = program
         self.config = config
         self._jetstream = jetstream
         self._max_payload = max_payload
-        self._name = name
+        self._server_name = name
         self._cluster_port = cluster_port
         self._routes = routes
-        self._folder = tempfile.TemporaryDirectory(prefix="shoal-nats-", dir=_fast_folder())
-        self._process: subprocess.Popen[bytes] | None = None
-        self.folder = Path(self._folder.name)
-        self.port = free_port()
-        self._address_is_known = False
-
-    @property
-    def pid(self) -> int:
-        """Process id of the running server."""
-        if self._process is None:
-            raise RuntimeError("the server is not running: call start() first")
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """What the server has written so far."""
-        path = self.folder / "server.log"
-        return path.read_text(errors="replace") if path.exists() else ""
 
     def url(self, stream: str = "", *, port: int = 0) -> str:
         """A `nats://` URL; `stream` names a queue."""
         return f"nats://127.0.0.1:{port or self.port}" + (f"?stream={stream}" if stream else "")
-
-    def start(self) -> Self:
-        """Start and wait until it is ready."""
-        self.spawn()
-        if not self._is_ready() and not self._address_is_known and "address already in use" in self.log:
-            self.port = free_port()
-            self.spawn()
-            self._is_ready()
-        if self._process is None:
-            raise RuntimeError(f"{self._program} did not start:\n{self.log[-2000:]}")
-        self._address_is_known = True
-        return self
-
-    def stop(self) -> None:
-        """End it in order, wait until it is gone."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it at once, as a crash does (SIGKILL)."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Crash, and start again on the same data and address."""
-        self.kill()
-        self.start()
 
     def lose_data(self) -> None:
         """Crash, and start again without the data."""
@@ -120,51 +74,15 @@ class NatsServer:
         self._write_config()
         self._signal(signal.SIGHUP)
 
-    def freeze(self) -> None:
-        """Make it hang: connections stay open, nothing answers (SIGSTOP). Returns when all its threads stand still."""
-        self._signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
-
-    def thaw(self) -> None:
-        """Let it go on (SIGCONT)."""
-        self._signal(signal.SIGCONT)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Hang for the length of a block."""
-        self.freeze()
-        try:
-            yield
-        finally:
-            self.thaw()
-
-    def close(self) -> None:
-        """Stop it, whatever its state, and delete its data."""
-        self.kill()
-        self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def spawn(self) -> None:
         """Start it, and do not wait."""
-        if self._process is not None:
-            raise RuntimeError(f"the server already runs as process {self._process.pid}")
-        path = self._write_config()
-        with (self.folder / "server.log").open("wb") as log:
-            command = [str(self._program), "-c", str(path)]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        self._launch([str(self._program), "-c", str(self._write_config())])
 
     def _write_config(self) -> Path:
         lines = [
             "host: 127.0.0.1",
             f"port: {self.port}",
-            f"server_name: {self._name}",
+            f"server_name: {self._server_name}",
             f"max_payload: {self._max_payload}",
         ]
         if self._jetstream:
@@ -176,42 +94,16 @@ class NatsServer:
         path.write_text("\n".join([*lines, self.config, ""]))
         return path
 
-    def _is_ready(self) -> bool:
+    def _takes_clients(self) -> bool:
         """ "Server is ready" says that clients are let in; what is stored has been read before."""
-        deadline = time.monotonic() + START_WITHIN_S
-        while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
-                self._process = None
-                return False
-            if "Server is ready" in self.log and self._accepts():
-                return True
-            time.sleep(0.005)  # another process' start has no event to wait for
-        self.kill()
-        return False
+        return "Server is ready" in self.log and self._greets()
 
-    def _accepts(self) -> bool:
+    def _greets(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 return connection.recv(64).startswith(b"INFO") if "handshake_first" not in self.config else True
         except OSError:
             return False
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is None:
-            raise RuntimeError("the server is not running: call start() first")
-        self._process.send_signal(number)
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
-        process.send_signal(signal.SIGCONT)  # a frozen process would not see SIGTERM
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=10)
 
 
 class NatsCluster:
@@ -233,7 +125,7 @@ class NatsCluster:
         for node in self.nodes:
             node.spawn()
         for node in self.nodes:
-            if not node._is_ready():
+            if not node.answers():
                 raise RuntimeError(f"a node did not start:\n{node.log[-2000:]}")
         deadline = time.monotonic() + START_WITHIN_S
         while not any("new metadata leader" in node.log for node in self.nodes) and time.monotonic() < deadline:

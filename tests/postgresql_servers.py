@@ -17,17 +17,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
 
 import psycopg
 
-from tests.servers import free_port
+from tests.server_process import ServerProcess
 
-START_WITHIN_S = 30.0
 SUPERUSER = "shoal"
 PASSWORD = "test secret:/?@"
 """Of roles that tests create; every special character of a URL is in it. On loopback, nobody is asked for one."""
@@ -92,38 +90,25 @@ def _can_run(program: Path, account: pwd.struct_passwd) -> bool:
     return done.returncode == 0
 
 
-class PostgresqlServer:
+class PostgresqlServer(ServerProcess):
     """One cluster with a data folder of its own; it can be killed, frozen, and started again on the same data.
 
     Port and socket stay the same over restarts. With `durable`, a commit is on the disk before it is confirmed, so that
     a kill loses nothing; without, it may.
     """
 
+    look_every_s = 0.02
+    end_within_s = 20.0
+
     def __init__(self, programs: Path, *, durable: bool = False, options: Sequence[str] = ()) -> None:
+        super().__init__("PostgreSQL")
         self._programs = _readable(programs)
         self._durable = durable
         self._options = tuple(options)
-        self._folder = tempfile.TemporaryDirectory(prefix="shoal-test-", ignore_cleanup_errors=True)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.folder = Path(self._folder.name)
         self.data = self.folder / "data"
-        self.port = free_port()
         account = _account()
         if account is not None:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-
-    @property
-    def pid(self) -> int:
-        """Process id of the running server's first process."""
-        if self._process is None:
-            raise RuntimeError("the server is not running: call start() first")
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """What the server has written so far."""
-        path = self.folder / "server.log"
-        return path.read_text(errors="replace") if path.exists() else ""
 
     def url(self, stream: str = "", *, port: int = 0, user: str = SUPERUSER, **parameters: str) -> str:
         """A `postgresql://` URL; `stream` names a queue, `port` another one that leads here."""
@@ -138,57 +123,15 @@ class PostgresqlServer:
         """Start and wait until it takes connections; the first time, make the cluster."""
         if not self.data.exists():
             self._make_cluster()
-        for _ in range(5):
-            self._spawn()
-            if self._answers():
-                return self
-            if "in use" not in self.log:
-                break
-            self.port = free_port()
-        raise RuntimeError(f"PostgreSQL did not start:\n{self.log[-2000:]}")
+        return super().start()
 
     def stop(self) -> None:
         """End it in order, cutting all connections; wait until it is gone."""
         self._end(signal.SIGINT)
 
-    def kill(self) -> None:
-        """End all its processes at once, as a crash of the machine would (SIGKILL)."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Crash, and start again on the same data and address."""
-        self.kill()
-        self.start()
-
     def freeze(self) -> None:
         """Make all its processes hang: connections stay open, nothing answers (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let them go on (SIGCONT)."""
-        self._signal(signal.SIGCONT)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Hang for the length of a block."""
-        self.freeze()
-        try:
-            yield
-        finally:
-            self.thaw()
-
-    def close(self) -> None:
-        """Stop it, whatever its state, and delete its data."""
-        self.kill()
-        self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _make_cluster(self) -> None:
         command = [str(self._programs / "initdb"), "-D", str(self.data), "-U", SUPERUSER, "-A", "trust"]
@@ -199,9 +142,8 @@ class PostgresqlServer:
         if done.returncode:
             raise RuntimeError(f"initdb failed:\n{done.stderr.decode(errors='replace')}")
 
-    def _spawn(self) -> None:
-        if self._process is not None:
-            raise RuntimeError(f"the server already runs as process {self._process.pid}")
+    def spawn(self) -> None:
+        """Start it, and do not wait."""
         (self.data / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
         settings = (
             f"port={self.port}",
@@ -215,29 +157,11 @@ class PostgresqlServer:
         )
         command = [str(self._programs / "postgres"), "-D", str(self.data)]
         command += [part for setting in settings for part in ("-c", setting)]
-        with (self.folder / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=_environment(),
-                user=_uid(),
-                group=_gid(),
-            )
+        self._launch(command, cwd=self.folder, start_new_session=True, env=_environment(), user=_uid(), group=_gid())
 
-    def _answers(self) -> bool:
-        deadline = time.monotonic() + START_WITHIN_S
-        while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
-                self._process = None
-                return False
-            with contextlib.suppress(psycopg.OperationalError), self.connect():
-                return True
-            time.sleep(0.02)  # another process' start has no event to wait for
-        self.kill()
+    def _takes_clients(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError), self.connect():
+            return True
         return False
 
     def _signal(self, number: signal.Signals) -> None:
@@ -248,20 +172,9 @@ class PostgresqlServer:
                 os.kill(pid, number)
 
     def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._signal(signal.SIGCONT)  # a frozen process would not see SIGINT
-        if number is signal.SIGKILL:
-            self._signal(number)
-        else:
-            self._process.send_signal(number)
-        process, self._process = self._process, None
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=5)
-        self._await_port()
+        if self.is_running:
+            super()._end(number)
+            self._await_port()
 
     def _await_port(self) -> None:
         """Return once nothing of the old server listens any more."""

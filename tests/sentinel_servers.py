@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +12,8 @@ from urllib.parse import urlencode
 
 import redis
 
-from tests.servers import START_WITHIN_S, Server, free_port
+from tests.server_process import ServerProcess
+from tests.servers import Server
 
 MASTER = "shoal-master"
 DOWN_AFTER_MS = 1000
@@ -25,83 +23,50 @@ WITHIN_S = 60.0
 T = TypeVar("T")
 
 
-class Sentinel:
+class Sentinel(ServerProcess):
     """One sentinel process. It is told to look and to talk more often than sentinels usually do."""
 
     def __init__(self, program: Path, master_port: int, *, password: str = "", lines: Sequence[str] = ()) -> None:
+        super().__init__("the sentinel")
         self._program = program
         self._master_port = master_port
         self._password = password
         self._lines = tuple(lines)
-        self._folder = tempfile.TemporaryDirectory(prefix="shoal-sentinel-")
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
-
-    @property
-    def log(self) -> str:
-        """What it has written so far."""
-        path = Path(self._folder.name) / "sentinel.log"
-        return path.read_text(errors="replace") if path.exists() else ""
 
     def ask(self, *command: str | int) -> Any:
         """Its answer to a command."""
         with self._client() as client:
             return client.execute_command(*command)
 
-    def start(self) -> None:
-        """Start, on the next free port if another program was faster, and wait until it answers."""
-        for _ in range(5):
-            self._spawn()
-            if self._answers():
-                self._hurry()
-                return
-            self.kill()
-            self.port = free_port()
-        raise RuntimeError(f"the sentinel did not start:\n{self.log[-2000:]}")
+    def start(self) -> Self:
+        """Start, and wait until it answers and is in a hurry."""
+        super().start()
+        self._hurry()
+        return self
 
-    def kill(self) -> None:
-        """End it at once."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(signal.SIGKILL)
-            process.wait(timeout=5)
-
-    def close(self) -> None:
-        """End it and delete its files."""
-        self.kill()
-        self._folder.cleanup()
-
-    def _client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, password=self._password or None, socket_timeout=5, decode_responses=True)
-
-    def _spawn(self) -> None:
+    def spawn(self) -> None:
+        """Start it, and do not wait."""
         lines = [
             *self._lines,
             f"port {self.port}",
             "bind 127.0.0.1",
-            f'dir "{self._folder.name}"',
+            f'dir "{self.folder}"',
             f"sentinel monitor {MASTER} 127.0.0.1 {self._master_port} 2",
             f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
             f"sentinel failover-timeout {MASTER} 5000",
         ]
         if self._password:
             lines += [f"requirepass {self._password}", f"sentinel sentinel-pass {self._password}"]
-        config = Path(self._folder.name) / "sentinel.conf"
+        config = self.folder / "sentinel.conf"
         config.write_text("\n".join(lines) + "\n")
-        with (Path(self._folder.name) / "sentinel.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [str(self._program), str(config), "--sentinel"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self._launch([str(self._program), str(config), "--sentinel"])
 
-    def _answers(self) -> bool:
-        deadline = time.monotonic() + START_WITHIN_S
-        while time.monotonic() < deadline and self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(redis.RedisError):
-                return bool(self.ask("PING"))
-            time.sleep(0.005)  # another process' start has no event to wait for
+    def _client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, password=self._password or None, socket_timeout=5, decode_responses=True)
+
+    def _takes_clients(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self.ask("PING"))
         return False
 
     def _hurry(self) -> None:
