@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from providers.errors import BadResponse, ProviderError, StreamBroken
+from providers.content_filter import filtered_categories
+from providers.errors import BadResponse, ProviderError, Refused, StreamBroken
 from providers.http_errors import error_body, error_for
 from providers.messages import (
     Message,
@@ -29,9 +30,8 @@ from providers.messages import (
     UsageUpdate,
 )
 from providers.openai_tool_calls import CallDelta, ToolCallAssembly
+from providers.openai_turn import broken_by
 from queue_backends import TokenUsage
-
-PROVIDER = "openai"
 
 _DONE = b"[DONE]"
 
@@ -69,6 +69,8 @@ class _Choice(Struct, gc=False):
     message: _Delta | None = None
     """A server that cannot stream answers in one piece."""
     finish_reason: str | None = None
+    content_filter_results: msgspec.Raw = msgspec.Raw(b"")
+    """Azure's: what its filter found in this chunk."""
 
 
 class _Chunk(Struct, gc=False):
@@ -87,12 +89,12 @@ _FINISH_REASONS = {
 }
 
 
-def error_event(data: bytes) -> ProviderError | None:
+def error_event(data: bytes, provider: str) -> ProviderError | None:
     """The error that this event reports, if it is one."""
     if b'"error"' not in data or data == _DONE:
         return None
-    chunk = _decode(data)
-    return _reported(chunk) if chunk.error else None
+    chunk = _decode(data, provider)
+    return _reported(chunk, provider) if chunk.error else None
 
 
 def neutral_usage(usage: Usage) -> TokenUsage:
@@ -112,13 +114,15 @@ def neutral_usage(usage: Usage) -> TokenUsage:
 class CompletionReader:
     """Reads one streamed completion, chunk by chunk."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls = ToolCallAssembly()
         self._usage: TokenUsage | None = None
         self._finish_reason: str | None = None
         self._refused = False
+        self._filtered = ""
         self._any_choice = False
         self._id = ""
         self._model = ""
@@ -135,9 +139,9 @@ class CompletionReader:
         if data == _DONE:
             self.complete = True
             return ()
-        chunk = _decode(data)
+        chunk = _decode(data, self._provider)
         if chunk.error:
-            raise _broken_by(_reported(chunk))
+            raise broken_by(_reported(chunk, self._provider))
         if not self._id and chunk.id:
             self._id = chunk.id
             self._model = chunk.model or ""
@@ -149,15 +153,19 @@ class CompletionReader:
         return events
 
     def end(self) -> TurnEnd:
-        """The whole turn. Raises `StreamBroken` if neither a finish reason nor the end marker came."""
+        """The whole turn. Raises `StreamBroken` if neither a finish reason nor the end marker came, and `Refused` if a
+        content filter stopped it and says why."""
+        provider = self._provider
         if self._finish_reason is None and not self.complete:
-            raise StreamBroken(f"{PROVIDER}: the stream ended before the answer did", provider=PROVIDER)
+            raise StreamBroken(f"{provider}: the stream ended before the answer did", provider=provider)
         if not self._any_choice:
-            raise BadResponse(f"{PROVIDER}: empty choices in response", provider=PROVIDER)
+            raise BadResponse(f"{provider}: empty choices in response", provider=provider)
+        if self._filtered:
+            raise Refused(f"{provider}: the content filter stopped the answer ({self._filtered})", provider=provider)
         calls = self._calls.calls()
         parts: list[Part] = []
         if self._reasoning:
-            parts.append(ThinkingPart(text="".join(self._reasoning), provider=PROVIDER))
+            parts.append(ThinkingPart(text="".join(self._reasoning), provider=provider))
         if self._text:
             parts.append(TextPart(text="".join(self._text)))
         return TurnEnd(
@@ -175,6 +183,8 @@ class CompletionReader:
             self._delta(delta, events)
         if choice.finish_reason:
             self._finish_reason = choice.finish_reason
+        if self._finish_reason == "content_filter" and choice.content_filter_results:
+            self._filtered = self._filtered or filtered_categories(msgspec.json.decode(choice.content_filter_results))
 
     def _delta(self, delta: _Delta, events: list[TurnEvent]) -> None:
         reasoning = delta.reasoning_content or delta.reasoning
@@ -220,21 +230,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _decode(data: bytes) -> _Chunk:
+def _decode(data: bytes, provider: str) -> _Chunk:
     try:
         return _chunk_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{PROVIDER}: a chunk cannot be read: {error}", provider=PROVIDER) from error
+        raise BadResponse(f"{provider}: a chunk cannot be read: {error}", provider=provider) from error
 
 
-def _reported(chunk: _Chunk) -> ProviderError:
-    return error_for(PROVIDER, None, error_body(chunk.error))
-
-
-def _broken_by(error: ProviderError) -> ProviderError:
-    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
-    if not error.retryable:
-        return error
-    broken = StreamBroken(str(error), provider=error.provider, retry_after_s=error.retry_after_s)
-    broken.__cause__ = error
-    return broken
+def _reported(chunk: _Chunk, provider: str) -> ProviderError:
+    return error_for(provider, None, error_body(chunk.error))

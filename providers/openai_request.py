@@ -6,7 +6,6 @@ Source: https://platform.openai.com/docs/api-reference/chat/create, and what com
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
@@ -24,12 +23,12 @@ from providers.messages import (
     ToolSpec,
     TurnRequest,
 )
+from providers.openai_schema import SchemaSupport, relaxed_schema, sent_schema
+from providers.structured import with_schema_in_prompt
 from queue_backends.messages import JsonObject
 
-PROVIDER = "openai"
 
-
-class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+class Dialect(SchemaSupport, frozen=True, kw_only=True):
     """Which parts of the protocol a server takes. `OPENAI` is the vendor's own; others are asked, then believed."""
 
     stream_usage: bool = True
@@ -38,6 +37,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: bool = False
     """The older name of the limit. Servers that do not know a name mostly ignore it, so others get both."""
     tools: bool = True
+    sampling: bool = True
+    """`temperature` and `top_p`, which reasoning models refuse."""
 
 
 OPENAI = Dialect()
@@ -53,6 +54,10 @@ def relaxed(dialect: Dialect, error: ProviderError) -> Dialect | None:
         return msgspec.structs.replace(dialect, tools=False)
     if dialect.stream_usage and ("stream_options" in said or "include_usage" in said):
         return msgspec.structs.replace(dialect, stream_usage=False)
+    if (easier := relaxed_schema(dialect, said)) is not None:
+        return easier
+    if dialect.sampling and refuses_sampling(said):
+        return msgspec.structs.replace(dialect, sampling=False)
     if "max_completion_tokens" not in said and "max_tokens" not in said:
         return None
     if not _about_parameter(said):
@@ -78,15 +83,24 @@ _REFUSALS = (
 )
 
 
+def refuses_sampling(said: str) -> bool:
+    """Whether an error's text, in lower case, says that a model takes no `temperature` or `top_p`."""
+    named = "'temperature'" in said or "'top_p'" in said
+    return named and any(word in said for word in ("unsupported", "not supported", "does not support"))
+
+
 def _about_parameter(said: str) -> bool:
     # "max_tokens is too large: 99999" names it too, and must not be taken for an unknown parameter.
     return any(word in said for word in _REFUSALS)
 
 
-def request_body(request: TurnRequest, dialect: Dialect) -> bytes:
-    """The body of `POST /chat/completions` for one streamed turn."""
+def request_body(request: TurnRequest, dialect: Dialect, provider: str) -> bytes:
+    """The body of `POST /chat/completions` for one streamed turn. Of reasoning, only `provider`'s own goes back."""
     config = request.config
-    body: JsonObject = {"model": config.model, "messages": messages(config.system_prompt, request.messages)}
+    schema = sent_schema(config.output_schema, dialect)
+    if schema is None:
+        request = with_schema_in_prompt(request)
+    body: JsonObject = {"model": config.model, "messages": messages(config.system_prompt, request.messages, provider)}
     body["stream"] = True
     if dialect.stream_usage:
         body["stream_options"] = {"include_usage": True}
@@ -94,18 +108,20 @@ def request_body(request: TurnRequest, dialect: Dialect) -> bytes:
     if request.tools and dialect.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body["tool_choice"] = config.tool_choice.value
+    _add_sampling(body, config, dialect)
     _add_settings(body, config)
+    if schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
     body.update(config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
 
 
 def completion_body(config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int, dialect: Dialect) -> bytes:
     """The body of a plain request without tools, answered in one piece."""
-    body: JsonObject = {"model": config.model, "messages": messages(system_prompt, [Message.user(prompt)])}
+    body: JsonObject = {"model": config.model, "messages": messages(system_prompt, [Message.user(prompt)], "")}
     if max_tokens > 0:
         _add_limit(body, max_tokens, dialect)
-    if config.temperature is not None:
-        body["temperature"] = config.temperature
+    _add_sampling(body, config, dialect)
     return msgspec.json.encode(body)
 
 
@@ -116,22 +132,23 @@ def _add_limit(body: JsonObject, max_tokens: int, dialect: Dialect) -> None:
         body["max_tokens"] = max_tokens
 
 
-def _add_settings(body: JsonObject, config: AgentConfig) -> None:
-    if config.temperature is not None:
+def _add_sampling(body: JsonObject, config: AgentConfig, dialect: Dialect) -> None:
+    if config.temperature is not None and dialect.sampling:
         body["temperature"] = config.temperature
-    if config.top_p is not None:
+    if config.top_p is not None and dialect.sampling:
         body["top_p"] = config.top_p
+
+
+def _add_settings(body: JsonObject, config: AgentConfig) -> None:
     if config.stop:
         body["stop"] = list(config.stop)
-    effort = _effort(config.thinking)
+    effort = effort_of(config.thinking)
     if effort:
         body["reasoning_effort"] = effort
-    if config.output_schema is not None:
-        schema = {"name": "answer", "schema": config.output_schema, "strict": _is_strict(config.output_schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
 
 
-def _effort(thinking: Thinking | None) -> str:
+def effort_of(thinking: Thinking | None) -> str:
+    """The reasoning effort that an agent asks for, by name or by a budget; empty for the model's own."""
     if thinking is None or thinking.effort or not thinking.budget_tokens:
         return thinking.effort if thinking else ""
     # ark's table from a token budget to an effort.
@@ -140,27 +157,14 @@ def _effort(thinking: Thinking | None) -> str:
     return "medium" if thinking.budget_tokens >= 4_096 else "low"
 
 
-def _is_strict(schema: Any) -> bool:
-    """Whether the vendor's strict mode takes this schema: every object closed, every property required."""
-    if isinstance(schema, list):
-        return all(map(_is_strict, schema))
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" or "properties" in schema:
-        properties = schema.get("properties", {})
-        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(properties):
-            return False
-        return all(map(_is_strict, properties.values()))
-    return all(map(_is_strict, schema.values()))
-
-
 def _tool(tool: ToolSpec) -> JsonObject:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
     return {"type": "function", "function": function}
 
 
-def messages(system_prompt: str, conversation: Sequence[Message]) -> list[JsonObject]:
-    """The conversation in the vendor's form: one of our messages may become several."""
+def messages(system_prompt: str, conversation: Sequence[Message], provider: str) -> list[JsonObject]:
+    """The conversation in the vendor's form: one of our messages may become several. Of reasoning, only `provider`'s
+    own is left in."""
     built: list[JsonObject] = []
     if system_prompt.strip():
         built.append({"role": "system", "content": system_prompt})
@@ -169,7 +173,7 @@ def messages(system_prompt: str, conversation: Sequence[Message]) -> list[JsonOb
     current = max((index for index, message in enumerate(conversation) if _is_prompt(message)), default=-1)
     for index, message in enumerate(conversation):
         if message.role is Role.ASSISTANT:
-            built.extend(_assistant(message, with_reasoning=index > current))
+            built.extend(_assistant(message, provider if index > current else ""))
         else:
             built.extend(_user(message))
     return built
@@ -179,7 +183,7 @@ def _is_prompt(message: Message) -> bool:
     return message.role is Role.USER and not any(isinstance(part, ToolOutcome) for part in message.parts)
 
 
-def _assistant(message: Message, *, with_reasoning: bool) -> Iterable[JsonObject]:
+def _assistant(message: Message, thinker: str) -> Iterable[JsonObject]:
     calls = message.tool_calls
     text = message.text
     if not calls and not text:
@@ -188,9 +192,9 @@ def _assistant(message: Message, *, with_reasoning: bool) -> Iterable[JsonObject
     if calls:
         built["tool_calls"] = [_call(call) for call in calls]
         reasoning = "".join(
-            part.text for part in message.parts if isinstance(part, ThinkingPart) and part.provider == PROVIDER
+            part.text for part in message.parts if isinstance(part, ThinkingPart) and part.provider == thinker
         )
-        if with_reasoning and reasoning:
+        if thinker and reasoning:
             built["reasoning_content"] = reasoning
     yield built
 
@@ -218,5 +222,9 @@ def _user(message: Message) -> Iterable[JsonObject]:
 
 
 def _image(image: ImagePart) -> JsonObject:
-    url = image.url or f"data:{image.media_type};base64,{image.data}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "image_url", "image_url": {"url": image_address(image)}}
+
+
+def image_address(image: ImagePart) -> str:
+    """The picture's address, or all of it as one."""
+    return image.url or f"data:{image.media_type};base64,{image.data}"

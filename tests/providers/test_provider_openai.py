@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from providers.calls import Call, Limits
 from providers.errors import AuthenticationFailed, BadResponse, InvalidRequest, Overloaded, StreamBroken
-from providers.interfaces import Completer, Embedder, HealthCheck
+from providers.interfaces import Completer, Embedder, HealthCheck, ModelInfo
 from providers.messages import (
     AgentConfig,
     ImagePart,
+    LimitsSeen,
     Message,
     Role,
     StopReason,
@@ -260,6 +262,20 @@ async def test_server_with_the_new_limit_only(provider: OpenAIChatProvider) -> N
     assert ("max_tokens" in second, "max_completion_tokens" in second) == (False, True)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unsupported parameter: 'temperature' is not supported with this model.",
+        "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is.",
+    ],
+)
+async def test_model_without_sampling(provider: OpenAIChatProvider, said: str) -> None:
+    """Reasoning models take neither temperature nor top_p: they are left out once the server says so."""
+    first, second = await _sent(provider, _turn(temperature=0.5, top_p=0.5), (_refusal(said), _OK))
+    assert ("temperature" in first, "top_p" in first) == (True, True)
+    assert ("temperature" in second, "top_p" in second) == (False, False)
+
+
 async def test_model_without_tools(provider: OpenAIChatProvider) -> None:
     """The tools are left out once the server says that the model has none; asked anew each turn."""
     refusal = _refusal("registry.ollama.ai/library/gemma:2b does not support tools")
@@ -486,6 +502,107 @@ async def test_embed(provider: OpenAIChatProvider, monkeypatch: pytest.MonkeyPat
         assert (body["model"], body["input"]) == ("embed-small", ["a", "b"])
         with pytest.raises(BadResponse, match="0 vectors came back for 1 texts"):
             await provider.embed(config, ["a"])
+
+
+async def test_embed_many(provider: OpenAIChatProvider) -> None:
+    """More texts than the vendor takes at once are asked for in several requests, and stay in order."""
+
+    def vectors(first: int, count: int) -> Reply:
+        data = [{"index": index, "embedding": [float(first + index)]} for index in range(count)]
+        return json_error(200, json.dumps({"data": data}).encode())
+
+    async with ReplayServer([vectors(0, 2048), vectors(2048, 3)]) as server:
+        found = await provider.embed(AgentConfig(model="m", base_url=server.url), ["x"] * 2051)
+    assert found == [[float(index)] for index in range(2051)]
+    assert [len(json.loads(sent.body)["input"]) for sent in server.requests] == [2048, 3]
+
+
+async def test_count_tokens(provider: OpenAIChatProvider) -> None:
+    """An estimate without a call: prompt, texts, calls, outcomes and pictures all count."""
+    config = AgentConfig(model="m", base_url="http://127.0.0.1:1")
+    long = "word " * 400
+    call = ToolCall(id="t", name="look", arguments=json.dumps({"at": long}))
+    picture = ImagePart(media_type="image/png", data="AA")
+    parts = (TextPart(text=long), call, ToolOutcome(call_id="t", name="look", content=long), picture)
+    for part in parts:
+        assert 400 < await provider.count_tokens(config, [Message(role=Role.USER, parts=(part,))]) < 2500
+    prompted = msgspec.structs.replace(config, system_prompt=long)
+    assert 400 < await provider.count_tokens(prompted, []) < 800
+
+
+@pytest.mark.parametrize(
+    ("entry", "info"),
+    [
+        ({"id": "m", "max_model_len": 8192}, ModelInfo(context_window=8192)),
+        ({"id": "other", "meta": {"n_ctx": 2048, "n_ctx_train": 8192}}, ModelInfo(context_window=2048)),
+        (
+            {"id": "m", "context_window": 131072, "max_completion_tokens": 16384},
+            ModelInfo(context_window=131072, max_output_tokens=16384),
+        ),
+        (
+            {"id": "m", "max_context_length": 32768, "capabilities": {"function_calling": True, "vision": False}},
+            ModelInfo(context_window=32768, tools=True, images=False),
+        ),
+        (
+            {
+                "id": "m",
+                "context_length": 200000,
+                "top_provider": {"max_completion_tokens": 64000},
+                "architecture": {"input_modalities": ["text", "image"]},
+                "supported_parameters": ["tools", "max_tokens"],
+            },
+            ModelInfo(context_window=200000, max_output_tokens=64000, tools=True, images=True, thinking=False),
+        ),
+        ({"id": "m", "context_length": "many", "meta": None, "capabilities": ["x"]}, ModelInfo()),
+    ],
+)
+async def test_models_of_compatible_servers(
+    provider: OpenAIChatProvider, entry: dict[str, Any], info: ModelInfo
+) -> None:
+    """What a server tells of its model is known, whatever it calls it."""
+    async with ReplayServer([json_error(200, json.dumps({"data": [entry]}).encode())]) as server:
+        assert await provider.model_info(AgentConfig(model="m", base_url=server.url)) == info
+
+
+async def test_model_among_many(provider: OpenAIChatProvider) -> None:
+    """Another model's facts are not taken for the agent's; a list that cannot be read tells nothing."""
+    listed = b'{"data": [{"id": "a", "context_length": 1}, {"id": "b", "context_length": 2}]}'
+    async with ReplayServer([json_error(200, listed), json_error(200, b'{"data": [7]}')]) as server:
+        for _ in range(2):
+            assert await provider.model_info(AgentConfig(model="m", base_url=server.url)) == ModelInfo()
+
+
+async def test_models_of_the_vendor() -> None:
+    """At OpenAI itself nobody is asked: its list has names only."""
+
+    class Deaf(Transport):
+        async def post_json(self, call: Call, limits: Limits) -> bytes:
+            raise AssertionError(f"{call} was asked")
+
+    info = await OpenAIChatProvider(Deaf()).model_info(AgentConfig(model="gpt-4.1-mini"))
+    assert info.context_window is not None
+    assert info.context_window > 100_000
+
+
+async def test_account_headers(provider: OpenAIChatProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live settings name organization and project anywhere; the environment's are OpenAI's business alone."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-env")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-env")
+    call = await provider.endpoint.call(AgentConfig(model="m"), "/models")
+    assert call.headers["openai-organization"] == "org-env"
+    elsewhere = AgentConfig(model="m", base_url="http://127.0.0.1:1")
+    assert "openai-project" not in (await provider.endpoint.call(elsewhere, "/models")).headers
+    await provider.config_updated({"project": "proj-live"})
+    assert (await provider.endpoint.call(elsewhere, "/models")).headers["openai-project"] == "proj-live"
+
+
+async def test_limits_in_headers(provider: OpenAIChatProvider) -> None:
+    """What the vendor tells of its rate limits comes first."""
+    headers = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
+    async with ReplayServer([msgspec.structs.replace(_OK, headers=headers)]) as server:
+        events = [event async for event in provider.stream_turn(_turn(base_url=server.url))]
+    assert isinstance(events[0], LimitsSeen)
+    assert not any(isinstance(event, LimitsSeen) for event in events[1:])
 
 
 async def test_health_check(provider: OpenAIChatProvider) -> None:
