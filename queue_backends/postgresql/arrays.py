@@ -7,6 +7,7 @@ empty list, for small and for large numbers.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 from uuid import UUID
@@ -25,7 +26,7 @@ _TRUE, _FALSE = _LENGTH.pack(1) + b"\x01", _LENGTH.pack(1) + b"\x00"
 _UUID = _LENGTH.pack(16)
 
 
-class Array:
+class Array(ABC):
     """Items of one type, each of which may be None."""
 
     item_oid: ClassVar[int]
@@ -43,9 +44,9 @@ class Array:
         return b"".join(parts)
 
     @staticmethod
+    @abstractmethod
     def item(value: Any) -> bytes:
         """One item, with its length in front."""
-        raise NotImplementedError
 
 
 class Uuids(Array):
