@@ -5,6 +5,7 @@ from providers.errors import (
     BadResponse,
     BudgetExceeded,
     ContextTooLong,
+    InvalidOutput,
     InvalidRequest,
     LimitReached,
     Overloaded,
@@ -34,6 +35,7 @@ from providers.interfaces import (
 from providers.messages import (
     AgentConfig,
     ImagePart,
+    LimitsSeen,
     Message,
     Role,
     StopReason,
@@ -53,6 +55,8 @@ from providers.messages import (
     conversation,
 )
 from providers.registry import available, create, detect, register
+from providers.remote.serving import serve
+from providers.vendor_limits import LimitWindow, VendorLimits
 
 __all__ = [
     "AgentConfig",
@@ -69,9 +73,12 @@ __all__ = [
     "Health",
     "HealthCheck",
     "ImagePart",
+    "InvalidOutput",
     "InvalidRequest",
     "LLMProvider",
     "LimitReached",
+    "LimitWindow",
+    "LimitsSeen",
     "LiveConfig",
     "Message",
     "ModelInfo",
@@ -100,9 +107,11 @@ __all__ = [
     "Unavailable",
     "UnknownProvider",
     "UsageUpdate",
+    "VendorLimits",
     "available",
     "conversation",
     "create",
     "detect",
     "register",
+    "serve",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from providers.anthropic_schema import native_schema, takes_schemas
 from providers.messages import (
     AgentConfig,
     ImagePart,
@@ -46,10 +47,19 @@ def request_body(request: TurnRequest) -> bytes:
     body["max_tokens"] = _max_tokens(config)
     _add_sampling(body, config)
     _add_thinking(body, config.thinking)
+    if (schema := sent_schema(config)) is not None:
+        body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
     if request.tools and config.options.get("cache", True):
         _add_cache_marks(body)
     body.update(config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
+
+
+def sent_schema(config: AgentConfig) -> JsonObject | None:
+    """What the vendor is given of `config.output_schema`; None if the prompt has to ask."""
+    if config.output_schema is None or not takes_schemas(config.model) or not config.options.get("native_schema", True):
+        return None
+    return native_schema(config.output_schema)
 
 
 def completion_body(config: AgentConfig, messages: Sequence[Message], max_tokens: int) -> bytes:

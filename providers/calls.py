@@ -17,6 +17,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     first_event_timeout_s: float = 120.0
     idle_timeout_s: float = 60.0
     max_retries: int = 3
+    max_retry_wait_s: float = 60.0
 
     @classmethod
     def of(cls, config: AgentConfig) -> Limits:
@@ -26,6 +27,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             first_event_timeout_s=config.first_event_timeout_s,
             idle_timeout_s=config.idle_timeout_s,
             max_retries=config.max_retries,
+            max_retry_wait_s=config.max_retry_wait_s,
         )
 
 

@@ -11,6 +11,7 @@ ProviderError
 │   └── ContextTooLong              the conversation does not fit into the model's window
 ├── AuthenticationFailed            401, 403, or no key at all: fix the set-up
 ├── Refused                         the model declined to answer
+├── InvalidOutput                   the answer does not match the agent's output schema, asked for twice
 ├── LimitReached                    the run's own limit: turns, tokens, repeated calls, output cut at max_tokens
 │   └── BudgetExceeded              tokens or money that this run, agent or tenant may not spend
 └── UnknownProvider                 no provider of that name is registered
@@ -18,6 +19,7 @@ ProviderError
 
 from __future__ import annotations
 
+from providers.vendor_limits import VendorLimits
 from queue_backends import TokenUsage
 
 PERMANENT_PREFIX = "permanent failure: "
@@ -25,7 +27,8 @@ PERMANENT_PREFIX = "permanent failure: "
 
 
 class ProviderError(Exception):
-    """Root of everything a provider raises. `usage` is what the failed call is known to have used, if anything."""
+    """Root of everything a provider raises. `usage` is what the failed call is known to have used, `limits` what the
+    vendor told of its rate limits, if anything."""
 
     retryable = False
 
@@ -37,12 +40,14 @@ class ProviderError(Exception):
         status: int | None = None,
         retry_after_s: float | None = None,
         usage: TokenUsage | None = None,
+        limits: VendorLimits | None = None,
     ) -> None:
         super().__init__(message)
         self.provider = provider
         self.status = status
         self.retry_after_s = retry_after_s
         self.usage = usage
+        self.limits = limits
 
 
 class Unavailable(ProviderError):
@@ -87,6 +92,10 @@ class AuthenticationFailed(ProviderError):
 
 class Refused(ProviderError):
     """The model declined to answer for reasons of safety."""
+
+
+class InvalidOutput(ProviderError):
+    """The answer does not match the agent's output schema, and did not when the model was told what was wrong."""
 
 
 class LimitReached(ProviderError):

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Self
+from typing import Protocol, Self
 
 from providers.errors import BadResponse, ProviderError, ProviderTimeout, StreamBroken
 from providers.silence import SilenceLimit
-from providers.sse import OversizedEventError, SseDecoder
+from providers.sse import SseDecoder
+from providers.vendor_limits import VendorLimits
 
 _SETTLE_S = 0.1
+
+
+class EventDecoder(Protocol):
+    """From bytes, cut anywhere, to the data of the events that are complete. Pure."""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that this chunk completes. Raises `ValueError` if what comes is no such stream."""
+        ...
+
+    def flush(self) -> list[bytes]:
+        """What is left at the end, if it is whole."""
+        ...
 
 
 class EventStream:
@@ -29,13 +42,17 @@ class EventStream:
         provider: str,
         idle_timeout_s: float,
         connection_errors: tuple[type[Exception], ...],
+        decoder: EventDecoder | None = None,
+        limits: VendorLimits | None = None,
     ) -> None:
+        self.limits = limits
+        """What the answer's headers tell of the key's rate limits."""
         self._chunks = chunks
         self._close = close
         self._provider = provider
         self._idle_timeout_s = idle_timeout_s
         self._connection_errors = connection_errors
-        self._decoder = SseDecoder()
+        self._decoder = decoder or SseDecoder()
         self._silence: SilenceLimit | None = None
         self._pending: list[bytes] = []
         self._ended = False
@@ -112,7 +129,7 @@ class EventStream:
             return self._decoder.flush()
         try:
             return self._decoder.feed(chunk)
-        except OversizedEventError as error:
+        except ValueError as error:
             raise BadResponse(f"{self._provider}: {error}", provider=self._provider) from error
 
     def _silent(self) -> ProviderError:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from providers.content_filter import filtered_categories
 from providers.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -16,20 +17,34 @@ from providers.errors import (
     Overloaded,
     ProviderError,
     RateLimited,
+    Refused,
     Unavailable,
 )
+from providers.vendor_limits import VendorLimits, duration_s
 
 _EXCERPT_CHARS = 500
 
-_SECRET_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization")
+_SECRET_HEADERS = (
+    "authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "x-amz-security-token",
+    "proxy-authorization",
+)
 
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|pplx)[-_][\w\-*.]{8,}|\bAIza[\w-]{10,}|\bBearer\s+\S+")
+_KEY_LIKE = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|key|pplx)[-_][\w\-*.]{8,}|\bAIza[\w-]{10,}|\bya29\.[\w.-]{10,}|\bBearer\s+\S+|\bSignature=\w{16,}"
+)
 
 _TOO_LONG = re.compile(
     r"context[ _-]?(?:length|window|size)|prompt is too long|maximum context|exceed_context|input (?:is )?too long"
-    r"|too many (?:input )?tokens|input token count .* exceeds|reduce the length of the messages",
+    r"|too many (?:input )?tokens|input token count .* exceeds|exceeds? context limit"
+    r"|input tokens exceeded|reduce the length of the messages",
     re.IGNORECASE,
 )
+
+_BAD_KEY = re.compile(r"API key not valid|API key expired|API_KEY_INVALID", re.IGNORECASE)
 
 _NO_MONEY = re.compile(r"insufficient_quota|billing_error|billing_not_active|credit balance is too low", re.IGNORECASE)
 
@@ -41,6 +56,8 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     """The vendor's own word, such as `overloaded_error` or `context_length_exceeded`."""
     status: int | None = None
+    retry_after_s: float | None = None
+    """How long to wait, where the body says so (Google's `RetryInfo`)."""
 
     @property
     def text(self) -> str:
@@ -68,15 +85,30 @@ def error_body(value: Any) -> ErrorBody:
     if isinstance(inner, dict | list):
         return error_body(inner)
     if isinstance(inner, str):
-        return ErrorBody(message=inner)
-    message = next((value[name] for name in ("message", "detail", "msg") if value.get(name)), "")
+        more = value.get("error_description")  # OAuth, RFC 6749, 5.2
+        return ErrorBody(message=f"{inner}: {more}" if isinstance(more, str) and more else inner)
+    message = next((value[name] for name in ("message", "Message", "detail", "msg") if value.get(name)), "")
+    # Azure: what its content filter found.
+    if isinstance(message, str) and (
+        found := filtered_categories([value.get("innererror"), value.get("content_filters")])
+    ):
+        message = f"{message} ({found})"
     words = [value[name] for name in ("type", "code", "status") if isinstance(value.get(name), str)]
     code = value.get("code")
     return ErrorBody(
         message=message if isinstance(message, str) else msgspec.json.encode(message).decode(),
         kind="/".join(dict.fromkeys(word for word in words if word)),
         status=code if isinstance(code, int) and 400 <= code <= 599 else None,
+        retry_after_s=_retry_info_s(value.get("details")),
     )
+
+
+def _retry_info_s(details: Any) -> float | None:
+    """The delay of a `google.rpc.RetryInfo` among an error's details, such as `34.07s`."""
+    if not isinstance(details, list):
+        return None
+    delays = [detail.get("retryDelay") for detail in details if isinstance(detail, dict)]
+    return next((duration_s(delay) for delay in delays if isinstance(delay, str)), None)
 
 
 def error_for(
@@ -85,6 +117,7 @@ def error_for(
     body: ErrorBody,
     *,
     retry_after_s: float | None = None,
+    limits: VendorLimits | None = None,
     secrets: Iterable[str] = (),
 ) -> ProviderError:
     """The error of the tree for a failed call. `status` is the HTTP status, None for an error inside a stream."""
@@ -92,13 +125,16 @@ def error_for(
     said = redact(body.text, secrets)[:_EXCERPT_CHARS]
     message = " ".join(part for part in (f"{provider} API error:", str(status) if status else "", said) if part)
     cls = _class_for(status, body)
-    return cls(message, provider=provider, status=status, retry_after_s=retry_after_s)
+    wait_s = body.retry_after_s if retry_after_s is None else retry_after_s
+    return cls(message, provider=provider, status=status, retry_after_s=wait_s, limits=limits)
 
 
 def _class_for(status: int | None, body: ErrorBody) -> type[ProviderError]:
     said = body.text
     if _NO_MONEY.search(said) or status == 402:
         return AuthenticationFailed  # a rate limit by its status, but waiting does not help
+    if status == 400 and _BAD_KEY.search(said):
+        return AuthenticationFailed  # Google's status for a wrong key
     if status in (None, 400, 413, 422, 500) and _TOO_LONG.search(said):
         return ContextTooLong
     by_status = _CLASS_BY_STATUS.get(status or 0)
@@ -119,6 +155,7 @@ _CLASS_BY_STATUS: Mapping[int, type[ProviderError]] = {
     403: AuthenticationFailed,
     408: Unavailable,
     409: Unavailable,
+    424: Unavailable,
     425: Unavailable,
     429: RateLimited,
     503: Overloaded,
@@ -126,8 +163,10 @@ _CLASS_BY_STATUS: Mapping[int, type[ProviderError]] = {
 }
 
 _CLASS_BY_KIND: Mapping[str, type[ProviderError]] = {
+    "content_filter": Refused,
     "overloaded": Overloaded,
     "rate_limit": RateLimited,
+    "throttling": RateLimited,
     "resource_exhausted": RateLimited,
     "authentication": AuthenticationFailed,
     "permission": AuthenticationFailed,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from providers.capabilities import Capability
 from providers.messages import AgentConfig, Message, ToolCall, ToolOutcome, ToolSpec, TurnEvent, TurnRequest
 from queue_backends import ChunkType, Task, TokenUsage
 
@@ -51,6 +52,17 @@ class ChatProvider(ABC):
     name: str = ""
     native_output_schema: bool = False
     """Whether the vendor holds its model to `config.output_schema`; if not, the prompt asks for it."""
+    gaps: ClassVar[Mapping[Capability, str]] = {}
+    """What it lacks, and why: half a sentence for the manual, such as "the vendor has no embeddings"."""
+    health_limit_s: float = 5.0
+    """The longest that `health_check` may take."""
+
+    def sends_schema(self, config: AgentConfig) -> bool:
+        """Whether the vendor is given `config.output_schema` in its own form; if not, the prompt asks for it.
+
+        The default says what `native_output_schema` says. Override it if that depends on the model or on the schema.
+        """
+        return self.native_output_schema
 
     @abstractmethod
     def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
@@ -145,7 +157,10 @@ class TokenCounter(Protocol):
     """Counts tokens before a call."""
 
     async def count_tokens(self, config: AgentConfig, messages: Sequence[Message]) -> int:
-        """Input tokens that these messages would be."""
+        """Input tokens that these messages and the system prompt would be, as the vendor counts, or else an estimate.
+
+        Raises a `ProviderError` if the vendor is asked and does not say.
+        """
         ...
 
 
@@ -165,5 +180,5 @@ class ModelInfoProvider(Protocol):
     """Knows facts about its models."""
 
     async def model_info(self, config: AgentConfig) -> ModelInfo:
-        """What is known of `config.model`."""
+        """What is known of `config.model`. Never raises for a failing provider: then less is known."""
         ...

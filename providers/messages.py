@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from providers.errors import InvalidRequest
+from providers.vendor_limits import VendorLimits
 from queue_backends.messages import JsonObject, TokenUsage
 
 
@@ -123,6 +124,12 @@ class UsageUpdate(Struct, frozen=True):
     usage: TokenUsage
 
 
+class LimitsSeen(Struct, frozen=True):
+    """What the vendor tells of its rate limits. The first event, if it tells anything."""
+
+    limits: VendorLimits
+
+
 class TurnEnd(Struct, frozen=True, kw_only=True):
     """The turn is complete. Always the last event, exactly once."""
 
@@ -135,7 +142,7 @@ class TurnEnd(Struct, frozen=True, kw_only=True):
     response_id: str = ""
 
 
-TurnEvent = TextDelta | ThinkingDelta | UsageUpdate | TurnEnd
+TurnEvent = TextDelta | ThinkingDelta | UsageUpdate | LimitsSeen | TurnEnd
 
 
 class ToolSpec(Struct, frozen=True, kw_only=True):
@@ -169,6 +176,8 @@ class TurnRequest(Struct, frozen=True, kw_only=True):
     task_id: str = ""
     turn: int = 0
     attempt: int = 0
+    tenant: str = ""
+    """On whose behalf; empty: nobody's in particular."""
 
 
 class Thinking(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -185,6 +194,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     provider: str = ""
     """Registry name; empty: found from the model's name."""
+    route: str = ""
+    """Name of the route that its calls take, instead of to `provider` and `model`; empty: none."""
     name: str = ""
     system_prompt: str = ""
     max_tokens: int = 8000
@@ -219,6 +230,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Between two events of a stream."""
     max_retries: int = 3
     """HTTP requests repeated before any answer began, per model call."""
+    max_retry_wait_s: float = 60.0
+    """A vendor that wants a longer wait before a request is repeated is not waited for: the call fails."""
     options: JsonObject = {}
     """Vendor- or provider-specific settings, such as a script's path for `scripted`."""
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from queue_backends import TokenUsage
 
-UNPRICED_PROVIDERS = frozenset({"mock", "scripted", "ollama"})
+UNPRICED_PROVIDERS = frozenset({"mock", "scripted", "ollama", "(route)"})
 """Providers whose models have no list price, so that its absence is not worth a line in the log."""
 
 _CONDITIONAL_PRICE_TTL_S = 60.0

@@ -36,9 +36,10 @@ def available() -> list[str]:
     return sorted({*_registered, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
 
 
-def detect(model: str) -> str:
-    """The provider that serves a model, by the model's prefix; anything unknown is taken for OpenAI-compatible."""
-    return next((name for prefix, name in _MODEL_PREFIXES if model.startswith(prefix)), "openai")
+def detect(model: str, otherwise: str = "openai") -> str:
+    """The provider that serves a model, by the model's prefix; anything unknown is `otherwise`'s, which is by default
+    the one that many servers are compatible with."""
+    return next((name for prefix, name in _MODEL_PREFIXES if model.startswith(prefix)), otherwise)
 
 
 def create(name: str) -> LLMProvider:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from contextvars import ContextVar
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from msgspec import Struct
+
+from providers.vendor_limits import duration_s, until
+
+is_gated: ContextVar[bool] = ContextVar("rate_limits_are_gated", default=False)
+"""Whether somebody above decides when a call that met a rate limit (429) is sent again: the gate of a fleet-wide limit
+sets it for the calls that it lets through. What the whole fleet had better not send is then repeated by no request."""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -76,29 +82,8 @@ def _finite(value: float) -> float | None:
 def _limit_wait_s(headers: Mapping[str, str], name: str, now: float) -> float | None:
     if name.startswith("anthropic-ratelimit-") and name.endswith("-reset"):
         remaining = headers.get(name.removesuffix("-reset") + "-remaining")
-        return _until(headers[name], now) if remaining == "0" else None
+        return until(headers[name], now) if remaining == "0" else None
     if name.startswith("x-ratelimit-reset-"):
         remaining = headers.get(name.replace("-reset-", "-remaining-"))
-        return _duration_s(headers[name]) if remaining == "0" else None
+        return duration_s(headers[name]) if remaining == "0" else None
     return None
-
-
-def _until(text: str, now: float) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp() - now
-    except ValueError:
-        return None
-
-
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
-_UNIT_S = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
-
-
-def _duration_s(text: str) -> float | None:
-    match = _DURATION.fullmatch(text)
-    if not text or match is None:
-        return None
-    try:
-        return sum(float(number) * unit for number, unit in zip(match.groups(), _UNIT_S, strict=True) if number)
-    except ValueError:
-        return None

@@ -21,25 +21,29 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
 
+from providers.capabilities import Capability
 from providers.errors import (
     AuthenticationFailed,
     BadResponse,
+    ContextTooLong,
     InvalidRequest,
     Overloaded,
     ProviderError,
+    ProviderTimeout,
     RateLimited,
     Refused,
     StreamBroken,
     Unavailable,
 )
-from providers.interfaces import ChatProvider, Health
+from providers.interfaces import ChatProvider, ConfigParam, Health, ModelInfo
+from providers.live_config import Configurable
 from providers.messages import (
     AgentConfig,
     Message,
@@ -64,21 +68,25 @@ EMBEDDING_DIMENSIONS = 1536
 _FAULTS: dict[str, type[ProviderError]] = {
     "authentication_failed": AuthenticationFailed,
     "bad_response": BadResponse,
+    "context_too_long": ContextTooLong,
     "invalid_request": InvalidRequest,
     "overloaded": Overloaded,
     "rate_limited": RateLimited,
     "refused": Refused,
     "stream_broken": StreamBroken,
+    "timeout": ProviderTimeout,
     "unavailable": Unavailable,
 }
 FaultKind = Literal[
     "authentication_failed",
     "bad_response",
+    "context_too_long",
     "invalid_request",
     "overloaded",
     "rate_limited",
     "refused",
     "stream_broken",
+    "timeout",
     "unavailable",
 ]
 
@@ -133,6 +141,8 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scenarios: tuple[Scenario, ...] = ()
     delay_s: float = 0.0
     """Before each turn of `responses` and of the default reply."""
+    context_window: int | None = None
+    """What `model_info` says: for rehearsals of conversations that grow too long."""
 
     def turn(self, prompt: str, number: int) -> ScriptedTurn:
         """The answer to `prompt` in turn `number`, counted from 0."""
@@ -153,10 +163,19 @@ def _is_in(prompt: str, text: str) -> bool:
 _MOCK = Script()
 
 
-class ScriptedProvider(ChatProvider):
-    """Answers from `AgentConfig.options["script"]`. Registered as `scripted` and, for ark's sake, as `mock`."""
+class ScriptedProvider(Configurable, ChatProvider):
+    """Answers from `AgentConfig.options["script"]`, else from the script that the live setting names. Registered as
+    `scripted` and, for ark's sake, as `mock`."""
 
     name = "scripted"
+    gaps: ClassVar[Mapping[Capability, str]] = {
+        Capability.NATIVE_SCHEMA: "a script says what it says",
+        Capability.VENDOR_COUNT: "four bytes count as a token",
+        Capability.VENDOR_MODEL_INFO: "there is no vendor",
+    }
+    params: ClassVar[tuple[ConfigParam, ...]] = (
+        ConfigParam(key="script", description="path of the script for agents that name none"),
+    )
 
     def __init__(self) -> None:
         self._inline: tuple[object, Script] | None = None
@@ -185,8 +204,8 @@ class ScriptedProvider(ChatProvider):
         yield _end(turn, text, usage, request)
 
     async def _script(self, config: AgentConfig) -> Script:
-        source = config.options.get("script")
-        if source is None:
+        source = config.options.get("script") or self.value("script")
+        if not source:
             return _MOCK
         if isinstance(source, str):
             return await asyncio.to_thread(_load, source)
@@ -195,19 +214,36 @@ class ScriptedProvider(ChatProvider):
         return self._inline[1]
 
     async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
-        """The text of the first turn."""
-        script = await self._script(config)
-        return _filled(script.turn(prompt, 0).text, prompt, ())
+        """The text of the first turn. Raises `BadResponse` if there is none, or what the turn's fault says."""
+        turn = (await self._script(config)).turn(prompt, 0)
+        if turn.fault is not None:
+            _strike(turn.fault, turn.fault.after_chunks, _mock_usage(prompt, ""))
+        if not turn.text:
+            raise BadResponse("provider returned empty response", provider=self.name)
+        return _filled(turn.text, prompt, ())
 
     async def embed(self, config: AgentConfig, texts: Sequence[str]) -> list[list[float]]:
         """ark's mock vector: all zero but the first number, which is the text's length."""
         return [[len(text) / 10_000] + [0.0] * (EMBEDDING_DIMENSIONS - 1) for text in texts]
 
+    async def count_tokens(self, config: AgentConfig, messages: Sequence[Message]) -> int:
+        """Four bytes of text count as a token, as in ark's mock."""
+        texts = [config.system_prompt, *(message.text for message in messages), *_tool_results(messages)]
+        return max(1, sum(_size(text) for text in texts) // 4)
+
+    async def model_info(self, config: AgentConfig) -> ModelInfo:
+        """The script's window, and that a script can do everything but see."""
+        try:
+            window = (await self._script(config)).context_window
+        except ProviderError:
+            window = None
+        return ModelInfo(context_window=window, tools=True, images=False, thinking=True)
+
     async def health_check(self, config: AgentConfig) -> Health:
         """Healthy if the script can be read."""
         try:
             await self._script(config)
-        except InvalidRequest as error:
+        except ProviderError as error:
             return Health(healthy=False, message=str(error))
         return Health(healthy=True, message="answers from a script")
 

@@ -6,19 +6,20 @@ It knows no vendor and no queue. What happens around a turn (budgets, journal, u
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from providers.answer_limits import answer_too_long
-from providers.errors import BadResponse, LimitReached, ProviderError, Refused, StreamBroken
+from providers.errors import BadResponse, LimitReached, ProviderError, RateLimited, Refused, StreamBroken
 from providers.interfaces import CallTool, ChatProvider, ChunkFn
 from providers.messages import (
     AgentConfig,
+    LimitsSeen,
     Message,
     Role,
     StopReason,
@@ -34,10 +35,12 @@ from providers.messages import (
     UsageUpdate,
     conversation,
 )
+from providers.retry import is_gated
+from providers.routed_turn import Race, RoutedTurn, restart_delay_s
+from providers.structured import Repairs, prompted
+from providers.turn_routing import Target, TurnRouter
+from providers.vendor_limits import VendorLimits
 from queue_backends import CallOutcome, ChunkType, Task, TokenUsage
-
-RESTART_BASE_S = 0.5
-RESTART_MOST_S = 20.0
 
 
 class TurnRecord(Struct, frozen=True, kw_only=True):
@@ -51,6 +54,12 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     duration_ms: int
     time_to_first_chunk_ms: int | None = None
+    provider: str = ""
+    """Who was asked, in a run whose calls have a choice: the registry name; else empty."""
+    asked_model: str = ""
+    """The model that was asked for there."""
+    target: str = ""
+    """The target's name in its route."""
     model: str = ""
     """The model that answered, as the vendor names it; empty if none did."""
     end: TurnEnd | None = None
@@ -62,6 +71,12 @@ class TurnRecord(Struct, frozen=True, kw_only=True):
     """Text that was sent, counted only for calls that did not complete: all there is to estimate their cost from."""
     is_last: bool = False
     """The call was completed, and the run ends with it."""
+    limits: VendorLimits | None = None
+    """What the vendor told of its rate limits."""
+    rate_limited: bool = False
+    """The vendor refused the call because of a rate limit."""
+    retry_after_s: float | None = None
+    """So long it wants to hear nothing, if it said so."""
 
 
 class FinishedTurn(Struct, frozen=True, kw_only=True):
@@ -92,6 +107,14 @@ class LoopObserver(Protocol):
         """A turn that an earlier run has finished is gone through again; chunks that follow belong to it."""
         ...
 
+    def goes_to(self, request: TurnRequest, target: Target) -> None:
+        """Only in runs with a `TurnRouter`: this call, which is about to stand before `before_turn`, goes there."""
+        ...
+
+    def speaks(self, request: TurnRequest) -> None:
+        """Only where two calls of a turn run beside each other: chunks that follow belong to this one."""
+        ...
+
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """A model call is about to be sent; `used` is what the run has used. Raising keeps it from being sent."""
         ...
@@ -115,13 +138,15 @@ class Run(Struct, frozen=True, kw_only=True):
     """The whole conversation, the final answer included."""
     stop_reason: StopReason = StopReason.END_TURN
     """`MAX_TOKENS` means that the answer was cut there."""
+    structured: Any = None
+    """What the answer holds, where `config.output_schema` says what that has to be."""
 
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 def run(
-    provider: ChatProvider,
+    provider: ChatProvider | None,
     config: AgentConfig,
     task: Task,
     tools: Sequence[ToolSpec],
@@ -132,8 +157,9 @@ def run(
     attempt: int = 0,
     resumption: Resumption | None = None,
     sleep: Sleep = asyncio.sleep,
+    router: TurnRouter | None = None,
 ) -> Coroutine[Any, Any, Run]:
-    """Run `task` to its answer.
+    """Run `task` to its answer. With a `router` each call goes where it says; without one, to the `provider`.
 
     `attempt` numbers this try at the task's turns; a turn that starts over counts on from there. With a `resumption`,
     finished turns and tool calls are taken from it instead of being repeated. Raises a `ProviderError` whose `usage` is
@@ -142,6 +168,7 @@ def run(
     loop = _Loop(provider, config, task, tuple(tools), call_tool, chunk_fn, observer, attempt, sleep)
     if resumption is not None:
         loop.finished, loop.used = resumption.turns, resumption.used
+    loop.router = router
     return loop.run()
 
 
@@ -156,7 +183,10 @@ class _Loop:
         "config",
         "finished",
         "observer",
+        "output",
         "provider",
+        "repairs",
+        "router",
         "sleep",
         "task",
         "tools",
@@ -165,7 +195,7 @@ class _Loop:
 
     def __init__(
         self,
-        provider: ChatProvider,
+        provider: ChatProvider | None,
         config: AgentConfig,
         task: Task,
         tools: tuple[ToolSpec, ...],
@@ -187,11 +217,17 @@ class _Loop:
         self.used = TokenUsage()
         self.finished: tuple[FinishedTurn, ...] = ()
         self.calls_seen: dict[tuple[str, str], int] = {}
+        self.output: list[str] = []
+        """The texts of the answer so far: several if the vendor paused."""
+        self.repairs: Repairs | None = None
+        self.router: TurnRouter | None = None
 
     async def run(self) -> Run:
         try:
             messages = list(conversation(self.task.history, self.task.prompt))
-            output: list[str] = []
+            output = self.output
+            if self.config.output_schema is not None:
+                self.repairs = Repairs(self.config)
             for turn in range(self.config.max_turns):
                 done = self.finished[turn] if turn < len(self.finished) else None
                 end = await self.again(turn, done) if done else await self.turn(turn, tuple(messages))
@@ -202,7 +238,11 @@ class _Loop:
                     output.clear()
                 elif end.stop_reason is not StopReason.PAUSE:
                     self.check_end(end)
-                    return self.ended(messages, "".join(output), turn + 1, end.stop_reason)
+                    answer = "".join(output)
+                    if self.repairs is None or (repair := self.repairs.next_message(answer, end.stop_reason)) is None:
+                        return self.ended(messages, answer, turn + 1, end.stop_reason)
+                    messages.append(repair)
+                    output.clear()
             raise LimitReached(
                 f"no answer after {self.config.max_turns} model calls: raise max_turns, or give the agent a smaller "
                 "task"
@@ -212,7 +252,14 @@ class _Loop:
             raise
 
     def ended(self, messages: list[Message], output: str, turns: int, stop_reason: StopReason) -> Run:
-        return Run(output=output, usage=self.used, turns=turns, messages=tuple(messages), stop_reason=stop_reason)
+        return Run(
+            output=output,
+            usage=self.used,
+            turns=turns,
+            messages=tuple(messages),
+            stop_reason=stop_reason,
+            structured=self.repairs.value(output) if self.repairs is not None else None,
+        )
 
     def check_end(self, end: TurnEnd) -> None:
         if end.stop_reason is StopReason.REFUSAL:
@@ -237,26 +284,56 @@ class _Loop:
 
     async def turn(self, turn: int, messages: tuple[Message, ...]) -> TurnEnd:
         """One turn, started over when its stream breaks: what it had streamed is superseded by a higher attempt."""
+        if self.router is not None:
+            return await RoutedTurn(self, self.router, turn, messages).run()
+        provider = self.provider
+        assert provider is not None  # noqa: S101 - there is one where nobody chooses
         for restart in range(self.config.max_turn_restarts + 1):
-            request = TurnRequest(
-                config=self.config,
-                messages=messages,
-                tools=self.tools,
-                task_id=self.task.id,
-                turn=turn,
-                attempt=self.attempt + restart,
-            )
+            request = self.request(turn, messages, self.attempt + restart, None)
+            if self.repairs is not None:
+                request = prompted(provider, request)
             await self.before(request)
-            call = _Call(request)
+            call = _Call(request, provider)
             try:
                 return await self.stream(call)
             except ProviderError as error:
                 # Before its first chunk the adapter has already repeated what is worth repeating.
                 worthwhile = error.retryable and (call.streamed_chars or isinstance(error, StreamBroken | BadResponse))
-                if restart == self.config.max_turn_restarts or not worthwhile:
+                waits_in_gate = isinstance(error, RateLimited) and is_gated.get()
+                if restart == self.config.max_turn_restarts or not (worthwhile or waits_in_gate):
                     raise
-                await self.sleep(_restart_delay_s(restart, error))
+                if not waits_in_gate:
+                    await self.sleep(restart_delay_s(restart, error))
         raise AssertionError("the last restart returns or raises")
+
+    def request(self, turn: int, messages: tuple[Message, ...], attempt: int, target: Target | None) -> TurnRequest:
+        request = TurnRequest(
+            config=self.config if target is None else target.config,
+            messages=messages,
+            tools=self.tools,
+            task_id=self.task.id,
+            tenant=self.task.tenant,
+            turn=turn,
+            attempt=attempt,
+        )
+        return request if self.repairs is None or target is None else prompted(target.provider, request)
+
+    # What a turn with a choice needs
+
+    def call(self, request: TurnRequest, target: Target, race: Race | None) -> _Call:
+        call = _Call(request, target.provider)
+        call.target, call.race = target, race
+        return call
+
+    def goes_to(self, request: TurnRequest, target: Target) -> None:
+        if self.observer is not None:
+            self.observer.goes_to(request, target)
+
+    def speaks(self, request: TurnRequest) -> None:
+        if self.observer is not None:
+            self.observer.speaks(request)
+
+    # One call
 
     async def before(self, request: TurnRequest) -> None:
         limit = self.config.max_run_tokens
@@ -264,15 +341,18 @@ class _Loop:
             raise LimitReached(
                 f"the run has used {self.used.total_tokens} of max_run_tokens {limit}: raise it, or split the task"
             )
+        is_gated.set(False)
         if self.observer is not None:
             await self.observer.before_turn(request, self.used)
 
     async def stream(self, call: _Call) -> TurnEnd:
         """One model call: its chunks go out, and its record goes to the observer, however it ends."""
         try:
-            events = self.provider.stream_turn(call.request)
+            events = call.provider.stream_turn(call.request)
             try:
                 async for event in events:
+                    if call.race is not None:
+                        await call.race.heard(call, event)
                     if type(event) is TextDelta:
                         call.saw_chunk(event.text)
                         await self.chunk_fn(ChunkType.CONTENT, event.text)
@@ -283,12 +363,14 @@ class _Loop:
                         call.usage = event.usage
                     elif type(event) is TurnEnd:
                         call.saw_end(event)
+                    elif type(event) is LimitsSeen:
+                        call.limits = event.limits
             finally:
                 # Adapters write async generators; the interface only promises an iterator, which has nothing to close.
                 if (close := getattr(events, "aclose", None)) is not None:
                     await close()
         except ProviderError as error:
-            call.usage = error.usage or call.usage
+            call.failed(error)
             cut = isinstance(error, StreamBroken) or call.streamed_chars > 0
             await self.after(call, CallOutcome.CUT if cut else CallOutcome.FAILED, str(error))
             raise
@@ -296,7 +378,7 @@ class _Loop:
             await self.after(call, CallOutcome.CANCELLED, "cancelled")
             raise
         if call.end is None:
-            broken = StreamBroken(f"{self.provider.name}: the stream ended before the answer did", usage=call.usage)
+            broken = StreamBroken(f"{call.provider.name}: the stream ended before the answer did", usage=call.usage)
             await self.after(call, CallOutcome.CUT, str(broken))
             raise broken
         call.usage = call.end.usage
@@ -306,7 +388,14 @@ class _Loop:
     async def after(self, call: _Call, outcome: CallOutcome, error: str) -> None:
         self.used = self.used + call.usage
         if self.observer is not None:
-            await self.observer.after_turn(call.record(outcome, error))
+            is_last = outcome is CallOutcome.COMPLETED and call.end is not None and not self.goes_on(call.end)
+            await self.observer.after_turn(call.record(outcome, error, is_last=is_last))
+
+    def goes_on(self, end: TurnEnd) -> bool:
+        """Whether another turn follows."""
+        if goes_on(end) or self.repairs is None:
+            return goes_on(end)
+        return self.repairs.follows("".join([*self.output, end.message.text]), end.stop_reason)
 
     async def answer(self, calls: Sequence[ToolCall], done: FinishedTurn | None) -> tuple[ToolOutcome, ...]:
         """Call the tools at the same time, as many as allowed, and answer in the order of the calls."""
@@ -353,17 +442,42 @@ class _Loop:
 class _Call:
     """What is known of one model call while it goes on."""
 
-    __slots__ = ("_clock", "_first_chunk_s", "_most_chars", "end", "request", "started_at", "streamed_chars", "usage")
+    __slots__ = (
+        "_clock",
+        "_most_chars",
+        "end",
+        "first_chunk_s",
+        "limits",
+        "provider",
+        "race",
+        "rate_limited",
+        "request",
+        "retry_after_s",
+        "started_at",
+        "streamed_chars",
+        "target",
+        "usage",
+    )
 
-    def __init__(self, request: TurnRequest) -> None:
+    def __init__(self, request: TurnRequest, provider: ChatProvider) -> None:
         self.request = request
+        self.provider = provider
+        self.target: Target | None = None
+        self.race: Race | None = None
+        """As long as somebody else may speak first."""
         self.usage = TokenUsage()
         self.streamed_chars = 0
         self._most_chars = request.config.max_answer_chars
         self.end: TurnEnd | None = None
+        self.limits: VendorLimits | None = None
+        self.rate_limited = False
+        self.retry_after_s: float | None = None
         self.started_at = time.time()
         self._clock = time.monotonic()
-        self._first_chunk_s: float | None = None
+        self.first_chunk_s: float | None = None
+
+    def lasted_s(self) -> float:
+        return time.monotonic() - self._clock
 
     def saw_end(self, end: TurnEnd) -> None:
         self.usage = end.usage
@@ -375,31 +489,44 @@ class _Call:
         self.streamed_chars += len(text)
         if self.streamed_chars > self._most_chars:
             raise answer_too_long(self._most_chars, self.request.config.provider)
-        if self._first_chunk_s is None:
-            self._first_chunk_s = time.monotonic() - self._clock
+        if self.first_chunk_s is None:
+            self.first_chunk_s = time.monotonic() - self._clock
 
-    def record(self, outcome: CallOutcome, error: str) -> TurnRecord:
+    def failed(self, error: ProviderError) -> None:
+        self.usage = error.usage or self.usage
+        self.limits = error.limits or self.limits
+        self.rate_limited = isinstance(error, RateLimited)
+        self.retry_after_s = error.retry_after_s
+
+    def record(self, outcome: CallOutcome, error: str, *, is_last: bool) -> TurnRecord:
         completed = self.end if outcome is CallOutcome.COMPLETED else None
-        return TurnRecord(
+        record = TurnRecord(
             turn=self.request.turn,
             attempt=self.request.attempt,
             outcome=outcome,
             usage=self.usage,
             started_at=self.started_at,
             duration_ms=round((time.monotonic() - self._clock) * 1000),
-            time_to_first_chunk_ms=round(self._first_chunk_s * 1000) if self._first_chunk_s is not None else None,
+            time_to_first_chunk_ms=round(self.first_chunk_s * 1000) if self.first_chunk_s is not None else None,
             model=self.end.model if self.end else "",
             end=completed,
             error=error,
             streamed_chars=self.streamed_chars,
             sent_chars=0 if completed else _chars(self.request),
-            is_last=completed is not None and not goes_on(completed),
+            is_last=is_last,
+            limits=self.limits,
+            rate_limited=self.rate_limited,
+            retry_after_s=self.retry_after_s,
         )
+        if (target := self.target) is None:
+            return record
+        config = target.config
+        return replace(record, provider=config.provider, asked_model=config.model, target=target.name)
 
 
 def goes_on(end: TurnEnd) -> bool:
-    """Whether another turn follows. Vendors' stop reasons are not to be relied on where calls are present: some
-    servers say "stop" then."""
+    """Whether another turn follows, whatever the answer says. Vendors' stop reasons are not to be relied on where calls
+    are present: some servers say "stop" then."""
     return bool(end.message.tool_calls) or end.stop_reason is StopReason.PAUSE
 
 
@@ -416,12 +543,6 @@ def _answer_chars(message: Message) -> int:
 def _chars(request: TurnRequest) -> int:
     texts = (part.text for message in request.messages for part in message.parts if isinstance(part, TextPart))
     return len(request.config.system_prompt) + sum(len(text) for text in texts)
-
-
-def _restart_delay_s(restart: int, error: ProviderError) -> float:
-    if error.retry_after_s is not None:
-        return error.retry_after_s
-    return random.uniform(0, min(RESTART_MOST_S, RESTART_BASE_S * 2**restart))  # noqa: S311 - jitter is no secret
 
 
 def arguments_of(call: ToolCall) -> Any:

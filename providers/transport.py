@@ -19,13 +19,22 @@ import aiohttp
 import httpx
 import msgspec
 from aiohttp.http import HttpProcessingError
-from httpx_aiohttp import HttpxAiohttpClient
 
 from providers.calls import Call, Limits, Response, shown
-from providers.errors import BadResponse, InvalidRequest, ProviderError, ProviderTimeout, StreamBroken, Unavailable
-from providers.event_stream import EventStream
+from providers.errors import (
+    BadResponse,
+    InvalidRequest,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    StreamBroken,
+    Unavailable,
+)
+from providers.event_stream import EventDecoder, EventStream
 from providers.http_errors import ErrorBody, error_for, read_error_body, redact, secrets_of
-from providers.retry import RetryPolicy, retry_after_s
+from providers.retry import RetryPolicy, is_gated, retry_after_s
+from providers.vendor_limits import VendorLimits
+from providers.verbatim_client import VerbatimClient
 
 CONNECTION_ERRORS: Final = (
     httpx.HTTPError,
@@ -84,13 +93,15 @@ class Transport:
         limits: Limits,
         *,
         reject: Callable[[bytes], ProviderError | None] = lambda _: None,
+        decoder: Callable[[], EventDecoder] | None = None,
     ) -> AsyncIterator[EventStream]:
         """Send the request and give the answer's events once the first one is there; on exit, close the connection.
 
         Until then, failures that may pass are retried. `reject` may find that the first event is an error, which then
-        counts as a failure of the request. Raises a `ProviderError`; see `EventStream` for those of the iteration.
+        counts as a failure of the request. `decoder` makes one for streams that are no server-sent events. Raises a
+        `ProviderError`; see `EventStream` for those of the iteration.
         """
-        stream = await self._with_retries(call, limits, lambda: self._open(call, limits, reject))
+        stream = await self._with_retries(call, limits, lambda: self._open(call, limits, reject, decoder))
         try:
             yield stream
         finally:
@@ -138,25 +149,37 @@ class Transport:
             await client.aclose()
 
     async def _with_retries(self, call: Call, limits: Limits, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        policy = msgspec.structs.replace(self._retry, max_retries=limits.max_retries)
+        policy = msgspec.structs.replace(
+            self._retry,
+            max_retries=limits.max_retries,
+            longest_wait_s=min(self._retry.longest_wait_s, limits.max_retry_wait_s),
+        )
         retries_done = 0
         while True:
             try:
                 return await attempt()
             except _AttemptError as failed:
                 error = failed.error
-                wait_s = policy.wait_s(retries_done, error.retry_after_s, self._random) if failed.repeat else None
+                repeat = failed.repeat and not (isinstance(error, RateLimited) and is_gated.get())
+                wait_s = policy.wait_s(retries_done, error.retry_after_s, self._random) if repeat else None
                 if wait_s is None:
                     raise error from error.__cause__
             retries_done += 1
             await self._sleep(wait_s)
 
-    async def _open(self, call: Call, limits: Limits, reject: Callable[[bytes], ProviderError | None]) -> EventStream:
+    async def _open(
+        self,
+        call: Call,
+        limits: Limits,
+        reject: Callable[[bytes], ProviderError | None],
+        decoder: Callable[[], EventDecoder] | None,
+    ) -> EventStream:
         async with _first_event_limit(call, limits):
             response = await self._send(call, limits, (True, None))
             try:
                 await self._check(call, response)
-                stream = await _event_stream(call, limits, response)
+                stream = await _event_stream(call, limits, response, decoder)
+                stream.limits = VendorLimits.from_headers(_lower(response.headers), self._clock())
                 _accept(reject(await _first(stream)))
             except BaseException:
                 await response.aclose()
@@ -201,6 +224,8 @@ class Transport:
 
     def _rejected(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> _AttemptError:
         said = read_error_body(body)
+        if not said.kind:  # AWS names the error in a header
+            said = msgspec.structs.replace(said, kind=headers.get("x-amzn-errortype", "").partition(":")[0])
         if 300 <= status < 400:
             where = shown(headers.get("location", "nowhere"))
             said = ErrorBody(message=f"redirected to {where}: set the base URL to where the API is")
@@ -209,6 +234,7 @@ class Transport:
             status,
             said,
             retry_after_s=retry_after_s(headers, self._clock()),
+            limits=VendorLimits.from_headers(headers, self._clock()),
             secrets=secrets_of(call.headers),
         )
         # Vendors may overrule what the status suggests; their own clients obey this header too.
@@ -239,7 +265,7 @@ def _new_client(context: ssl.SSLContext) -> httpx.AsyncClient:
     # To aiohttp, 0 connections means no limit: how many calls run at once is decided by the worker.
     limits = httpx.Limits(max_connections=0, keepalive_expiry=_KEEP_ALIVE_S)
     headers = {"user-agent": "shoal", "accept-encoding": "identity"}
-    return HttpxAiohttpClient(verify=context, limits=limits, headers=headers, follow_redirects=False)
+    return VerbatimClient(verify=context, limits=limits, headers=headers, follow_redirects=False)
 
 
 def _tls_context(verify: bool | str, cert: tuple[str, str] | None) -> ssl.SSLContext:
@@ -262,7 +288,9 @@ async def _first_event_limit(call: Call, limits: Limits) -> AsyncIterator[None]:
         raise _AttemptError(ProviderTimeout(said, provider=call.provider), repeat=False) from error
 
 
-async def _event_stream(call: Call, limits: Limits, response: httpx.Response) -> EventStream:
+async def _event_stream(
+    call: Call, limits: Limits, response: httpx.Response, decoder: Callable[[], EventDecoder] | None
+) -> EventStream:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html":
         page = read_error_body(await _body(call, response, _ERROR_BODY_BYTES, cut=True))
@@ -274,8 +302,10 @@ async def _event_stream(call: Call, limits: Limits, response: httpx.Response) ->
         provider=call.provider,
         idle_timeout_s=limits.idle_timeout_s,
         connection_errors=CONNECTION_ERRORS,
+        decoder=decoder and decoder(),
     )
-    if kind == "application/json":  # servers that know no streaming answer at once, and some report errors so
+    if decoder is None and kind == "application/json":
+        # Servers that know no streaming answer at once, and some report errors so.
         stream.replace_by(await _body(call, response, _BODY_BYTES))
     return stream
 

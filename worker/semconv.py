@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PROVIDER_NAMES = {"gemini": "gcp.gemini"}
+_PROVIDER_NAMES = {"gemini": "gcp.gemini", "vertex": "gcp.vertex_ai"}
 
 
 def provider_name(provider: str) -> str:

@@ -85,7 +85,8 @@ def machine(server: Server, peers: Sequence[Contender]) -> str:
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     names = sorted({peer.environment for peer in peers})
     versions = [f"{name} {environments.installed_version(name, environments.python_of(name))}" for name in names]
-    ours = [f"{name} {_version(name)}" for name in ("redis", "hiredis", "msgspec", "aiohttp", "openai", "anthropic")]
+    sdks = ("openai", "anthropic", "google-genai", "ollama")
+    ours = [f"{name} {_version(name)}" for name in ("redis", "hiredis", "msgspec", "aiohttp", *sdks)]
     return (
         f"Measured on {os.cpu_count()} cores ({model}), "
         f"{memory_gib:.0f} GiB, {platform.system()} {platform.release().partition('-')[0]}, "

@@ -18,6 +18,7 @@ from providers.errors import (
     RateLimited,
     StreamBroken,
 )
+from providers.gemini import GeminiProvider
 from providers.interfaces import ChatProvider
 from providers.messages import (
     AgentConfig,
@@ -32,6 +33,7 @@ from providers.messages import (
     TurnRequest,
 )
 from providers.openai_chat import OpenAIChatProvider
+from providers.openai_responses import OpenAIResponsesProvider
 from providers.retry import RetryPolicy
 from providers.transport import Transport
 
@@ -44,10 +46,18 @@ _TOOL = ToolSpec(
     description="The weather of a city.",
     input_schema={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-_MODELS = {"anthropic": "claude-sonnet-4-5", "openai": "gpt-4o-mini"}
+_MODELS = {
+    "anthropic": "claude-sonnet-4-5",
+    "gemini": "gemini-2.5-flash",
+    "openai": "gpt-4o-mini",
+    "openai_responses": "gpt-4o-mini",
+}
 
 
-@pytest.fixture(params=[AnthropicProvider, OpenAIChatProvider], ids=["anthropic", "openai"])
+@pytest.fixture(
+    params=[AnthropicProvider, GeminiProvider, OpenAIChatProvider, OpenAIResponsesProvider],
+    ids=["anthropic", "gemini", "openai", "responses"],
+)
 async def provider(request: pytest.FixtureRequest) -> AsyncIterator[ChatProvider]:
     """Each vendor's provider, with real but short waits between tries."""
     provider: ChatProvider = request.param(Transport(retry=RetryPolicy(base_s=0.1)))

@@ -57,7 +57,7 @@ async def test_anthropic_recordings(name: str) -> None:
     _same_as_anthropic(ours, theirs)
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", [*_NAMES, "cached", "refusal", "structured", "thinking_tool_call"])
 async def test_openai_recordings(name: str) -> None:
     """Text, tool calls and usage are those of OpenAI's SDK."""
     recording = (_RECORDINGS / "openai" / f"{name}.sse").read_bytes()
@@ -87,12 +87,13 @@ def _same_as_anthropic(ours: TurnEnd, theirs: Any) -> None:
 def _same_as_openai(ours: TurnEnd, theirs: Any) -> None:
     message = theirs.choices[0].message
     calls = [(call.id, call.function.name, call.function.arguments or "{}") for call in message.tool_calls or ()]
-    assert ours.message.text == (message.content or "")
+    assert ours.message.text == (message.content or message.refusal or "")
     assert [(call.id, call.name, call.arguments) for call in ours.message.tool_calls] == calls
     assert (ours.model, ours.response_id) == (theirs.model, theirs.id)
     assert ours.usage.input_tokens == theirs.usage.prompt_tokens
     assert ours.usage.output_tokens == theirs.usage.completion_tokens
     assert ours.usage.cache_read_tokens == theirs.usage.prompt_tokens_details.cached_tokens
+    assert ours.usage.cache_write_tokens == theirs.usage.prompt_tokens_details.cache_write_tokens
     assert ours.usage.reasoning_tokens == theirs.usage.completion_tokens_details.reasoning_tokens
 
 

@@ -9,7 +9,10 @@ import pytest
 
 from providers import (
     AgentConfig,
+    BadResponse,
+    ContextTooLong,
     InvalidRequest,
+    LiveConfig,
     Message,
     RateLimited,
     Role,
@@ -119,3 +122,59 @@ async def test_wrong_script_says_what_is_wrong(script: Any, complaint: str) -> N
     """A misspelt field, an unknown fault and a missing file are each named."""
     with pytest.raises(InvalidRequest, match=complaint):
         await play(request("x", script))
+
+
+async def test_a_single_answer_is_the_first_turns() -> None:
+    """Its faults strike there, too, and no text is an error."""
+    provider = ScriptedProvider()
+    assert await provider.complete(config_of({"responses": {"sea": "It is blue: {prompt}"}}), "", "the sea", 0) == (
+        "It is blue: the sea"
+    )
+    with pytest.raises(RateLimited):
+        await provider.complete(config_of(script_of(fault={"kind": "rate_limited"})), "", "?", 0)
+    with pytest.raises(BadResponse, match="empty response"):
+        await provider.complete(config_of(script_of(tool_calls=[{"name": "t"}])), "", "?", 0)
+
+
+async def test_four_bytes_count_as_a_token() -> None:
+    """Also those of the system prompt and of tools' answers."""
+    outcome = ToolOutcome(call_id="c", name="t", content="x" * 40)
+    messages = (Message.user("y" * 40), Message(role=Role.USER, parts=(outcome,)))
+    config = AgentConfig(model="mock", system_prompt="z" * 40)
+    assert await ScriptedProvider().count_tokens(config, messages) == 30
+
+
+async def test_a_script_may_have_a_context_window() -> None:
+    """For rehearsals of conversations that do not fit, with the error that says so."""
+    script = script_of(fault={"kind": "context_too_long"}) | {"context_window": 4096}
+    info = await ScriptedProvider().model_info(config_of(script))
+    assert (info.context_window, info.tools, info.images) == (4096, True, False)
+    with pytest.raises(ContextTooLong):
+        await play(request("?", script))
+    assert (await ScriptedProvider().model_info(config_of({"nonsense": 1}))).context_window is None
+
+
+async def test_a_live_script_is_for_agents_that_name_none(tmp_path: Path) -> None:
+    """It is used from the next call on; a script that cannot be read makes the provider unhealthy."""
+    path = tmp_path / "script.yaml"
+    path.write_text("responses: {'': from the file}")
+    provider = ScriptedProvider()
+    assert isinstance(provider, LiveConfig)
+    assert [param.key for param in provider.describe()] == ["script"]
+    await provider.config_updated({"script": str(path)})
+    assert await provider.complete(config_of(None), "", "?", 0) == "from the file"
+    assert await provider.complete(config_of({"responses": {"": "its own"}}), "", "?", 0) == "its own"
+    assert (await provider.health_check(config_of(None))).healthy
+    await provider.config_updated({"script": str(tmp_path / "none.yaml")})
+    health = await provider.health_check(config_of(None))
+    assert (health.healthy, "none.yaml" in health.message) == (False, True)
+    with pytest.raises(InvalidRequest, match="no_such_setting"):
+        await provider.config_updated({"no_such_setting": "1"})
+
+
+def config_of(script: Any) -> AgentConfig:
+    return AgentConfig(model="mock", options={} if script is None else {"script": script})
+
+
+def script_of(**turn: Any) -> dict[str, Any]:
+    return {"scenarios": [{"turns": [turn]}]}

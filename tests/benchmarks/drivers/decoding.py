@@ -1,19 +1,21 @@
 """What a client spends on one streamed answer: CPU time per chunk, by our providers, vendors' SDKs and bare code.
 
-    --format openai|anthropic --client shoal|sdk|bare --base-url U --chunks N --answers K --at-once A
+    --format openai|responses|anthropic|gemini|ollama --client shoal|sdk|bare --base-url U --answers K --at-once A
 
-Prints `DONE {"us_per_chunk", "texts"}`: user and system time of this process, over K times A answers, after a warm-up.
+`--base-url` is the server's own address. Prints `DONE {"us_per_chunk", "texts"}`: user and system time of this process,
+over K times A answers, after a warm-up.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,18 +31,9 @@ async def shoal(form: str, base_url: str) -> AsyncIterator[Answer]:
     """Shoal's provider, from socket to `TurnEvent`."""
     import providers
 
-    provider: Any
-    if form == "openai":
-        from providers.openai_chat import OpenAIChatProvider
-
-        provider = OpenAIChatProvider()
-    else:
-        from providers.anthropic import AnthropicProvider
-
-        provider = AnthropicProvider()
-    config = providers.AgentConfig(
-        model="replay", provider=form, base_url=base_url, api_key_env=KEY_VARIABLE, max_tokens=4096
-    )
+    module, name, path = PROVIDERS[form]
+    provider: Any = getattr(importlib.import_module(f"providers.{module}"), name)()
+    config = providers.AgentConfig(model="replay", base_url=base_url + path, api_key_env=KEY_VARIABLE, max_tokens=4096)
     request = providers.TurnRequest(config=config, messages=(providers.Message.user(PROMPT),), task_id="bench")
 
     async def answer() -> int:
@@ -54,32 +47,102 @@ async def shoal(form: str, base_url: str) -> AsyncIterator[Answer]:
     await provider.aclose()
 
 
+PROVIDERS = {
+    "openai": ("openai_chat", "OpenAIChatProvider", "/v1"),
+    "responses": ("openai_responses", "OpenAIResponsesProvider", "/v1"),
+    "anthropic": ("anthropic", "AnthropicProvider", ""),
+    "gemini": ("gemini", "GeminiProvider", ""),
+    "ollama": ("ollama", "OllamaProvider", ""),
+}
+"""Format -> module and class of our provider, and what follows the server's address."""
+
+
 @asynccontextmanager
 async def sdk(form: str, base_url: str) -> AsyncIterator[Answer]:
     """The vendor's own client, with `stream=True`: its cheapest way to stream."""
-    messages: Any = [{"role": "user", "content": PROMPT}]
-    if form == "openai":
-        import openai
-
-        client = openai.AsyncOpenAI(api_key="none", base_url=base_url)
-
-        async def answer() -> int:
-            stream = await client.chat.completions.create(model="replay", messages=messages, stream=True)
-            return sum([1 async for chunk in stream if chunk.choices and chunk.choices[0].delta.content])
-
+    async with _SDKS[form](base_url) as answer:
         yield answer
-        await client.close()
-        return
+
+
+@asynccontextmanager
+async def _openai_sdk(base_url: str) -> AsyncIterator[Answer]:
+    import openai
+
+    client = openai.AsyncOpenAI(api_key="none", base_url=f"{base_url}/v1")
+    messages: Any = [{"role": "user", "content": PROMPT}]
+
+    async def answer() -> int:
+        stream = await client.chat.completions.create(model="replay", messages=messages, stream=True)
+        return sum([1 async for chunk in stream if chunk.choices and chunk.choices[0].delta.content])
+
+    yield answer
+    await client.close()
+
+
+@asynccontextmanager
+async def _responses_sdk(base_url: str) -> AsyncIterator[Answer]:
+    import openai
+
+    client = openai.AsyncOpenAI(api_key="none", base_url=f"{base_url}/v1")
+
+    async def answer() -> int:
+        stream = await client.responses.create(model="replay", input=PROMPT, stream=True)
+        return sum([1 async for event in stream if event.type == "response.output_text.delta"])
+
+    yield answer
+    await client.close()
+
+
+@asynccontextmanager
+async def _anthropic_sdk(base_url: str) -> AsyncIterator[Answer]:
     import anthropic
 
-    anthropic_client = anthropic.AsyncAnthropic(api_key="none", base_url=base_url.removesuffix("/v1"))
+    client = anthropic.AsyncAnthropic(api_key="none", base_url=base_url)
+    messages: Any = [{"role": "user", "content": PROMPT}]
 
-    async def anthropic_answer() -> int:
-        stream = await anthropic_client.messages.create(model="replay", messages=messages, max_tokens=4096, stream=True)
+    async def answer() -> int:
+        stream = await client.messages.create(model="replay", messages=messages, max_tokens=4096, stream=True)
         return sum([1 async for event in stream if event.type == "content_block_delta"])
 
-    yield anthropic_answer
-    await anthropic_client.close()
+    yield answer
+    await client.close()
+
+
+@asynccontextmanager
+async def _gemini_sdk(base_url: str) -> AsyncIterator[Answer]:
+    from google import genai
+
+    client = genai.Client(api_key="none", http_options=genai.types.HttpOptions(base_url=base_url)).aio
+
+    async def answer() -> int:
+        stream = await client.models.generate_content_stream(model="replay", contents=PROMPT)
+        return sum([1 async for chunk in stream if chunk.text])
+
+    yield answer
+    await client.aclose()
+
+
+@asynccontextmanager
+async def _ollama_sdk(base_url: str) -> AsyncIterator[Answer]:
+    import ollama
+
+    client: Any = ollama.AsyncClient(host=base_url)
+
+    async def answer() -> int:
+        stream = await client.chat(model="replay", messages=[{"role": "user", "content": PROMPT}], stream=True)
+        return sum([1 async for part in stream if part.message.content])
+
+    yield answer
+    await client.close()
+
+
+_SDKS: dict[str, Callable[[str], AbstractAsyncContextManager[Answer]]] = {
+    "openai": _openai_sdk,
+    "responses": _responses_sdk,
+    "anthropic": _anthropic_sdk,
+    "gemini": _gemini_sdk,
+    "ollama": _ollama_sdk,
+}
 
 
 class _OpenAIDelta(msgspec.Struct):
@@ -94,6 +157,11 @@ class _OpenAIChunk(msgspec.Struct):
     choices: list[_OpenAIChoice]
 
 
+class _ResponsesEvent(msgspec.Struct):
+    type: str
+    delta: str = ""
+
+
 class _AnthropicDelta(msgspec.Struct):
     text: str = ""
 
@@ -102,14 +170,51 @@ class _AnthropicEvent(msgspec.Struct):
     delta: _AnthropicDelta | None = None
 
 
-def _openai_text(decoder: msgspec.json.Decoder[_OpenAIChunk], data: bytes) -> bool:
-    chunk = decoder.decode(data)
-    return bool(chunk.choices and chunk.choices[0].delta.content)
+class _GeminiPart(msgspec.Struct):
+    text: str = ""
 
 
-def _anthropic_text(decoder: msgspec.json.Decoder[_AnthropicEvent], data: bytes) -> bool:
-    event = decoder.decode(data)
-    return bool(event.delta and event.delta.text)
+class _GeminiContent(msgspec.Struct):
+    parts: list[_GeminiPart] = []
+
+
+class _GeminiCandidate(msgspec.Struct):
+    content: _GeminiContent
+
+
+class _GeminiChunk(msgspec.Struct):
+    candidates: list[_GeminiCandidate]
+
+
+class _OllamaMessage(msgspec.Struct):
+    content: str
+
+
+class _OllamaLine(msgspec.Struct):
+    message: _OllamaMessage
+
+
+class Bare(NamedTuple):
+    """All that code without a library needs to know of a format."""
+
+    path: str
+    shape: type[msgspec.Struct]
+    is_text: Callable[[Any], bool]
+    separator: bytes = b"\n\n"
+
+
+BARE = {
+    "openai": Bare("/v1/chat/completions", _OpenAIChunk, lambda e: bool(e.choices and e.choices[0].delta.content)),
+    "responses": Bare("/v1/responses", _ResponsesEvent, lambda e: e.type == "response.output_text.delta"),
+    "anthropic": Bare("/v1/messages", _AnthropicEvent, lambda e: bool(e.delta and e.delta.text)),
+    "gemini": Bare(
+        "/v1beta/models/replay:streamGenerateContent?alt=sse",
+        _GeminiChunk,
+        lambda e: bool(e.candidates[0].content.parts[0].text),
+        b"\r\n\r\n",
+    ),
+    "ollama": Bare("/api/chat", _OllamaLine, lambda e: bool(e.message.content), b"\n"),
+}
 
 
 @asynccontextmanager
@@ -117,20 +222,20 @@ async def bare(form: str, base_url: str) -> AsyncIterator[Answer]:
     """aiohttp and msgspec with nothing around them: no error handling, no limits, no tool calls, no events."""
     import aiohttp
 
-    decoder: Any = msgspec.json.Decoder(_OpenAIChunk if form == "openai" else _AnthropicEvent)
-    is_text: Any = _openai_text if form == "openai" else _anthropic_text
-    url = base_url + ("/chat/completions" if form == "openai" else "/messages")
+    path, shape, is_text, separator = BARE[form]
+    decode = msgspec.json.Decoder(shape).decode
+    skipped = 0 if form == "ollama" else len("data: ")
     body = {"model": "replay", "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
     async with aiohttp.ClientSession() as session:
 
         async def answer() -> int:
             texts, rest = 0, b""
-            async with session.post(url, json=body) as response:
+            async with session.post(base_url + path, json=body) as response:
                 async for block in response.content.iter_any():
-                    *events, rest = (rest + block).split(b"\n\n")
+                    *events, rest = (rest + block).split(separator)
                     for event in events:
-                        data = event[event.index(b"data: ") + 6 :]
-                        texts += data != b"[DONE]" and is_text(decoder, data)
+                        data = event[event.index(b"data: ") + skipped :] if skipped else event
+                        texts += data != b"[DONE]" and is_text(decode(data))
             return texts
 
         yield answer
@@ -151,7 +256,7 @@ async def measure(client: str, form: str, base_url: str, answers: int, at_once: 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--format", choices=["openai", "anthropic"], required=True)
+    parser.add_argument("--format", choices=sorted(BARE), required=True)
     parser.add_argument("--client", choices=sorted(CLIENTS), required=True)
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--answers", type=int, default=5)

@@ -1,75 +1,27 @@
-"""A model server for measurements: replays a prepared answer in OpenAI's or Anthropic's streaming format.
+"""A model server for measurements: replays a prepared answer in a vendor's streaming format, which the path chooses.
 
     --mode whole   all chunks at once, each its own HTTP chunk as vendors send them
     --mode paced   `--per-s` chunks a second on every connection, each with the moment it was sent as its text
     --mode hold    one chunk, and then one every ten seconds, until the client leaves
 
-`/v1/chat/completions` answers in OpenAI's format, `/v1/messages` in Anthropic's. Prints `READY <port>`.
+Prints `READY <port>`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from functools import lru_cache
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+from tests.benchmarks.drivers.replay_formats import Format, OpenAIFormat, format_of
+
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\r\n"
 TEXT = "Sixty characters of text, as a model says them, give or take"
 GROUPS = 20
 """Paced connections are served in so many groups, one after the other within a period, so that load is even."""
 HOLD_S = 10.0
-
-
-class OpenAIFormat:
-    """https://platform.openai.com/docs/api-reference/chat-streaming"""
-
-    def begin(self) -> list[str]:
-        return [self._event({"role": "assistant", "content": ""})]
-
-    def text(self, text: str) -> str:
-        return self._event({"content": text})
-
-    def end(self, chunks: int) -> list[str]:
-        usage = {"prompt_tokens": 20, "completion_tokens": chunks, "total_tokens": chunks + 20}
-        last = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "replay", "choices": []}
-        return [self._event({}, "stop"), f"data: {json.dumps({**last, 'usage': usage})}\n\n", "data: [DONE]\n\n"]
-
-    def _event(self, delta: dict[str, str], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "replay", "choices": [choice]}
-        return f"data: {json.dumps(chunk)}\n\n"
-
-
-class AnthropicFormat:
-    """https://docs.anthropic.com/en/api/messages-streaming"""
-
-    def begin(self) -> list[str]:
-        message = {"id": "m1", "type": "message", "role": "assistant", "model": "replay", "content": []}
-        usage = {"input_tokens": 20, "output_tokens": 1}
-        start = {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}
-        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        return [self._event({"type": "message_start", "message": start}), self._event(block)]
-
-    def text(self, text: str) -> str:
-        delta = {"type": "text_delta", "text": text}
-        return self._event({"type": "content_block_delta", "index": 0, "delta": delta})
-
-    def end(self, chunks: int) -> list[str]:
-        delta = {"stop_reason": "end_turn", "stop_sequence": None}
-        return [
-            self._event({"type": "content_block_stop", "index": 0}),
-            self._event({"type": "message_delta", "delta": delta, "usage": {"output_tokens": chunks}}),
-            self._event({"type": "message_stop"}),
-        ]
-
-    def _event(self, event: dict[str, object]) -> str:
-        return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
-
-
-Format = OpenAIFormat | AnthropicFormat
 
 
 def http_chunk(event: str) -> bytes:
@@ -81,12 +33,17 @@ def http_chunk(event: str) -> bytes:
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-@lru_cache(maxsize=2)
-def whole_answer(anthropic: bool, chunks: int) -> bytes:
+def head(form: Format) -> bytes:
+    """What comes before the body of an answer."""
+    return HEAD.format(form.content_type).encode()
+
+
+@lru_cache(maxsize=8)
+def whole_answer(kind: type[Format], chunks: int) -> bytes:
     """A complete response, prepared once."""
-    form: Format = AnthropicFormat() if anthropic else OpenAIFormat()
+    form = kind()
     events = [*form.begin(), *[form.text(TEXT)] * chunks, *form.end(chunks)]
-    return HEAD + b"".join(map(http_chunk, events)) + LAST_CHUNK
+    return head(form) + b"".join(map(http_chunk, events)) + LAST_CHUNK
 
 
 class Player:
@@ -146,11 +103,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
-        if not found or len(body) < _content_length(head):
+        heads, found, body = self._buffer.partition(b"\r\n\r\n")
+        if not found or len(body) < _content_length(heads):
             return
-        self._buffer = body[_content_length(head) :]
-        self.form = AnthropicFormat() if head.split(b" ", 2)[1].endswith(b"/messages") else OpenAIFormat()
+        self._buffer = body[_content_length(heads) :]
+        self.form = format_of(heads.split(b" ", 2)[1].decode())
         self._answer(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def begin(self) -> None:
-        self.write(HEAD + b"".join(map(http_chunk, self.form.begin())))
+        self.write(head(self.form) + b"".join(map(http_chunk, self.form.begin())))
 
     def finish(self, chunks: int) -> None:
         self.write(b"".join(map(http_chunk, self.form.end(chunks))) + LAST_CHUNK)
@@ -173,8 +130,8 @@ class Connection(asyncio.Protocol):
         self._hold = asyncio.get_running_loop().call_later(HOLD_S, self.hold)
 
 
-def _content_length(head: bytes) -> int:
-    for line in head.lower().split(b"\r\n"):
+def _content_length(heads: bytes) -> int:
+    for line in heads.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line.partition(b":")[2])
     return 0
@@ -186,7 +143,7 @@ async def serve(mode: str, chunks: int, per_s: float) -> None:
 
     def answer(connection: Connection) -> None:
         if mode == "whole":
-            connection.write(whole_answer(isinstance(connection.form, AnthropicFormat), chunks))
+            connection.write(whole_answer(type(connection.form), chunks))
             return
         connection.begin()
         if mode == "hold":

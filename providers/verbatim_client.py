@@ -1,0 +1,54 @@
+"""An httpx client, carried by aiohttp, that sends addresses as they are written.
+
+aiohttp takes back what it finds needlessly encoded, such as `%3A` for a colon, when an address comes as a text. Who
+signs an address, as AWS wants it, signs every letter of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import httpx
+import yarl
+from aiohttp import ClientSession, InvalidURL
+from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+
+
+class VerbatimClient(HttpxAiohttpClient):
+    """Differs from its base by nothing else. Proxies are honoured."""
+
+    def _init_transport(
+        self, *_: Any, transport: httpx.AsyncBaseTransport | None = None, **settings: Any
+    ) -> httpx.AsyncBaseTransport:
+        return transport or _VerbatimTransport(**settings)
+
+    def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **settings: Any) -> httpx.AsyncBaseTransport:
+        return _VerbatimTransport(proxy=proxy, **settings)
+
+
+class _VerbatimSession:
+    """As much of an aiohttp session as the transport uses."""
+
+    def __init__(self, session: ClientSession) -> None:
+        self.session = session
+
+    def request(self, method: str, url: str, **settings: Any) -> Any:
+        try:
+            address = yarl.URL(url, encoded=True)
+            _ = address.port  # is looked at only now, and may be none
+        except ValueError as error:
+            raise InvalidURL(url) from error
+        return self.session.request(method, address, **settings)
+
+
+class _VerbatimTransport(AiohttpTransport):
+    _verbatim: _VerbatimSession | None = None
+
+    def get_client(self) -> ClientSession:
+        if self._verbatim is None:
+            self._verbatim = _VerbatimSession(super().get_client())
+        return cast("ClientSession", self._verbatim)
+
+    async def aclose(self) -> None:
+        if self._verbatim is not None:
+            await self._verbatim.session.close()
