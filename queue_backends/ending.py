@@ -32,6 +32,7 @@ class EndsByCommit(abc.ABC):
         next_attempt: int = 0,
         spent: Spent | None = None,
         result: TaskResult | None = None,
+        counts: bool = True,
     ) -> None:
         """Give the task back, or give it up."""
         outcome: Outcome
@@ -40,7 +41,12 @@ class EndsByCommit(abc.ABC):
             outcome = Dead(delivery=delivery, result=said, next_attempt=next_attempt)
         elif retry_in_s is not None:
             outcome = Retry(
-                delivery=delivery, error=error, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent
+                delivery=delivery,
+                error=error,
+                retry_in_s=retry_in_s,
+                next_attempt=next_attempt,
+                spent=spent,
+                counts=counts,
             )
         else:
             outcome = Release(delivery=delivery, next_attempt=next_attempt, spent=spent)

@@ -73,6 +73,7 @@ OURS = (
         driver="psycopg",
         extra="postgresql",
     ),
+    Engine(name="grpc", schemes=("grpc",), package="queue_backends.swarm_plugin", driver="grpc", extra="grpc"),
     Engine(
         name="arq+redis",
         schemes=("arq+redis", "arq+rediss", "arq+unix"),

@@ -31,7 +31,7 @@ _HELLO = f"{PREFIX}~hello"
 _HELLO_TTL_S = 60.0
 _UNSET_TTL_S = 30 * 24 * 3600.0
 _LOAD_LIMIT_S = 60.0
-_HELLO_AGAIN_S = (0.05, 0.2, 0.5, 1.0)
+_HELLO_AGAIN_S = (0.01, 0.02, 0.05, 0.2, 0.5, 1.0)
 _RETRY_S = 0.5
 _RECONCILE_S = 600.0
 """So often everything is read anew, for keys that somebody deleted by other means while this process was cut off."""

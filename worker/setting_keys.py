@@ -33,7 +33,7 @@ _SOUNDS_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 _HOMES = {
     "routes.": "worker.routing",
-    "limits.": "worker.rate_limits",
+    "limits.": "worker.rate_limits.live",
     "budgets.": "worker.budgets.live",
 }
 """Prefix -> the module that registers its rule when it is imported."""

@@ -64,7 +64,7 @@ class ArqCommitter(Committer):
         delivery, chunks = outcome.delivery, outcome.chunks
         task = delivery.task
         return (
-            _KINDS[type(outcome)],
+            _kind(outcome),
             *fence_of(delivery),
             table.position(task.stream_key) if task.stream_key else 0,
             *self._numbering.encode(delivery, chunks),
@@ -84,6 +84,10 @@ _KINDS: dict[type[Progress], str] = {
     Release: "release",
     Checkpoint: "checkpoint",
 }
+
+
+def _kind(outcome: Progress) -> str:
+    return "postpone" if isinstance(outcome, Retry) and not outcome.counts else _KINDS[type(outcome)]
 
 
 def _payload(outcome: Progress) -> tuple[Any, ...]:

@@ -210,6 +210,40 @@ class RetryConformance(Conformance):
         assert attempts == [0, 1, 1, 2]
         assert (await pull_one(backend)).task.attempt == 2
 
+    async def test_a_postponed_task_has_not_failed(self, open_backend: OpenBackend) -> None:
+        """A retry that does not count: the task comes back as often as that is, with its `attempt`, and is not new."""
+        backend, other = await open_backend(), await open_backend()
+        task_id = await submit(backend, priority=Priority.HIGH)
+        for number in range(4):
+            worker = backend if number % 2 else other
+            delivery = await pull_one(worker)
+            assert (delivery.task.id, delivery.task.attempt, delivery.redeliveries) == (task_id, 0, 0)
+            assert delivery.task.priority is Priority.HIGH
+            assert number == 0 or not delivery.first
+            retry = Retry(delivery=delivery, error="", retry_in_s=0.05 * number, next_attempt=number, counts=False)
+            assert await worker.commit([retry]) == []
+        delivery = await pull_one(backend)
+        assert delivery.next_attempt == 3
+        await backend.queue.nack(delivery, "", retry_in_s=0.05, counts=False)
+        delivery = await pull_one(backend)
+        assert delivery.task.attempt == 0
+        await backend.queue.nack(delivery, "broken", retry_in_s=0)
+        delivery = await pull_one(backend)
+        await backend.queue.nack(delivery, "", retry_in_s=0, counts=False)
+        assert (await pull_one(backend)).task.attempt == 1
+
+    @needs(Capability.DELAYED)
+    async def test_a_postponed_task_waits(self, open_backend: OpenBackend) -> None:
+        """It is delayed until its time, for everyone to see."""
+        backend = await open_backend()
+        task_id = await submit(backend)
+        delivery, asked_at = await pull_one(backend), time.time()
+        assert await backend.commit([Retry(delivery=delivery, error="", retry_in_s=3600, counts=False)]) == []
+        await pull_nothing(backend)
+        (status,) = await backend.queue.status([task_id])
+        assert status.state is TaskState.DELAYED
+        assert status.due_at == pytest.approx(asked_at + 3600, abs=60)
+
     async def test_a_released_task_is_ready_at_once(self, open_backend: OpenBackend) -> None:
         """Another worker gets it; no attempt is counted, and it is no new task."""
         backend, other = await open_backend(), await open_backend()

@@ -157,6 +157,17 @@ class KeyConformance(Conformance):
         values = [("w:1", _BINARY), ("w:1", b""), ("w:1", b"2"), ("w:1", None), ("w:2", b"4"), ("w:2", None)]
         assert [(change.key, change.value) for change in seen] == values
 
+    async def test_watch_of_any_prefix(self, open_backend: OpenBackend) -> None:
+        """A prefix is any beginning of a key, whether or not it ends where a part of the key does."""
+        watcher, writer = await open_backend(), await open_backend()
+        async with iterating(watcher.state.watch("fam")) as changes:
+            await _until_watching(writer, changes, "fam")
+            for key in ("fam", "fam:1", "family", "family:1", "fa:m"):
+                await writer.state.set(key, key.encode())
+            await writer.state.delete("fam:1")
+            seen = [await within(_next_change(changes, "fam")) for _ in range(5)]
+        assert sorted(change.key for change in seen) == ["fam", "fam:1", "fam:1", "family", "family:1"]
+
 
 class LogConformance(Conformance):
     """Logs that take each record once."""

@@ -72,8 +72,10 @@ class MemoryBackend(Backend):
                 await self._queue.ack(delivery, result)
             case Dead(result=result, next_attempt=next_attempt):
                 self._queue.bury(delivery, result, next_attempt=next_attempt)
-            case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent):
-                self._queue.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
+            case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent, counts=counts):
+                self._queue.bring_back(
+                    delivery, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent, counts=counts
+                )
             case Release(next_attempt=next_attempt, spent=spent):
                 self._queue.bring_back(delivery, retry_in_s=None, next_attempt=next_attempt, spent=spent)
 

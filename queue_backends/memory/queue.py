@@ -171,13 +171,14 @@ class MemoryQueue:
         next_attempt: int = 0,
         spent: Spent | None = None,
         result: TaskResult | None = None,
+        counts: bool = True,
     ) -> None:
         """Give the task back, or give it up."""
         if dead:
             said = result or TaskResult(task_id=delivery.task.id, error=error, finished_at=time.time())
             self.bury(delivery, said, next_attempt=next_attempt)
         else:
-            self.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent)
+            self.bring_back(delivery, retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent, counts=counts)
 
     def bury(self, delivery: Delivery, result: TaskResult, *, next_attempt: int = 0) -> None:
         """To the dead letters. Raises `LeaseLost`."""
@@ -187,16 +188,23 @@ class MemoryQueue:
         self._bury(task, result, next_attempt=max(next_attempt, delivery.next_attempt))
 
     def bring_back(
-        self, delivery: Delivery, *, retry_in_s: float | None, next_attempt: int = 0, spent: Spent | None = None
+        self,
+        delivery: Delivery,
+        *,
+        retry_in_s: float | None,
+        next_attempt: int = 0,
+        spent: Spent | None = None,
+        counts: bool = True,
     ) -> None:
-        """Make it ready again: after a failure with `retry_in_s`, else as released. Raises `LeaseLost`."""
+        """Make it ready again: after a failure with `retry_in_s` (none, unless it `counts`), else as released. Raises
+        `LeaseLost`."""
         store = self._store
         entry = store.owned(delivery)
         del store.running[entry.id]
         if delivery.task.id in store.cancel_asked:
             self._cancel_now(delivery.task, spent or entry.spent)
             return
-        failures = 0 if retry_in_s is None else 1
+        failures = 1 if retry_in_s is not None and counts else 0
         again = Entry(
             id=store.new_id(),
             task=replace(delivery.task, attempt=delivery.task.attempt + failures),

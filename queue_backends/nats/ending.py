@@ -77,8 +77,8 @@ class Endings:
                 self._bury(step, result, next_attempt)
             case Retry() | Release() if held.record.cancel:
                 self._cancel(step, outcome.spent or held.spent)
-            case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent):
-                self._give_back(step, retry_in_s, next_attempt, spent)
+            case Retry(retry_in_s=retry_in_s, next_attempt=next_attempt, spent=spent, counts=counts):
+                self._give_back(step, retry_in_s, next_attempt, spent, failures=1 if counts else 0)
             case Release(next_attempt=next_attempt, spent=spent):
                 self._give_back(step, None, next_attempt, spent)
             case Checkpoint():
@@ -102,10 +102,11 @@ class Endings:
         step.chunks = (*step.chunks, final_error(RUN_CANCELLED))
         step.record = self._ended(step.held, cancelled(step.held.task_id, spent))
 
-    def _give_back(self, step: Step, retry_in_s: float | None, next_attempt: int, spent: Spent | None) -> None:
+    def _give_back(
+        self, step: Step, retry_in_s: float | None, next_attempt: int, spent: Spent | None, *, failures: int = 0
+    ) -> None:
         held = step.held
         delivery, task_id = held.delivery, held.task_id
-        failures = 0 if retry_in_s is None else 1
         task = replace(delivery.task, attempt=delivery.task.attempt + failures)
         entry = Entry(
             run=held.record.run + 1,

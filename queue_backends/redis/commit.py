@@ -141,5 +141,5 @@ def _payload(outcome: Progress) -> tuple[tuple[str, ...], int, int, int]:
         return (encode_result(outcome.result), outcome.result.error), 0, attempt + 1, next_attempt
     spent = () if outcome.spent is None else (encode_spent(outcome.spent),)
     if isinstance(outcome, Retry):
-        return spent, round(outcome.retry_in_s * 1000), attempt + 1, next_attempt
+        return spent, round(outcome.retry_in_s * 1000), attempt + outcome.counts, next_attempt
     return spent, 0, attempt, next_attempt

@@ -26,17 +26,21 @@
 
 Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
 `resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of
-a long value). Two names come from elsewhere:
+a long value), and the same on `{q}:state:changes:<family>` for keys `<family>:…` and `<family>/…`. Two names come from
+elsewhere:
 the list of a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`).
 With a braced name, such as `{agents}`, all others share one slot of a Redis Cluster.
 """
 
 from __future__ import annotations
 
+import re
+
 from queue_backends.messages import Priority
 
 GROUP = "agent-workers"
 DEFAULT_STREAM = "agent-tasks"
+_FAMILY = re.compile(r"([^:/]*)[:/]")
 LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
 
@@ -82,6 +86,12 @@ class Keys:
     def idempotency(self, key: str) -> str:
         """Where the task id of an idempotency key stands."""
         return self._idempotency + key
+
+    def family_changes(self, name: str) -> str:
+        """Channel of those who watch one family of state keys, such as `settings:` or `workers/`, and need not hear of
+        all others; empty for a name without one."""
+        found = _FAMILY.match(name)
+        return f"{self.changes}:{found[1]}" if found else ""
 
     def kv(self, key: str) -> str:
         """Where a state key stands."""

@@ -115,6 +115,7 @@ class ShardedQueue:
         next_attempt: int = 0,
         spent: Spent | None = None,
         result: TaskResult | None = None,
+        counts: bool = True,
     ) -> None:
         """Give the task back, or give it up."""
         partition = self._partitions[self._ids.partition_of(delivery)]
@@ -127,6 +128,7 @@ class ShardedQueue:
                 next_attempt=next_attempt,
                 spent=spent,
                 result=result,
+                counts=counts,
             )
         except LeaseLost as lost:
             raise LeaseLost(f"task {delivery.task.id} has another owner") from lost

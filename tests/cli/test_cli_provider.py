@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 import providers
-from providers import ConfigParam
+from providers import ConfigParam, registry
 from providers.live_config import Configurable
-from tests.cli.cli_harness import Shoal
+from providers.remote import Dialect
+from providers.remote.instances import RemoteInstance
+from providers.remote.wire import PROVIDER, READ
+from queue_backends import Backend
+from tests.cli.cli_harness import Shoal, WithBackend
 from tests.settings.naming_server import NamingServer
+from worker.remote_providers import Registry
 
 LIMIT_S = 30.0
 
@@ -56,6 +63,18 @@ def test_list_has_the_known_columns_and_tells_who_works(shoal: Shoal) -> None:
     assert "ANTHROPIC_API_KEY is not set" in rows["anthropic"]
     assert rows["scripted"].split()[2:4] == ["READ", "healthy"]
     assert sorted(rows) == list(rows)
+
+
+def test_a_provider_that_crashes_is_one_line_of_the_list(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is anybody's code; the others are listed all the same."""
+
+    def crash() -> None:
+        raise RuntimeError("oops")
+
+    monkeypatch.setitem(registry._registered, "crashing", crash)
+    lines = shoal("provider", "list").out.splitlines()
+    assert any(line.startswith("crashing") and "RuntimeError: oops" in line for line in lines)
+    assert any(line.startswith("scripted") for line in lines)
 
 
 def test_list_without_a_check_asks_nobody(shoal: Shoal, model_server: NamingServer) -> None:
@@ -114,7 +133,7 @@ def test_config_set_refuses_what_the_provider_does_not_know(shoal: Shoal) -> Non
     for command in ("config", "show", "health", "test"):
         unknown = shoal("provider", command, "nobody")
         assert unknown.code != 0
-        assert "no provider 'nobody' is registered; there are: anthropic" in unknown.err
+        assert "no provider 'nobody' is registered; there are: " in unknown.err
 
 
 def test_health_makes_a_real_call(shoal: Shoal, model_server: NamingServer) -> None:
@@ -124,6 +143,19 @@ def test_health_makes_a_real_call(shoal: Shoal, model_server: NamingServer) -> N
     outcome = shoal("provider", "health", "anthropic")
     assert model_server.keys == ["sk-live"]
     assert "sk-live" not in outcome.out + outcome.err
+
+
+def test_doctor_asks_with_the_live_settings(
+    shoal: Shoal, model_server: NamingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker would: with the live key and address, and the default provider."""
+    monkeypatch.setenv("AGENT_MODEL", "some-model")
+    monkeypatch.setenv("AGENT_SYSTEM_PROMPT", "Be brief.")
+    shoal("settings", "set", "llm.default_provider", "anthropic")
+    assert "ANTHROPIC_API_KEY is not set" in shoal("doctor").out
+    use(shoal, model_server)
+    shoal("doctor")
+    assert set(model_server.keys) == {"sk-live"}
 
 
 def test_test_sends_one_prompt_and_shows_what_it_used(shoal: Shoal, model_server: NamingServer) -> None:
@@ -146,3 +178,59 @@ def test_a_failing_test_says_why(shoal: Shoal) -> None:
     outcome = shoal("provider", "test", "anthropic", "--model", "claude-any")
     assert outcome.code == 1
     assert "ANTHROPIC_API_KEY is not set" in outcome.err
+
+
+@pytest.fixture
+def remote_provider(with_backend: WithBackend) -> Iterator[subprocess.Popen[str]]:
+    """A provider in a process of its own, registered as `my_llm`."""
+    code = "import providers.remote; from providers.scripted import ScriptedProvider; "
+    code += "providers.remote.serve(ScriptedProvider(), name='my_llm', version='2.1.0')"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            port = program.stdout.readline().strip().partition("=")[2]
+            instance = RemoteInstance(
+                name="my_llm",
+                instance_id="i1",
+                address=f"127.0.0.1:{port}",
+                dialect=Dialect.PYTHON,
+                plugin_type=PROVIDER,
+                version="2.1.0",
+                permission=READ,
+                is_shoal=True,
+                params=(ConfigParam(key="colour"),),
+            )
+
+            async def register(backend: Backend) -> None:
+                await Registry(backend.state).add(instance)
+
+            with_backend(register)
+            yield program
+        finally:
+            program.kill()
+
+
+def test_remote_providers_are_providers_like_others(
+    shoal: Shoal, remote_provider: subprocess.Popen[str], with_backend: WithBackend
+) -> None:
+    """Listed, shown, checked, configured and tried, wherever they run; one that has gone is known all the same."""
+    rows = {line.split()[0]: line.split() for line in shoal("provider", "list").out.splitlines()}
+    assert rows["my_llm"][1:5] == ["2.1.0", "READ", "healthy", "remote"]
+    assert "127.0.0.1:" in shoal("provider", "show", "my_llm").out
+    assert shoal("settings", "set", "llm.default_provider", "my_llm").code == 0
+    assert shoal("provider", "config-set", "my_llm", "colour", "red").code == 0
+    assert json.loads(shoal("provider", "config", "my_llm", "--json").out)["value"] == "red"
+    assert shoal("provider", "health", "my_llm").code == 0
+    tried = shoal("provider", "test", "my_llm", "--model", "m")
+    assert (tried.code, tried.out.splitlines()[0]) == (0, "mock response")
+    remote_provider.kill()
+    remote_provider.wait(LIMIT_S)
+    assert shoal("provider", "health", "my_llm").code == 1
+
+    async def forget(backend: Backend) -> None:
+        assert await Registry(backend.state).remove("my_llm", "i1")
+
+    with_backend(forget)
+    assert "none is registered at present" in shoal("provider", "show", "my_llm").out

@@ -81,6 +81,8 @@ def test_without_a_key_the_reader_is_warned(shoal: Shoal, with_backend: WithBack
         ("plugin.anthropic.colour", "red", "it has: api_key, base_url"),
         ("colour.red", "x", "there is no setting 'colour.red'"),
         ("budgets.all", "{", "budgets.all"),
+        ("limits.all", "{", "limits.all"),
+        ("routes.all", "{", "routes.all"),
     ],
 )
 def test_what_cannot_be_set_is_an_error_of_use(shoal: Shoal, key: str, value: str, complaint: str) -> None:
@@ -89,6 +91,13 @@ def test_what_cannot_be_set_is_an_error_of_use(shoal: Shoal, key: str, value: st
     assert outcome.code == 2
     assert complaint in outcome.err
     assert outcome.out == ""
+
+
+def test_a_state_that_nobody_else_has_is_said(shoal: Shoal) -> None:
+    """A setting in memory is gone with the command."""
+    outcome = shoal("settings", "set", "llm.default_provider", "scripted", "--queue", "memory://")
+    assert outcome.code == 0
+    assert "no worker hears of it" in outcome.err
 
 
 def test_an_empty_stdin_is_an_error_of_use(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:

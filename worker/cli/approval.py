@@ -34,7 +34,7 @@ def list_approvals(call: Invocation) -> int:
 @click.option("--comment", default="", help="Goes to the plugin.")
 @shoal_options
 def approve(call: Invocation, approval_id: str, comment: str) -> int:
-    """Exit code 2 if nobody waits for that."""
+    """Exit code 4 if nobody waits for that."""
     return call.wait_for(_decide(call, approval_id, approved=True, comment=comment))
 
 
@@ -43,7 +43,7 @@ def approve(call: Invocation, approval_id: str, comment: str) -> int:
 @click.option("--comment", default="", help="Goes to the plugin.")
 @shoal_options
 def reject(call: Invocation, approval_id: str, comment: str) -> int:
-    """Exit code 2 if nobody waits for that."""
+    """Exit code 4 if nobody waits for that."""
     return call.wait_for(_decide(call, approval_id, approved=False, comment=comment))
 
 

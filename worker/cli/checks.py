@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from providers import AgentConfig, HealthCheck, LLMProvider, ProviderError, create, detect
+from providers import AgentConfig, HealthCheck, LLMProvider, ProviderError, UnknownProvider, create
 from queue_backends import Backend, Capability, QueueError, QueueStats, open_backend
 from worker.cli.findings import Finding, broken, doubtful, fine
 from worker.cli.wording import count, duration
@@ -16,6 +18,7 @@ from worker.errors import WorkerError
 from worker.settings.masking import masked_url
 
 if TYPE_CHECKING:
+    from worker.providers_in_use import ProvidersInUse
     from worker.settings import Settings
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -59,8 +62,10 @@ async def check_providers(settings: Settings) -> AsyncIterator[Finding]:
         yield doubtful("provider", "model", "no model is configured", "set AGENT_MODEL, or agent.model in shoal.yaml")
     for missing in sorted({agent.route for agent in agents if agent.route} - set(settings.routes)):
         yield doubtful("route", missing, "an agent takes it, and shoal.yaml has none of that name", "shoal routes list")
-    for name, users in _by_provider(config for agent in agents for config in _called(settings, agent)).items():
-        yield await _provider(name, users)
+    async with _in_use(settings) as used:
+        by_place = _by_provider(used, (config for agent in agents for config in _called(settings, agent)))
+        for name, users in by_place.items():
+            yield await _provider(name, users, used)
 
 
 async def check_tools(settings: Settings) -> AsyncIterator[Finding]:
@@ -161,40 +166,58 @@ def _called(settings: Settings, agent: AgentConfig) -> list[AgentConfig]:
     return [target.config_for(agent) for target in route.targets] if route else []
 
 
-def _by_provider(configs: Iterable[AgentConfig]) -> dict[str, list[AgentConfig]]:
+def _by_provider(used: ProvidersInUse, configs: Iterable[AgentConfig]) -> dict[str, list[AgentConfig]]:
     """Agents by what their calls have in common: provider, address and key."""
     users: dict[str, list[AgentConfig]] = {}
     for config in configs:
-        name = config.provider or detect(config.model)
+        name = used.name_of(config)
         place = " ".join(part for part in (name, masked_url(config.base_url), config.api_key_env) if part)
         users.setdefault(place, []).append(config)
     return users
 
 
-async def _provider(place: str, users: list[AgentConfig]) -> Finding:
+@asynccontextmanager
+async def _in_use(settings: Settings) -> AsyncIterator[ProvidersInUse]:
+    """The providers as a worker would have them: with the fleet's live settings, and the registered remote ones."""
+    from worker.assembly import open_backends
+    from worker.live_settings import LiveSettings
+    from worker.remote_providers import RemoteDirectory, RemoteProviders
+    from worker.swarm_plugin.everywhere import providers_of
+
+    async with AsyncExitStack() as opened:
+        live: LiveSettings | None = None
+        make: Callable[[str], LLMProvider] = create
+        with contextlib.suppress(QueueError, TimeoutError):  # what is wrong with the queue is another check's finding
+            async with asyncio.timeout(_OPEN_TIMEOUT_S):
+                backend = await opened.enter_async_context(await open_backends(settings))
+                live = LiveSettings(backend.state)
+                await live.load()
+                directory = RemoteDirectory(backend.state)
+                await directory.load()
+            remote = RemoteProviders(directory, settings.plugins.channel_options())
+            opened.push_async_callback(remote.aclose)
+            make = remote.create
+        used = providers_of(settings, live, make)
+        opened.push_async_callback(used.close)
+        yield used
+
+
+async def _provider(place: str, users: list[AgentConfig], used: ProvidersInUse) -> Finding:
     config = users[0]
     models = ", ".join(sorted({user.model for user in users}))
     try:
-        provider = create(config.provider or detect(config.model))
-    except (ProviderError, ImportError) as error:
-        return broken("provider", place, str(error), "set AGENT_PROVIDER to one of these, or install its package")
-    try:
-        if not isinstance(provider, HealthCheck):
-            return fine("provider", place, f"{models} (it has no health check)")
-        async with asyncio.timeout(_PROVIDER_TIMEOUT_S):
+        async with asyncio.timeout(_PROVIDER_TIMEOUT_S), used.lease(config) as provider:
+            if not isinstance(provider, HealthCheck):
+                return fine("provider", place, f"{models} (it has no health check)")
             health = await provider.health_check(config)
+    except UnknownProvider as error:
+        return broken("provider", place, str(error), "set AGENT_PROVIDER to one of these, or install its package")
+    except (ProviderError, ImportError) as error:
+        return broken("provider", place, str(error), "correct its settings: shoal provider config")
     except TimeoutError:
         return broken(
             "provider", place, f"no answer within {duration(_PROVIDER_TIMEOUT_S)}", "check network and address"
         )
-    finally:
-        await _close(provider)
     if health.healthy:
         return fine("provider", place, f"{models}{f': {health.message}' if health.message else ''}")
     return broken("provider", place, health.message, "check the key's variable, the model's name and the address")
-
-
-async def _close(provider: LLMProvider) -> None:
-    close = getattr(provider, "aclose", None)
-    if close is not None:
-        await close()

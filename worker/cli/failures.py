@@ -63,13 +63,13 @@ def exit_code_of(error: BaseException) -> int:
         TaskNotFound,
         UnknownBackend,
     )
-    from worker.errors import AgentNotFound, BadSetting, WorkerNotFound
+    from worker.errors import AgentNotFound, ApprovalNotFound, BadSetting, WorkerNotFound
 
     if isinstance(error, BadSetting | InvalidTask):
         return USAGE
     if isinstance(error, BackendUnavailable | BackendMisconfigured | UnknownBackend):
         return QUEUE_UNAVAILABLE
-    if isinstance(error, TaskNotFound | AgentNotFound | WorkerNotFound):
+    if isinstance(error, TaskNotFound | AgentNotFound | ApprovalNotFound | WorkerNotFound):
         return NOT_FOUND
     return FAILED
 

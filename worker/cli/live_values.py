@@ -25,12 +25,16 @@ LONGEST_SHOWN = 120
 @asynccontextmanager
 async def live_settings(call: Invocation) -> AsyncIterator[tuple[LiveSettings, StateStore]]:
     """The live settings as they are now, and the store that they are in. Raises `QueueError`s as the backend does."""
+    from queue_backends.memory.state import MemoryState
     from worker.live_settings import LiveSettings
 
     async with call.fleet() as fleet:
-        live = LiveSettings(fleet.backend.state)
+        state = fleet.backend.state
+        if isinstance(state, MemoryState):
+            call.screen.note("the state is in this process' memory, so no worker hears of it: name a --queue", "warn")
+        live = LiveSettings(state)
         await live.load()
-        yield live, fleet.backend.state
+        yield live, state
 
 
 def value_from(argument: str) -> str:

@@ -77,8 +77,8 @@ async def directory(call: Invocation) -> AsyncIterator[ProviderDirectory]:
     from worker.provider_directory import ProviderDirectory
 
     settings = call.settings()
-    async with live_settings(call) as (live, state):
-        yield ProviderDirectory(settings, live, state)
+    async with live_settings(call) as (live, state), ProviderDirectory.opened(settings, live, state) as known:
+        yield known
 
 
 async def _list(call: Invocation, check: bool) -> int:

@@ -24,9 +24,13 @@ from worker.cli.invocation import Invocation, examples, shoal_options
 def serve_provider(call: Invocation, name: str, served_as: str | None, model: str | None) -> int:
     """Until SIGTERM or Ctrl-C."""
     import providers
+    from worker.errors import BadSetting
     from worker.version import version
 
     settings = call.settings({"agent.model": model})
     provider = providers.create(name)
-    providers.serve(provider, name=served_as or f"shoal-{name}", version=version(), config=settings.agent)
+    try:
+        providers.serve(provider, name=served_as or f"shoal-{name}", version=version(), config=settings.agent)
+    except OSError as error:
+        raise BadSetting(f"MIRASTACK_PLUGIN_ADDR: {error}") from error
     return OK

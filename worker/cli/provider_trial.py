@@ -46,21 +46,15 @@ async def _try(call: Invocation, name: str, model: str, prompt: str, max_tokens:
     from msgspec.structs import replace
 
     from worker.provider_directory import ProviderDirectory
-    from worker.providers_in_use import ProvidersInUse
 
     settings = call.settings()
-    async with live_settings(call) as (live, state):
-        known = ProviderDirectory(settings, live, state)
+    async with live_settings(call) as (live, state), ProviderDirectory.opened(settings, live, state) as known:
         await known.entry(name)
         config = replace(known.config_for(name, model), max_tokens=max_tokens, max_turns=1, output_schema=None)
         if not config.model:
             raise BadSetting(f"no agent uses {name}, and plugin.{name}.model is not set: give --model")
-        used = ProvidersInUse(live)
-        try:
-            async with used.lease(config) as provider:
-                return await _ask(call.screen, settings, provider, config, prompt)
-        finally:
-            await used.close()
+        async with known.in_use() as used, used.lease(config) as provider:
+            return await _ask(call.screen, settings, provider, config, prompt)
 
 
 async def _ask(screen: Screen, settings: Settings, provider: LLMProvider, config: AgentConfig, prompt: str) -> int:

@@ -15,7 +15,7 @@ from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.cli.outputs import output
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import STATE_STYLES, ago, at_rfc3339, count, duration, ending, moment, shorten
-from worker.journal import read_journal
+from worker.journal import AttemptEnded, Moment, read_journal
 
 if TYPE_CHECKING:
     from worker.client import Fleet
@@ -99,7 +99,7 @@ async def _show(call: Invocation, task_id: str) -> int:
         if call.screen.as_json:
             call.screen.json({**msgspec.to_builtins(status), "journal": timeline.as_json(moments)})
             return OK
-        call.screen.fields([*_facts(status), *await _reason(fleet, status)])
+        call.screen.fields([*_facts(status), *await _reason(fleet, status, moments)])
         if moments:
             call.screen.line()
             call.screen.table(timeline.COLUMNS, timeline.timeline(moments, status.result))
@@ -145,8 +145,11 @@ def _facts(status: TaskStatus) -> list[tuple[str, str | Cell]]:
     return [(name, value) for name, value in facts if (value.text if isinstance(value, Cell) else value)]
 
 
-async def _reason(fleet: Fleet, status: TaskStatus) -> list[tuple[str, str | Cell]]:
+async def _reason(fleet: Fleet, status: TaskStatus, moments: Sequence[Moment]) -> list[tuple[str, str | Cell]]:
     """Why a task that could run does not."""
+    last = moments[-1].entry if moments else None
+    if status.state is TaskState.DELAYED and isinstance(last, AttemptEnded):
+        return [("waits", Cell(f"{last.how}: {last.error}", "warn"))]
     if status.state is not TaskState.READY:
         return []
     stats = await fleet.backend.queue.stats()

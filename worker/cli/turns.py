@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from queue_backends import Chunk, ChunkType
+from queue_backends import Chunk
 
 
 class Verdict(enum.Enum):
@@ -33,7 +33,7 @@ class Turns:
             return Verdict.SKIP
         is_same = chunk.turn == self._turn and chunk.attempt == self._attempt
         restarts = chunk.turn == self._turn and chunk.attempt > self._attempt and self._has_shown
-        says_something = bool(chunk.content) or chunk.type is not ChunkType.CONTENT
+        says_something = bool(chunk.content) or "route" not in chunk.metadata
         self._turn, self._attempt = chunk.turn, chunk.attempt
         self._has_shown = says_something or (is_same and self._has_shown)
         return Verdict.RESTART if restarts else Verdict.SHOW

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
 )
 @click.option("--model", help="The model of the default agent.  [env: AGENT_MODEL]")
+@click.option("--route", metavar="NAME", help="The default agent's route, instead of one model.  [env: SHOAL_ROUTE]")
 @click.option("--provider", help="Its provider; default: found from the model.  [env: AGENT_PROVIDER]")
 @click.option("--system", help="Its system prompt.  [env: AGENT_SYSTEM_PROMPT]")
 @click.option("--concurrency", type=int, help="Tasks at once.  [env: AGENT_MAX_CONCURRENT_TASKS; default: 100]")
@@ -93,6 +94,7 @@ def _settings(call: Invocation, options: Mapping[str, Any], environ: Mapping[str
         {
             "agent.model": options["model"],
             "agent.provider": options["provider"],
+            "agent.route": options["route"],
             "agent.system_prompt": options["system"],
             "concurrency": options["concurrency"],
             "processes": options["processes"],
@@ -105,7 +107,8 @@ def _settings(call: Invocation, options: Mapping[str, Any], environ: Mapping[str
         environ=environ,
     )
     settings.require_ark()
-    if settings.queue_url and not settings.agent.model and not settings.agent.provider and not settings.agents:
+    agent = settings.agent
+    if settings.queue_url and not (agent.model or agent.provider or agent.route or settings.agents):
         raise BadSetting("required env var AGENT_MODEL is not set")
     return settings
 
@@ -157,7 +160,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _work(call: Invocation, settings: Settings, link: SupervisorLink, check: Callable[[], Settings]) -> bool:
     from worker.assembly import run_worker
 
-    if settings.agents and not settings.agent.model:
+    if settings.agents and not (settings.agent.model or settings.agent.route):
         return await run_worker(settings, link=link, check_settings=check)
     async with with_model(settings, call.screen) as chosen:
         return await run_worker(chosen, link=link, check_settings=check)

@@ -4,8 +4,8 @@
 -- ARGV  1    msgpack { names, { outcome, ... } }
 --            outcome: { kind, lane, id, token, list KEYS index or 0, first seq, { { json, text }, ... }, is_final,
 --                       { record, ... }, payload, delay_ms, attempt, next_attempt }
---            kind and payload: ack, the ending (see write_end); dead, the ending, then error and prompt; retry and
---            release, what the task has used as JSON, or nothing; checkpoint, nothing
+--            kind and payload: ack, the ending (see write_end); dead, the ending, then error and prompt; retry,
+--            postpone and release, what the task has used as JSON, or nothing; checkpoint, nothing
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, queue, usage and final chunk of a task must change together, exactly once.
 
@@ -46,6 +46,15 @@ end
 function handlers.retry(outcome)
   if not end_if_cancelled(outcome) then
     give_back(outcome, string.format('%.0f', now + outcome[11]))
+    ready = ready + (outcome[11] > 0 and 0 or 1)
+  end
+end
+
+-- Has to wait, though nothing failed: its try does not count.
+function handlers.postpone(outcome)
+  if not end_if_cancelled(outcome) then
+    give_back(outcome, string.format('%.0f', now + outcome[11]))
+    redis.call('DECR', names.retry .. outcome[3])
     ready = ready + (outcome[11] > 0 and 0 or 1)
   end
 end

@@ -2,7 +2,7 @@
 --
 -- KEYS  1    the key                   STRING
 -- ARGV  has_expected 0/1, expected, has_value 0/1, value, ttl_ms or 0, changes channel, the key's own name,
---       longest value that is sent along
+--       longest value that is sent along, changes channel of the key's family or ''
 -- Reply: 1 if it was changed, else 0.
 -- Atomic because it is a compare-and-set.
 
@@ -22,5 +22,9 @@ local sign, value = ARGV[3] == '1' and '+' or '-', ARGV[4]
 if #value > tonumber(ARGV[8]) then
   sign, value = '?', ''
 end
-redis.call('PUBLISH', ARGV[6], sign .. #ARGV[7] .. ':' .. ARGV[7] .. value)
+local change = sign .. #ARGV[7] .. ':' .. ARGV[7] .. value
+redis.call('PUBLISH', ARGV[6], change)
+if ARGV[9] ~= '' then
+  redis.call('PUBLISH', ARGV[9], change)
+end
 return 1
