@@ -6,15 +6,12 @@ It knows no vendor and no queue. What happens around a turn (budgets, journal, u
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
-from providers.answer_limits import answer_too_long
 from providers.errors import BadResponse, LimitReached, ProviderError, RateLimited, Refused, StreamBroken
 from providers.interfaces import CallTool, ChatProvider, ChunkFn
 from providers.messages import (
@@ -35,48 +32,25 @@ from providers.messages import (
     UsageUpdate,
     conversation,
 )
+from providers.model_call import OpenCall, TurnRecord
 from providers.retry import is_gated
 from providers.routed_turn import Race, RoutedTurn, restart_delay_s
 from providers.structured import Repairs, prompted
 from providers.turn_routing import Target, TurnRouter
-from providers.vendor_limits import VendorLimits
 from queue_backends import CallOutcome, ChunkType, Task, TokenUsage
 
-
-class TurnRecord(Struct, frozen=True, kw_only=True):
-    """One model call, as it went. There is one for each call that was sent, whatever its end."""
-
-    turn: int
-    attempt: int
-    outcome: CallOutcome
-    usage: TokenUsage
-    started_at: float
-    """Unix seconds."""
-    duration_ms: int
-    time_to_first_chunk_ms: int | None = None
-    provider: str = ""
-    """Who was asked, in a run whose calls have a choice: the registry name; else empty."""
-    asked_model: str = ""
-    """The model that was asked for there."""
-    target: str = ""
-    """The target's name in its route."""
-    model: str = ""
-    """The model that answered, as the vendor names it; empty if none did."""
-    end: TurnEnd | None = None
-    """The answer, if the turn was completed."""
-    error: str = ""
-    streamed_chars: int = 0
-    """Text and reasoning that came before the call ended."""
-    sent_chars: int = 0
-    """Text that was sent, counted only for calls that did not complete: all there is to estimate their cost from."""
-    is_last: bool = False
-    """The call was completed, and the run ends with it."""
-    limits: VendorLimits | None = None
-    """What the vendor told of its rate limits."""
-    rate_limited: bool = False
-    """The vendor refused the call because of a rate limit."""
-    retry_after_s: float | None = None
-    """So long it wants to hear nothing, if it said so."""
+__all__ = [
+    "FinishedTurn",
+    "LoopObserver",
+    "Resumption",
+    "Run",
+    "Sleep",
+    "TurnRecord",
+    "arguments_of",
+    "canonical",
+    "goes_on",
+    "run",
+]
 
 
 class FinishedTurn(Struct, frozen=True, kw_only=True):
@@ -293,7 +267,7 @@ class _Loop:
             if self.repairs is not None:
                 request = prompted(provider, request)
             await self.before(request)
-            call = _Call(request, provider)
+            call = OpenCall(request, provider)
             try:
                 return await self.stream(call)
             except ProviderError as error:
@@ -320,8 +294,8 @@ class _Loop:
 
     # What a turn with a choice needs
 
-    def call(self, request: TurnRequest, target: Target, race: Race | None) -> _Call:
-        call = _Call(request, target.provider)
+    def call(self, request: TurnRequest, target: Target, race: Race | None) -> OpenCall:
+        call = OpenCall(request, target.provider)
         call.target, call.race = target, race
         return call
 
@@ -345,7 +319,7 @@ class _Loop:
         if self.observer is not None:
             await self.observer.before_turn(request, self.used)
 
-    async def stream(self, call: _Call) -> TurnEnd:
+    async def stream(self, call: OpenCall) -> TurnEnd:
         """One model call: its chunks go out, and its record goes to the observer, however it ends."""
         try:
             events = call.provider.stream_turn(call.request)
@@ -385,7 +359,7 @@ class _Loop:
         await self.after(call, CallOutcome.COMPLETED, "")
         return call.end
 
-    async def after(self, call: _Call, outcome: CallOutcome, error: str) -> None:
+    async def after(self, call: OpenCall, outcome: CallOutcome, error: str) -> None:
         self.used = self.used + call.usage
         if self.observer is not None:
             is_last = outcome is CallOutcome.COMPLETED and call.end is not None and not self.goes_on(call.end)
@@ -439,110 +413,10 @@ class _Loop:
         return outcome
 
 
-class _Call:
-    """What is known of one model call while it goes on."""
-
-    __slots__ = (
-        "_clock",
-        "_most_chars",
-        "end",
-        "first_chunk_s",
-        "limits",
-        "provider",
-        "race",
-        "rate_limited",
-        "request",
-        "retry_after_s",
-        "started_at",
-        "streamed_chars",
-        "target",
-        "usage",
-    )
-
-    def __init__(self, request: TurnRequest, provider: ChatProvider) -> None:
-        self.request = request
-        self.provider = provider
-        self.target: Target | None = None
-        self.race: Race | None = None
-        """As long as somebody else may speak first."""
-        self.usage = TokenUsage()
-        self.streamed_chars = 0
-        self._most_chars = request.config.max_answer_chars
-        self.end: TurnEnd | None = None
-        self.limits: VendorLimits | None = None
-        self.rate_limited = False
-        self.retry_after_s: float | None = None
-        self.started_at = time.time()
-        self._clock = time.monotonic()
-        self.first_chunk_s: float | None = None
-
-    def lasted_s(self) -> float:
-        return time.monotonic() - self._clock
-
-    def saw_end(self, end: TurnEnd) -> None:
-        self.usage = end.usage
-        if _answer_chars(end.message) > self._most_chars:  # not all of it comes as text before
-            raise answer_too_long(self._most_chars, self.request.config.provider)
-        self.end = end
-
-    def saw_chunk(self, text: str) -> None:
-        self.streamed_chars += len(text)
-        if self.streamed_chars > self._most_chars:
-            raise answer_too_long(self._most_chars, self.request.config.provider)
-        if self.first_chunk_s is None:
-            self.first_chunk_s = time.monotonic() - self._clock
-
-    def failed(self, error: ProviderError) -> None:
-        self.usage = error.usage or self.usage
-        self.limits = error.limits or self.limits
-        self.rate_limited = isinstance(error, RateLimited)
-        self.retry_after_s = error.retry_after_s
-
-    def record(self, outcome: CallOutcome, error: str, *, is_last: bool) -> TurnRecord:
-        completed = self.end if outcome is CallOutcome.COMPLETED else None
-        record = TurnRecord(
-            turn=self.request.turn,
-            attempt=self.request.attempt,
-            outcome=outcome,
-            usage=self.usage,
-            started_at=self.started_at,
-            duration_ms=round((time.monotonic() - self._clock) * 1000),
-            time_to_first_chunk_ms=round(self.first_chunk_s * 1000) if self.first_chunk_s is not None else None,
-            model=self.end.model if self.end else "",
-            end=completed,
-            error=error,
-            streamed_chars=self.streamed_chars,
-            sent_chars=0 if completed else _chars(self.request),
-            is_last=is_last,
-            limits=self.limits,
-            rate_limited=self.rate_limited,
-            retry_after_s=self.retry_after_s,
-        )
-        if (target := self.target) is None:
-            return record
-        config = target.config
-        return replace(record, provider=config.provider, asked_model=config.model, target=target.name)
-
-
 def goes_on(end: TurnEnd) -> bool:
     """Whether another turn follows, whatever the answer says. Vendors' stop reasons are not to be relied on where calls
     are present: some servers say "stop" then."""
     return bool(end.message.tool_calls) or end.stop_reason is StopReason.PAUSE
-
-
-def _answer_chars(message: Message) -> int:
-    chars = 0
-    for part in message.parts:
-        if isinstance(part, TextPart) or isinstance(part, ThinkingPart):  # noqa: SIM101 - a union is made at each call
-            chars += len(part.text)
-        elif isinstance(part, ToolCall):
-            chars += len(part.arguments)
-    return chars
-
-
-def _chars(request: TurnRequest) -> int:
-    texts = (part.text for message in request.messages for part in message.parts if isinstance(part, TextPart))
-    return len(request.config.system_prompt) + sum(len(text) for text in texts)
 
 
 def arguments_of(call: ToolCall) -> Any:

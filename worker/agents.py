@@ -18,6 +18,7 @@ OVERRIDABLE = frozenset(
         "model",
         "output_schema",
         "provider",
+        "route",
         "stop",
         "system_prompt",
         "temperature",
@@ -62,7 +63,10 @@ def overridden(config: AgentConfig, task: Task) -> AgentConfig:
         raise InvalidTask(
             f"overrides {', '.join(forbidden)} are not allowed for a task; allowed: {', '.join(sorted(OVERRIDABLE))}"
         )
+    given = task.overrides
+    if config.route and "route" not in given and not given.keys().isdisjoint({"model", "provider"}):
+        given = {**given, "route": ""}  # whoever names a model means that one
     try:
-        return msgspec.convert({**msgspec.to_builtins(config), **task.overrides}, AgentConfig)
+        return msgspec.convert({**msgspec.to_builtins(config), **given}, AgentConfig)
     except msgspec.ValidationError as error:
         raise InvalidTask(f"overrides do not fit: {error}") from error

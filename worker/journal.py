@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from providers import ToolOutcome
 from providers.messages import TurnEnd
+from providers.turn_routing import Switch
 from queue_backends import LogRecord, StateStore, UsageRecord
 from queue_backends.messages import encode_json
 
@@ -39,6 +40,16 @@ class ModelCall(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="mode
     end: TurnEnd | None = None
     """The answer of a completed call that the run went on from; the last one's is the task's result."""
     error: str = ""
+    target: str = ""
+    """Which target of a route it went to."""
+
+
+class Switched(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="switched"):
+    """A model call is about to go elsewhere than its route would have it by itself."""
+
+    turn: int
+    attempt: int
+    switch: Switch
 
 
 class ToolStarted(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="tool_started"):
@@ -77,12 +88,14 @@ class AttemptEnded(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="a
     attempt: int
     """As its delivery began to number its model calls."""
     how: str
-    """`retry`, `released`, `dead` or `cancelled`."""
+    """`retry`, `postponed`, `released`, `dead` or `cancelled`."""
     error: str = ""
     retry_in_s: float | None = None
+    since: float | None = None
+    """If it was postponed: since when the task has waited for its next model call. Unix seconds."""
 
 
-Entry = ModelCall | ToolStarted | ToolFinished | TakenOver | AttemptEnded
+Entry = ModelCall | Switched | ToolStarted | ToolFinished | TakenOver | AttemptEnded
 _decode = msgspec.json.Decoder(Entry).decode
 
 
@@ -137,6 +150,8 @@ def _id(entry: Entry) -> str:
     match entry:
         case ModelCall(turn=turn, attempt=attempt):
             return f"call/{turn}/{attempt}"
+        case Switched(turn=turn, attempt=attempt):
+            return f"switch/{turn}/{attempt}"
         case ToolStarted(key=key, worker=worker):
             return f"start/{key}/{worker}"
         case ToolFinished(key=key):

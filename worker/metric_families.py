@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from worker.metrics import AgentMetrics, Histogram, Labels, Metrics, ModelMetrics, ToolMetrics
+from worker.metrics import AgentMetrics, Histogram, Labels, Metrics, ModelMetrics, RateLimitMetrics, ToolMetrics
 
 
 class Sample(Struct, frozen=True):
@@ -41,6 +41,7 @@ def families(metrics: Metrics) -> list[Family]:
         *_worker_families(metrics),
         *_queue_families(metrics),
         *_budget_families(metrics),
+        *_route_families(metrics),
     ]
 
 
@@ -98,6 +99,50 @@ def _budget_families(metrics: Metrics) -> list[Family]:
     return [
         Family(name="budget.refused", kind="counter", help="Model calls a budget did not allow.", samples=refused),
         Family(name="budget.warned", kind="counter", help="Soft limits and limits crossed.", samples=warned),
+    ]
+
+
+def _route_families(metrics: Metrics) -> list[Family]:
+    """Nothing as long as no call took a route."""
+    routing, circuits = metrics.routing, metrics.routing.circuits()
+    if not (circuits or routing.failovers or routing.hedges):
+        return []
+    failovers = [
+        Sample((("route", route), ("from", before), ("target", target), ("reason", reason)), count)
+        for (route, before, target, reason), count in list(routing.failovers.items())
+    ]
+    hedges = [
+        Sample((("route", route), ("target", target), ("outcome", outcome)), count)
+        for (route, target, outcome), count in list(routing.hedges.items())
+    ]
+    states = [
+        Sample((("provider", provider), ("model", model), ("state", state)), 1.0)
+        for provider, model, state in dict.fromkeys(circuits)
+    ]
+    return [
+        Family(name="route.failovers", kind="counter", help="Calls that went to another target.", samples=failovers),
+        Family(name="route.hedges", kind="counter", help="Second calls beside a slow one.", samples=hedges),
+        Family(name="route.circuit", kind="gauge", help="1 for the state of a target's circuit.", samples=states),
+    ]
+
+
+def _rate_limit_families(limits: Sequence[RateLimitMetrics]) -> list[Family]:
+    def family(name: str, kind: str, text: str, value: Callable[[RateLimitMetrics], float | Histogram]) -> Family:
+        unit = "seconds" if kind == "histogram" else ""
+        return Family(
+            name=name, kind=kind, help=text, samples=[Sample(each.labels, value(each)) for each in limits], unit=unit
+        )
+
+    if not limits:
+        return []
+    shares = [
+        Sample((*each.labels, ("kind", kind)), share) for each in limits for kind, share in list(each.shares.items())
+    ]
+    return [
+        family("rate_limit.wait", "histogram", "Time calls had to wait for room.", lambda each: each.waited_s),
+        family("rate_limit.postponed", "counter", "Calls whose task gave its slot back.", lambda each: each.postponed),
+        family("rate_limit.refused", "counter", "Calls the provider refused (429).", lambda each: each.refused),
+        Family(name="rate_limit.used", kind="gauge", help="Share of the limit used in a minute.", samples=shares),
     ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from queue_backends import TokenUsage
+from worker.routing.routing_metrics import RoutingMetrics
 
 if TYPE_CHECKING:
     from worker.queue_gauges import QueueGauges
@@ -155,6 +156,24 @@ class BudgetMetrics:
         """Soft limits, and limits, that were crossed."""
 
 
+class RateLimitMetrics:
+    """How calls fared under one rate limit. The fields are added to directly."""
+
+    __slots__ = ("labels", "postponed", "refused", "shares", "waited_s")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.waited_s = Histogram(CALL_BUCKETS_S)
+        """Of calls that could not be sent at once."""
+        self.postponed = 0
+        """Calls for whose room the task gave its slot back."""
+        self.refused = 0
+        """Calls that the provider refused because of its limits (429)."""
+        self.shares: dict[str, float] = {}
+        """Kind (`requests`, `tokens`, …, `concurrent`) -> share of the limit used in the last minute, by the fleet, in
+        the account seen last."""
+
+
 class WorkerMetrics:
     """What concerns the process, not an agent. The fields are added to directly."""
 
@@ -209,6 +228,8 @@ class Metrics:
         self._models: dict[tuple[Labels, str, str], ModelMetrics] = {}
         self._tools: dict[tuple[Labels, str, str], ToolMetrics] = {}
         self._budgets: dict[str, BudgetMetrics] = {}
+        self._rate_limits: dict[str, RateLimitMetrics] = {}
+        self.routing = RoutingMetrics()
 
     def agent(self, name: str, role: str = "") -> AgentMetrics:
         """The handle for one agent in one role; the same one every time."""
@@ -248,6 +269,19 @@ class Metrics:
                 return self.budget(OTHER)
             found = self._budgets[name] = BudgetMetrics((("namespace", self._namespace), ("budget", name)))
         return found
+
+    def rate_limit(self, name: str) -> RateLimitMetrics:
+        """The handle for one rate limit; the same one every time."""
+        found = self._rate_limits.get(name)
+        if found is None:
+            if len(self._rate_limits) >= MAX_HANDLES and name != OTHER:
+                return self.rate_limit(OTHER)
+            found = self._rate_limits[name] = RateLimitMetrics((("namespace", self._namespace), ("limit", name)))
+        return found
+
+    def rate_limits(self) -> list[RateLimitMetrics]:
+        """All handles for rate limits that were ever taken."""
+        return list(self._rate_limits.values())
 
     def budgets(self) -> list[BudgetMetrics]:
         """All handles for budgets that were ever taken."""

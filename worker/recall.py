@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from providers import Message, Role, ToolCall, ToolOutcome
 from providers.tool_loop import FinishedTurn, Resumption
+from providers.turn_routing import Switch
 from queue_backends import CallOutcome, Delivery, TokenUsage
 from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY
-from worker.journal import AttemptEnded, Entry, ModelCall, TakenOver, ToolFinished, ToolStarted
+from worker.journal import AttemptEnded, Entry, ModelCall, Switched, TakenOver, ToolFinished, ToolStarted
 
 NO_OUTCOME = "the run ended before this call had an outcome: whether it took effect is not known"
 
@@ -20,6 +21,15 @@ class OldCall(Struct, frozen=True):
     """A tool call of an earlier delivery; without an outcome it was interrupted."""
 
     outcome: ToolOutcome | None
+
+
+class LostCall(Struct, frozen=True):
+    """A model call that may have been under way when the worker before died."""
+
+    turn: int
+    attempt: int
+    switch: Switch | None = None
+    """Where it went, if that was not where its route would have it by itself."""
 
 
 class Past(Struct, frozen=True, kw_only=True):
@@ -32,8 +42,12 @@ class Past(Struct, frozen=True, kw_only=True):
     """Keys of tool calls that were started and have no outcome."""
     by_arguments: dict[tuple[str, str], list[OldCall]] = {}
     """Tool calls of a provider that runs whole tasks, by name and arguments, in order."""
-    lost_call: tuple[int, int] | None = None
-    """Turn and attempt of a model call that may have been under way when the worker before died."""
+    lost_calls: tuple[LostCall, ...] = ()
+    """One; or two, where a slow one had a hedge."""
+    answered_by: str = ""
+    """The target of a route that answered last."""
+    waiting_since: float | None = None
+    """Since when it has waited for its next model call, if that is why it was given back. Unix seconds."""
     has_entries: bool = False
 
 
@@ -53,7 +67,9 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         interrupted=frozenset(e.key for e in entries if isinstance(e, ToolStarted) and e.key not in finished),
         by_arguments=_by_arguments(entries),
-        lost_call=None if in_tools else _lost_call(entries, calls, len(turns), delivery),
+        lost_calls=() if in_tools else _lost_calls(entries, calls, len(turns), delivery),
+        answered_by=next((call.target for call in reversed(calls) if call.target and call.end is not None), ""),
+        waiting_since=_waiting_since(entries),
         has_entries=bool(entries),
     )
 
@@ -73,6 +89,16 @@ def conversation_of(entries: Sequence[Entry], answer: str) -> list[Message]:
 
 def _closed(call: ToolCall) -> ToolOutcome:
     return ToolOutcome(call_id=call.id, name=call.name, content=NO_OUTCOME, is_error=True)
+
+
+def _waiting_since(entries: Sequence[Entry]) -> float | None:
+    """Of the latest postponement, unless a model call was made since."""
+    for entry in reversed(entries):
+        if isinstance(entry, ModelCall):
+            return None
+        if isinstance(entry, AttemptEnded) and entry.how != "released":
+            return entry.since
+    return None
 
 
 def _finished_turns(entries: Sequence[Entry]) -> tuple[FinishedTurn, ...]:
@@ -111,17 +137,31 @@ def _by_arguments(entries: Sequence[Entry]) -> dict[tuple[str, str], list[OldCal
     return found
 
 
-def _lost_call(
+def _lost_calls(
     entries: Sequence[Entry], calls: Sequence[ModelCall], turn: int, delivery: Delivery
-) -> tuple[int, int] | None:
-    """The call that a crashed delivery may have had under way. Only one of them can: each notes that it takes over
+) -> tuple[LostCall, ...]:
+    """The calls that a crashed delivery may have had under way. Only one delivery can: each notes that it takes over
     before it sends its first call, so that those which left no note have sent none."""
     if delivery.redeliveries == 0:
-        return None
+        return ()
     entry_began_at = delivery.next_attempt - ATTEMPTS_PER_DELIVERY * delivery.redeliveries
     attempt = max([entry_began_at, *(entry.attempt for entry in entries if isinstance(entry, TakenOver))])
-    used = [call.attempt for call in calls if call.turn == turn and call.attempt >= attempt]
-    return turn, max(used) + 1 if used else attempt
+    used = {call.attempt for call in calls if call.turn == turn and call.attempt >= attempt}
+    switches = {e.attempt: e.switch for e in entries if isinstance(e, Switched) and e.turn == turn}
+    under_way = _pair_under_way(used, switches, attempt)
+    if not under_way:
+        announced = [number for number in switches if number not in used]
+        under_way = [max([attempt, *(number + 1 for number in used), *announced])]
+    return tuple(LostCall(turn, number, switches.get(number)) for number in under_way)
+
+
+def _pair_under_way(ended: set[int], switches: Mapping[int, Switch], since: int) -> list[int]:
+    """Which calls of the turn's last pair, a slow one and its hedge, have not ended. None if there was no pair, or a
+    later call was made."""
+    pairs = [(number, switch.beside) for number, switch in switches.items() if switch.beside is not None]
+    if not pairs or (hedge := max(pairs)[0]) < since or max((*ended, *switches)) > hedge:
+        return []
+    return [number for number in (dict(pairs)[hedge], hedge) if number is not None and number not in ended]
 
 
 def _sum(usages: Iterable[TokenUsage]) -> TokenUsage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,9 @@ class Span:
 
     def usage(self, usage: TokenUsage) -> None:
         """Add token counts under their `gen_ai.usage.*` names and ark's; unknown ones are left out."""
+
+    def event(self, name: str, attributes: Mapping[str, str]) -> None:
+        """Note that something happened in this step."""
 
     def fail(self, error: BaseException | str, *, kind: str = "") -> None:
         """Mark the step as failed. `kind` is `error.type`; the exception's class name by default."""
@@ -70,6 +74,9 @@ class LiveSpan(Span):
         self.set("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens)
         self.set(f"{self._ark_prefix}.input_tokens", usage.input_tokens)
         self.set(f"{self._ark_prefix}.output_tokens", usage.output_tokens)
+
+    def event(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._span.add_event(name, {key: mask_text(value) for key, value in attributes.items()})
 
     def fail(self, error: BaseException | str, *, kind: str = "") -> None:
         from opentelemetry.trace import StatusCode

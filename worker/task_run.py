@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from providers import ChatProvider, LLMProvider, ProviderError, ToolCall, ToolOutcome, tool_loop
+from providers import ChatProvider, LLMProvider, ProviderError, ToolCall, ToolOutcome, structured, tool_loop
 from queue_backends import (
     Ack,
     Delivery,
@@ -19,6 +19,7 @@ from queue_backends import (
     LeaseLost,
     Outcome,
     QueueError,
+    Retry,
     Task,
 )
 from worker.ending import Ending
@@ -26,12 +27,14 @@ from worker.errors import DeadlineExceeded, WorkerError
 from worker.journal import entries_of, read_journal
 from worker.persistence import persistently
 from worker.recall import NO_PAST, Past, recall
+from worker.routing.run_providers import RunProviders
+from worker.routing.run_router import RunRouter
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
 from worker.telemetry import Span
 from worker.time_limits import TimeLimits
 from worker.tools.interfaces import ToolContext
-from worker.turn_book import TurnBook
+from worker.turn_book import ROUTE, TurnBook
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +57,19 @@ class Stop(enum.StrEnum):
 class TaskRun:
     """One delivery of a task, being worked on."""
 
-    __slots__ = ("_job", "_time_limits", "around", "chunks", "delivery", "ending", "started_at", "stop_reason", "task")
+    __slots__ = (
+        "_job",
+        "_provider",
+        "_routed",
+        "_time_limits",
+        "around",
+        "chunks",
+        "delivery",
+        "ending",
+        "started_at",
+        "stop_reason",
+        "task",
+    )
 
     def __init__(self, delivery: Delivery, around: Surroundings, time_limits: TimeLimits) -> None:
         self.delivery = delivery
@@ -66,6 +81,10 @@ class TaskRun:
         self.stop_reason: Stop | None = None
         self.started_at = time.time()
         self._job: asyncio.Task[Any] | None = None
+        self._provider: LLMProvider | None = None
+        """Taken from those in use, and to be given back."""
+        self._routed: tuple[RunRouter, RunProviders] | None = None
+        """Instead of it, where the calls have a choice; the second is to be given back."""
 
     def stop(self, reason: Stop) -> None:
         """End the run; the first reason counts. Its outcome says so, unless it has ended by itself meanwhile."""
@@ -114,9 +133,18 @@ class TaskRun:
         metrics = around.metrics.agent(self.task.agent, around.role)
         waited_s = queue_wait_s(self.task)
         metrics.task_started(waited_s)
-        with around.telemetry.task(self.task, role=around.role, team=around.team, queue_wait_s=waited_s) as span:
-            outcome = await self._run_to_outcome(span)
-        metrics.task_ended(time.monotonic() - started, ok=isinstance(outcome, Ack) and outcome.result.ok)
+        try:
+            with around.telemetry.task(self.task, role=around.role, team=around.team, queue_wait_s=waited_s) as span:
+                outcome = await self._run_to_outcome(span)
+        finally:
+            if self.ending.book is not None:
+                self.ending.book.close()
+            if self._provider is not None:
+                around.providers.give_back(self._provider)
+            elif self._routed is not None:
+                self._routed[1].give_back()
+        if not (isinstance(outcome, Retry) and not outcome.counts):  # a run that was postponed has not failed
+            metrics.task_ended(time.monotonic() - started, ok=isinstance(outcome, Ack) and outcome.result.ok)
         return outcome
 
     async def _run_to_outcome(self, span: Span) -> Outcome | None:
@@ -166,12 +194,17 @@ class TaskRun:
     async def _work(self) -> str:
         """The run itself: recall what was done before, refuse what cannot run, then let the provider work."""
         past = NO_PAST if self.delivery.first else await self._recall()
+        if self.around.providers.unsettled:  # a provider's live settings have changed
+            await self._settle_provider()
         provider, book = self._open_book(past)
         self._refuse_hopeless()
         config, tools = book.config, self.around.tools.specs(book.config.tools)
-        if not isinstance(provider, ChatProvider):
-            whole = provider.run_task(config, self.task, tools, self._call_tool_and_note, self.chunks)
-            return await book.whole_run(whole)
+        if not (provider is None or isinstance(provider, ChatProvider)):
+            task = structured.asked(provider, config, self.task)
+            whole = provider.run_task(config, task, tools, self._call_tool_and_note, self.chunks)
+            output = await book.whole_run(whole)
+            book.structured = structured.value_of(config, output)
+            return output
         run = await tool_loop.run(
             provider,
             config,
@@ -182,18 +215,31 @@ class TaskRun:
             book,
             attempt=self.delivery.next_attempt,
             resumption=past.resumption,
+            router=self._routed[0] if self._routed is not None else None,
         )
         book.stop_reason = run.stop_reason.value
+        book.structured = run.structured
         return run.output
 
-    def _open_book(self, past: Past) -> tuple[LLMProvider, TurnBook]:
-        """Who runs the task, and the account of what it has spent, which begins with what earlier deliveries did."""
+    async def _settle_provider(self) -> None:
+        config = self.around.agents.config_for(self.task)
+        if not self.around.providers.routed(config):  # a route's targets are settled when they are taken
+            await self.around.providers.settle(config)
+
+    def _open_book(self, past: Past) -> tuple[LLMProvider | None, TurnBook]:
+        """Who runs the task, None if that is decided for each call; and the account of what it has spent, which begins
+        with what earlier deliveries did."""
         around, delivery = self.around, self.delivery
         self.ending.past = past
         config = around.agents.config_for(self.task)
-        provider = around.providers.get(config)
+        if around.providers.routed(config):
+            self._routed = around.routing.begin(config, self.task, answered_before=past.answered_by)
+            provider, name = None, ROUTE
+        else:
+            provider = self._provider = self._provider or around.providers.take(config)
+            name = provider.name
         metrics = around.metrics.agent(self.task.agent, around.role)
-        book = self.ending.book = TurnBook(around, delivery, config, provider.name, self.chunks, metrics, past)
+        book = self.ending.book = TurnBook(around, delivery, config, name, self.chunks, metrics, past)
         book.take_over()
         return provider, book
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnRequest
 from providers.tool_loop import TurnRecord
+from providers.turn_routing import Target
 from queue_backends import CallOutcome, Delivery, TokenUsage, UsageRecord
 from worker.call_gates import CallGate, ModelCallIntent
-from worker.journal import AttemptEnded, ModelCall, TakenOver
-from worker.metrics import AgentMetrics
+from worker.journal import AttemptEnded, ModelCall, Switched, TakenOver
+from worker.metrics import AgentMetrics, ModelMetrics
 from worker.recall import Past
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
@@ -22,20 +23,25 @@ from worker.tool_book import ToolBook
 from worker.usage import record_of
 
 CHARS_PER_TOKEN = 4
+ROUTE = "(route)"
+"""Stands for the provider of a call of which nobody knows which target of a route it went to."""
 
 
 class TurnBook:
     """The `LoopObserver` of a run: budget before a turn; usage record and journal after it, and around each tool."""
 
     __slots__ = (
+        "_agent_metrics",
         "_around",
+        "_asked",
         "_chunks",
         "_delivery",
         "_intents",
         "_is_priced",
         "_model_metrics",
         "_provider",
-        "_span",
+        "_spans",
+        "_targets",
         "_tools",
         "config",
         "cost_usd",
@@ -69,10 +75,15 @@ class TurnBook:
         self._around = around
         self._delivery = delivery
         self._provider = provider
+        self._asked = config.route if provider == ROUTE else config.model
         self._chunks = chunks
-        self._model_metrics = metrics.model(provider, config.model)
+        self._agent_metrics = metrics
+        self._model_metrics: ModelMetrics | None = None
         self.past = past
-        self._span: Span = OFF
+        self._spans: dict[int, Span] = {}
+        """By attempt: of calls that are under way and traced."""
+        self._targets: dict[int, Target] = {}
+        """By attempt: where calls go, in a run whose calls have a choice."""
         self._intents: dict[int, ModelCallIntent] = {}
         """By attempt: calls that stand in the gates or have passed them, and have not ended."""
 
@@ -86,11 +97,13 @@ class TurnBook:
     def take_over(self) -> None:
         """Note that a task with a past goes on here; it is stored before the first model call is sent."""
         past, delivery = self.past, self._delivery
-        if past.lost_call is not None:
-            turn, attempt = past.lost_call
+        for call in past.lost_calls:
             lost = TurnRecord(
-                turn=turn,
-                attempt=attempt,
+                turn=call.turn,
+                attempt=call.attempt,
+                provider=call.switch.provider if call.switch else "",
+                asked_model=call.switch.model if call.switch else "",
+                target=call.switch.target if call.switch else "",
                 outcome=CallOutcome.LOST,
                 usage=TokenUsage(),
                 started_at=time.time(),
@@ -106,6 +119,19 @@ class TurnBook:
         """What follows belongs to a turn that was finished before."""
         self._chunks.turn, self._chunks.attempt = turn, attempt
 
+    def goes_to(self, request: TurnRequest, target: Target) -> None:
+        """The call goes to this target of a route; if that is not where it would go anyway, that is stored first."""
+        self._targets[request.attempt] = target
+        if target.switch is not None:
+            entry = Switched(
+                worker=self._delivery.worker, turn=request.turn, attempt=request.attempt, switch=target.switch
+            )
+            self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry))
+
+    def speaks(self, request: TurnRequest) -> None:
+        """Of two calls of a turn this one has spoken first: what follows is its."""
+        self._chunks.turn, self._chunks.attempt = request.turn, request.attempt
+
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """Raises `BudgetExceeded` if a budget is used up, or `Postponed` if a rate limit leaves no room for long."""
         around, chunks = self._around, self._chunks
@@ -117,15 +143,26 @@ class TurnBook:
             except BaseException:
                 self._abandon(request.attempt)
                 raise
-        chunks.turn, chunks.attempt = request.turn, request.attempt
+        chunks.turn, chunks.attempt = request.turn, request.attempt  # of two calls the one that speaks sets it again
         self.next_attempt = max(self.next_attempt, request.attempt + 1)
-        self._span = around.telemetry.model_call(
-            provider=self._provider,
-            model=self.config.model,
+        if around.telemetry.enabled:
+            self._open_span(request, self._targets.get(request.attempt))
+
+    def _open_span(self, request: TurnRequest, target: Target | None) -> None:
+        config = request.config
+        span = self._spans[request.attempt] = self._around.telemetry.model_call(
+            provider=self._provider if target is None else config.provider,
+            model=config.model,
             turn=request.turn,
             attempt=request.attempt,
-            max_tokens=self.config.max_tokens,
+            max_tokens=config.max_tokens,
         )
+        if target is None:
+            return
+        span.set("shoal.route", config.route)
+        span.set("shoal.route.target", target.name)
+        if (switch := target.switch) is not None:
+            span.event("route.switch", {"from": switch.before, "reason": switch.reason, "error": switch.error})
 
     async def _enter_gates(self, request: TurnRequest) -> None:
         around, task = self._around, self._delivery.task
@@ -134,7 +171,7 @@ class TurnBook:
             task=task,
             config=request.config,
             request=request,
-            provider=self._provider,
+            provider=request.config.provider if self._targets else self._provider,
             team=around.team,
             role=around.role,
         )
@@ -153,8 +190,19 @@ class TurnBook:
         around = self._around
         if record.outcome is CallOutcome.COMPLETED:
             around.estimates.learn(intent, entry.usage.input_tokens, entry.usage.output_tokens)
-        for gate in reversed(around.gates):
-            await gate.leave(intent, record, entry)
+        gates = list(around.gates)
+        try:
+            while gates:
+                await gates.pop().leave(intent, record, entry)
+        except asyncio.CancelledError:
+            for gate in reversed(gates):
+                gate.note(intent, record, entry)
+            raise
+
+    def close(self) -> None:
+        """The run has ended: a call that had passed the gates and was then not sent gives back what it reserved."""
+        for attempt in list(self._intents):
+            self._abandon(attempt)
 
     def _abandon(self, attempt: int) -> None:
         if intent := self._intents.pop(attempt, None):
@@ -167,8 +215,11 @@ class TurnBook:
         does that of a cancelled call, which must not wait."""
         usage, estimated = billed(record)
         self.usage = self.usage + usage
-        self._end_span(record, usage)
-        self._model_metrics.called(
+        if self._spans:
+            self._end_span(record, usage)
+        if self._targets:
+            self._targets.pop(record.attempt, None)
+        self._metrics_of(record).called(
             record.duration_ms / 1000,
             usage,
             outcome=record.outcome.value,
@@ -188,10 +239,15 @@ class TurnBook:
         if not record.is_last and not _tools_follow(record):
             await self._chunks.store()
 
+    def _metrics_of(self, record: TurnRecord) -> ModelMetrics:
+        if record.target:
+            return self._agent_metrics.model(record.provider, record.asked_model)
+        if self._model_metrics is None:
+            self._model_metrics = self._agent_metrics.model(self._provider, self.config.model)
+        return self._model_metrics
+
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
-        span, self._span = self._span, OFF
-        if span is OFF:
-            return
+        span = self._spans.pop(record.attempt, OFF)
         span.usage(usage)
         span.set("gen_ai.response.model", record.end.model or None if record.end else None)
         if record.error:
@@ -204,8 +260,8 @@ class TurnBook:
             self._delivery.task,
             turn=record.turn,
             attempt=record.attempt,
-            provider=self._provider,
-            model=record.model or self.config.model,
+            provider=record.provider or self._provider,
+            model=record.model or record.asked_model or self._asked,
             usage=usage,
             outcome=record.outcome,
             started_at=record.started_at,
@@ -227,6 +283,7 @@ class TurnBook:
             usage=usage,
             end=None if record.is_last else record.end,
             error=record.error,
+            target=record.target,
         )
         journal = around.journal.records(self._delivery.task.id, entry, is_last=record.is_last)
         self._chunks.note(around.ledger.log_record(usage), *journal)

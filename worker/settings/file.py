@@ -12,11 +12,12 @@ from worker.settings.table import BY_KEY, Setting
 from worker.settings.values import check, unknown_key
 from worker.tools.config import McpServer, WebhookTool, check_mcp_servers, check_webhook_tools
 
-SECTIONS = ("backend", "agent")
+SECTIONS = ("backend", "agent", "plugins")
+_PATHS = {"plugins.dir", "plugins.tls_cert", "plugins.tls_key", "plugins.tls_ca"}
 _TOP_LEVEL = sorted({key.partition(".")[0] for key in BY_KEY} | {"agents"})
 _AGENT_FIELDS = sorted(key.partition(".")[2] for key in BY_KEY if key.startswith("agent."))
 _NOT_INHERITED = {"name", "system_prompt", "output_schema"}
-_VENDOR_FIELDS = {"provider", "base_url", "api_key_env", "options"}
+_VENDOR_FIELDS = {"provider", "base_url", "api_key_env", "options", "route"}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def read_section(path: Path, where: str, section: str, value: Any) -> dict[str, 
 def inherit(agent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A named agent's fields, with what it leaves open taken from the default agent.
 
-    Its prompt and schema are its own affair; and if it names its model, so are the provider and its address.
+    Its prompt and schema are its own affair; and if it names its model, so are the provider, its address and the route.
     """
     left_out = _NOT_INHERITED | (_VENDOR_FIELDS if "model" in own else set())
     return {name: value for name, value in agent.items() if name not in left_out} | dict(own)
@@ -90,6 +91,8 @@ def read_value(path: Path, setting: Setting, where: str, value: Any) -> Any:
     if setting.type == tuple[str, ...] and isinstance(value, str):
         value = [value]
     checked = check(setting, where, value)
+    if setting.key in _PATHS and checked:
+        return str(path.parent / Path(checked).expanduser())
     return tuple(_beside(path, reference) for reference in checked) if setting.key == "python_tools" else checked
 
 

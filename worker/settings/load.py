@@ -10,9 +10,12 @@ from providers import AgentConfig
 from queue_backends import BackendOptions
 from worker.budgets.rules import read_rules
 from worker.errors import BadSetting
+from worker.rate_limits.rules import read_limits
+from worker.routing.route import read_routes
 from worker.settings.environment import read_environment
 from worker.settings.file import inherit, read_file
 from worker.settings.model import Settings
+from worker.settings.plugins import PluginSettings
 from worker.settings.prompt_file import read_prompt_file
 from worker.settings.table import BY_KEY
 from worker.settings.values import check, unknown_key
@@ -40,6 +43,9 @@ def load_settings(
         sources = dict.fromkeys(values, str(path))
     agents: Mapping[str, Mapping[str, Any]] = values.pop("agents", {})
     for layer, layer_sources in (read_environment(environ), _flags(overrides or {})):
+        if "agent.model" in layer and "agent.route" not in layer:
+            values.pop("agent.route", None)  # whoever says later which model means that one
+            sources.pop("agent.route", None)
         values.update(layer)
         sources.update(layer_sources)
     return _settings(values, agents, sources)
@@ -89,10 +95,15 @@ def _settings(values: dict[str, Any], agents: Mapping[str, Mapping[str, Any]], s
     }
     if "budgets" in values:
         values = {**values, "budgets": read_rules(values["budgets"])}
+    if "limits" in values:
+        values = {**values, "limits": read_limits(values["limits"])}
+    if "routes" in values:
+        values = {**values, "routes": read_routes(values["routes"])}
     settings = Settings(
         **{key: value for key, value in values.items() if "." not in key},
         agent=AgentConfig(**default_agent),
         backend=BackendOptions(**_section(values, "backend")),
+        plugins=PluginSettings(**_section(values, "plugins")),
         agents=named,
         sources=sources,
     )
@@ -106,11 +117,14 @@ def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def _check_together(settings: Settings) -> None:
+    settings.plugins.check()
     if settings.retry_max_s < settings.retry_base_s:
         raise BadSetting(
             f"retry_max_s (SHOAL_RETRY_MAX_SECONDS) is {settings.retry_max_s:g}, which is below retry_base_s "
             f"(SHOAL_RETRY_BASE_SECONDS), {settings.retry_base_s:g}: raise the first or lower the second"
         )
     for name, agent in settings.agents.items():
-        if not agent.model:
-            raise BadSetting(f"agents.{name} has no model: set agents.{name}.model, or agent.model for all")
+        if not (agent.model or agent.route):
+            raise BadSetting(
+                f"agents.{name} has no model: set agents.{name}.model or agents.{name}.route, or agent.model for all"
+            )

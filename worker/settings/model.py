@@ -12,7 +12,10 @@ from providers.pricing import ModelPrice
 from queue_backends import BackendOptions
 from worker.budgets.rules import BudgetRule
 from worker.errors import BadSetting
+from worker.rate_limits.rules import RateLimit
+from worker.routing.route import Route
 from worker.settings.masking import MASK, masked, masked_url
+from worker.settings.plugins import PluginSettings
 from worker.settings.table import SETTINGS
 from worker.tools.config import McpServer, WebhookTool
 
@@ -34,11 +37,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Empty: as `queue_url`."""
     state_url: str = ""
     """Empty: as `queue_url`."""
+    queue_plugin_addr: str = ""
+    """`host:port` of a kubeswarm queue plugin, which then is the queue. Empty: `queue_url` is."""
+    llm_plugin_addr: str = ""
+    """`host:port` of a kubeswarm LLM plugin, which then runs all tasks. Empty: each agent's own provider does."""
     backend: BackendOptions = BackendOptions()
     agent: AgentConfig = AgentConfig(model="")
     """The agent of tasks that name none. Its `model` is empty if nothing configures one."""
     agents: dict[str, AgentConfig] = {}
     """Agents by name. Each one's `name` is its key."""
+    plugins: PluginSettings = PluginSettings()
+    """Providers and agents in other processes."""
+    routes: dict[str, Route] = {}
+    """Routes by name; live settings may add and change some."""
     concurrency: int = 100
     timeout_s: int = 120
     """For one attempt of a task."""
@@ -46,6 +57,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     grace_s: float = 30.0
     retry_base_s: float = 1.0
     retry_max_s: float = 60.0
+    limits: dict[str, RateLimit] = {}
+    """How fast models may be called, by name; live settings may add and change some."""
+    limit_wait_s: float = 5.0
+    max_postponed_s: float = 86_400.0
     drop_stale: bool = False
     journal: bool = True
     processes: int = 1
@@ -84,7 +99,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     def for_ark(self) -> bool:
         """Whether somebody deployed this process as an ark worker, and declared no agent by file or flag."""
         deployed = any(source in ARK_SIGNS for source in self.sources.values())
-        return deployed and not self.agents and self.kind_of_source("agent.model") in {"default", "variable"}
+        declared = {self.kind_of_source(key) for key in ("agent.model", "agent.route")} & {"file", "flag"}
+        return deployed and not self.agents and not declared
 
     def require_ark(self) -> None:
         """Demand what an ark worker must have; does nothing if this is none (see `for_ark`).
@@ -94,7 +110,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         if not self.for_ark:
             return
         required = {
-            "AGENT_MODEL": self.agent.model,
+            "AGENT_MODEL": self.agent.model or self.agent.route,
             "AGENT_SYSTEM_PROMPT": self.agent.system_prompt,
             "TASK_QUEUE_URL": self.queue_url,
         }

@@ -15,6 +15,7 @@ from msgspec import Struct
 from providers import Thinking, ToolChoice
 from providers.pricing import ModelPrice
 from queue_backends.messages import JsonObject
+from worker.settings.plugins import ExternalPlugin
 from worker.tools.config import McpServer, WebhookTool
 
 MAX_SECONDS = 366 * 24 * 3600
@@ -83,6 +84,11 @@ def _queue() -> list[Setting]:
             secret=True,
             meaning="Where usage and budgets are kept; empty: with the queue",
         ),
+        _text(
+            "queue_plugin_addr",
+            "SWARM_PLUGIN_QUEUE_ADDR",
+            "`host:port` of a kubeswarm queue plugin: it is the queue, chunks and state stay where they are",
+        ),
         _seconds(
             "backend.lease_s", "SHOAL_LEASE_SECONDS", "How long a task stays its worker's without a renewal", 1, 3600
         ),
@@ -134,6 +140,12 @@ def _agent() -> list[Setting]:
     return [
         _text("agent.model", "AGENT_MODEL", "The model; its prefix selects the provider"),
         _text("agent.provider", "AGENT_PROVIDER", "The provider's name; empty: found from the model"),
+        _text("agent.route", "SHOAL_ROUTE", "Name of the route that its model calls take, instead of `model`"),
+        _text(
+            "llm_plugin_addr",
+            "SWARM_PLUGIN_LLM_ADDR",
+            "`host:port` of a kubeswarm LLM plugin: it runs the tasks of all agents, whatever provider they name",
+        ),
         _text("agent.name", "", "Name in usage records and traces; empty: the agent's key, or `agent_name`"),
         _text("agent.system_prompt", "AGENT_SYSTEM_PROMPT", "The system prompt"),
         Setting(
@@ -207,6 +219,13 @@ def _agent() -> list[Setting]:
         ),
         _seconds("agent.idle_timeout_s", "SHOAL_IDLE_TIMEOUT_SECONDS", "Between two events of an answer", 0.1, 86400),
         _whole("agent.max_retries", "SHOAL_HTTP_RETRIES", "HTTP requests repeated before an answer began", 0, 100),
+        _seconds(
+            "agent.max_retry_wait_s",
+            "SHOAL_HTTP_RETRY_WAIT_SECONDS",
+            "A provider that wants a longer wait before a request is repeated is not waited for",
+            0,
+            3600,
+        ),
         Setting(
             key="agent.options",
             type=JsonObject,
@@ -219,6 +238,13 @@ def _agent() -> list[Setting]:
 
 def _work() -> list[Setting]:
     return [
+        Setting(
+            key="routes",
+            type=dict[str, Any],
+            variable="SHOAL_ROUTES",
+            meaning='Name -> targets of model calls, such as `{"main": [{"model": "gpt-4o"}, {"model": "o4-mini"}]}`',
+            secret=True,
+        ),
         _whole("concurrency", "AGENT_MAX_CONCURRENT_TASKS", "Tasks that run at once in one process", 1, 1000),
         _whole("timeout_s", "AGENT_TIMEOUT_SECONDS", "Seconds one attempt of a task may take", 1, 86400),
         _whole(
@@ -229,6 +255,25 @@ def _work() -> list[Setting]:
             "retry_base_s", "SHOAL_RETRY_BASE_SECONDS", "Wait before the first retry; it doubles each time", 0, 86400
         ),
         _seconds("retry_max_s", "SHOAL_RETRY_MAX_SECONDS", "Longest wait before a retry", 0, 86400),
+        Setting(
+            key="limits",
+            type=dict[str, JsonObject],
+            variable="SHOAL_LIMITS",
+            meaning='Name -> how fast models may be called, such as `{"main": {"requests_per_min": 4000}}`',
+        ),
+        _seconds(
+            "limit_wait_s",
+            "SHOAL_LIMIT_WAIT_SECONDS",
+            "A model call waits so long for room in a rate limit; then its task gives the slot back and comes again",
+            0,
+            600,
+        ),
+        _seconds(
+            "max_postponed_s",
+            "SHOAL_MAX_POSTPONED_SECONDS",
+            "A task that has come again for so long, and found no room for its model call, is given up",
+            1,
+        ),
         Setting(
             key="drop_stale",
             type=bool,
@@ -316,6 +361,42 @@ def _tools() -> list[Setting]:
     ]
 
 
+def _plugins() -> list[Setting]:
+    return [
+        _text("plugins.grpc_addr", "SHOAL_GRPC_ADDR", "Where `shoal serve` takes in plugins: `host:port`"),
+        Setting(
+            key="plugins.on_worker",
+            type=bool,
+            variable="SHOAL_PLUGINS_ON_WORKER",
+            meaning="Every worker takes in plugins, too, at the same address",
+        ),
+        _text(
+            "plugins.dir", "SHOAL_PLUGINS_DIR", "Folder of folders with executables: plugins to run beside the engine"
+        ),
+        Setting(
+            key="plugins.external",
+            type=tuple[ExternalPlugin, ...],
+            variable="SHOAL_PLUGINS_EXTERNAL",
+            meaning='Plugins that do not register themselves, such as `[{"name": "my_llm", "addr": "host:50051"}]`',
+        ),
+        _text("plugins.health_check_interval", "SHOAL_PLUGINS_HEALTH_CHECK_INTERVAL", "Between two checks of a plugin"),
+        _text(
+            "plugins.heartbeat_interval", "SHOAL_PLUGINS_HEARTBEAT_INTERVAL", "Three of them missed: it is taken off"
+        ),
+        _text("plugins.tenant", "SHOAL_PLUGINS_TENANT", "The only tenant whose plugins are taken in; empty: any"),
+        Setting(
+            key="plugins.shadow",
+            type=tuple[str, ...],
+            variable="SHOAL_PLUGINS_SHADOW",
+            meaning="Names of built-in providers that a plugin may take the place of",
+        ),
+        _text("plugins.token_env", "", "Name of the variable with the secret that plugins have to know, if it is set"),
+        _text("plugins.tls_cert", "SHOAL_PLUGINS_TLS_CERT", "Certificate (PEM) of the address for plugins"),
+        _text("plugins.tls_key", "SHOAL_PLUGINS_TLS_KEY", "Its key"),
+        _text("plugins.tls_ca", "SHOAL_PLUGINS_TLS_CA", "Certificates that plugins behind TLS are checked against"),
+    ]
+
+
 def _labels_and_operations() -> list[Setting]:
     return [
         _text("namespace", "AGENT_NAMESPACE", "Label in traces, metrics and budgets"),
@@ -376,6 +457,7 @@ SECTIONS: dict[str, tuple[Setting, ...]] = {
     "Agent": tuple(_agent()),
     "Work": tuple(_work()),
     "Tools": tuple(_tools()),
+    "Plugins": tuple(_plugins()),
     "Labels and operations": tuple(_labels_and_operations()),
 }
 SETTINGS: tuple[Setting, ...] = tuple(setting for section in SECTIONS.values() for setting in section)
