@@ -15,11 +15,7 @@ from providers.remote.channel import ChannelOptions, PluginChannel, open_channel
 from providers.remote.dialect import Dialect, packed, unpacked_json
 from providers.remote.faults import CallFailed
 from providers.remote.payload import read_output
-from providers.remote.wire import (
-    AUTONOMOUS,
-    EMPTY,
-    PLUGIN_SERVICE,
-    BadMessage,
+from providers.remote.plugin_messages import (
     ChatStreamRequest,
     ChatStreamResponse,
     ConfigUpdatedRequest,
@@ -31,10 +27,8 @@ from providers.remote.wire import (
     GetSchemaResponse,
     HealthCheckResponse,
     InfoResponse,
-    Message,
-    decode,
-    encode,
 )
+from providers.remote.wire import AUTONOMOUS, EMPTY, PLUGIN_SERVICE, BadMessage, Message, decode, encode
 
 HEALTH_LIMIT_S = 5.0
 CALL_LIMIT_S = 10.0

@@ -13,23 +13,18 @@ from msgspec import Struct
 from providers.remote.addresses import Address
 from providers.remote.channel import ChannelOptions, PluginChannel, open_channel
 from providers.remote.dialect import Dialect
-from providers.remote.environment import HEARTBEAT_S, LEAST_HEARTBEAT_S
-from providers.remote.faults import CallFailed
-from providers.remote.wire import (
-    ENGINE_SERVICE,
-    PROVIDER,
+from providers.remote.engine_messages import (
     Acknowledged,
-    BadMessage,
     GetConfigRequest,
     GetConfigResponse,
     HeartbeatResponse,
     InstanceRequest,
-    Message,
     RegisterPluginRequest,
     RegisterPluginResponse,
-    decode,
-    encode,
 )
+from providers.remote.environment import HEARTBEAT_S, LEAST_HEARTBEAT_S
+from providers.remote.faults import CallFailed
+from providers.remote.wire import ENGINE_SERVICE, PROVIDER, BadMessage, Message, decode, encode
 
 FIRST_DELAY_S = 2.0
 LONGEST_DELAY_S = 30.0

@@ -123,6 +123,7 @@ class GoChannel:
     async def aclose(self) -> None:
         """End all calls and the connection."""
         self._channel.close()
+        await asyncio.sleep(0)  # the socket itself is closed by the loop's next pass, which may be its last
 
 
 async def _ended(call: asyncio.Task[Any]) -> None:

@@ -139,8 +139,7 @@ class JsonServer:
 
     def _caller(self, context: Any) -> Caller:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-        if self._options.token:
-            sent = metadata.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(sent.encode(), self._options.token.encode()):
-                raise Refused("UNAUTHENTICATED", "the shared token is missing or wrong")
+        sent = metadata.pop("authorization", "").removeprefix("Bearer ")
+        if self._options.token and not hmac.compare_digest(sent.encode(), self._options.token.encode()):
+            raise Refused("UNAUTHENTICATED", "the shared token is missing or wrong")
         return Caller(metadata, context.peer() or "")

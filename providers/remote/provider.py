@@ -29,8 +29,8 @@ from providers.remote.clients import InstanceClients, Instances
 from providers.remote.faults import CallFailed, error_of, error_of_call
 from providers.remote.instances import RemoteInstance
 from providers.remote.payload import end_of, params_of, prompt_params, thinking_of
+from providers.remote.plugin_messages import ChatStreamResponse
 from providers.remote.tenants import tenant_id
-from providers.remote.wire import ChatStreamResponse
 from queue_backends import TokenUsage
 
 RETRY_BASE_S = 0.25
@@ -75,7 +75,9 @@ class RemoteProvider(ChatProvider):
                         yield event
             except ProviderError as error:
                 if begun and isinstance(error, Unavailable) and not isinstance(error, StreamBroken):
-                    raise StreamBroken(str(error), provider=self.name, usage=error.usage) from error
+                    raise StreamBroken(
+                        str(error), provider=self.name, usage=error.usage, retry_after_s=error.retry_after_s
+                    ) from error
                 if begun or type(error) is not Unavailable or attempt == request.config.max_retries:
                     raise
             else:

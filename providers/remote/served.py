@@ -30,12 +30,7 @@ from providers.remote.dialect import Dialect, packed, unpacked_json
 from providers.remote.faults import described
 from providers.remote.json_server import Caller, Refused
 from providers.remote.payload import FEATURE, FULL, Ask, Flat, output_of, read_ask, read_params
-from providers.remote.whole_run import run_whole
-from providers.remote.wire import (
-    OPERATE,
-    PROVIDER,
-    READ,
-    BadMessage,
+from providers.remote.plugin_messages import (
     ChatStreamRequest,
     ChatStreamResponse,
     ConfigItem,
@@ -48,33 +43,15 @@ from providers.remote.wire import (
     GetSchemaResponse,
     HealthCheckResponse,
     InfoResponse,
-    ParamItem,
-    decode,
-    encode,
 )
+from providers.remote.provider_schema import OUTPUTS, PARAMS
+from providers.remote.whole_run import run_whole
+from providers.remote.wire import OPERATE, PROVIDER, READ, BadMessage, decode, encode
 
 HEALTH_LIMIT_S = 5.0
 _MOST_PAUSES = 8
 
 log = logging.getLogger("shoal.remote")
-
-_PARAMS = (
-    ParamItem(name="prompt", description="A single question"),
-    ParamItem(name="messages", description="A conversation: JSON array of role and content"),
-    ParamItem(name="tools", description="Tools that may be called: JSON array of functions"),
-    ParamItem(name="tool_choice", description="auto, required or none"),
-    ParamItem(name="max_tokens", type="number", description="Most output tokens"),
-    ParamItem(name="temperature", description="Sampling temperature"),
-    ParamItem(name="model", description="The model, if it shall be another than the configured one"),
-)
-_OUTPUTS = (
-    ParamItem(name="content", required=True, description="The answer's text"),
-    ParamItem(name="model", required=True, description="The model that answered"),
-    ParamItem(name="finish_reason", required=True, description="stop, tool_calls or length"),
-    ParamItem(name="tool_calls", description="Tools to be called: JSON array"),
-    ParamItem(name="input_tokens", type="number", description="Tokens of the input, if known"),
-    ParamItem(name="output_tokens", type="number", description="Tokens of the output, if known"),
-)
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -128,8 +105,8 @@ class ServedProvider:
         dialect = caller.dialect()
         return encode(
             GetSchemaResponse(
-                params_json_schema=packed(msgspec.json.encode(_PARAMS), dialect),
-                result_json_schema=packed(msgspec.json.encode(_OUTPUTS), dialect),
+                params_json_schema=packed(msgspec.json.encode(PARAMS), dialect),
+                result_json_schema=packed(msgspec.json.encode(OUTPUTS), dialect),
             )
         )
 

@@ -25,7 +25,7 @@ from providers.remote.wire import PLUGIN_SERVICE
 GRACE_S = 5.0
 PORT_LINE = "MIRASTACK_PLUGIN_PORT="
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 log = logging.getLogger("shoal.remote")
 
@@ -139,7 +139,7 @@ def _told_to_stop(stop: asyncio.Event | None) -> Iterator[asyncio.Event]:
 def _identity(provider: LLMProvider, name: str, version: str, description: str) -> Identity:
     name = name or provider.name
     if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{name!r} is no name for a plugin: use letters, digits, _, - and ., at most 100")
+        raise InvalidRequest(f"{name!r} is no name for a plugin: use letters, digits, _ and -, at most 100")
     return Identity(
         name=name,
         version=version or str(getattr(provider, "version", "")) or _shoal_version(),

@@ -16,6 +16,10 @@ def tenant_id(slug: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"tenant:{text}"))
 
 
+DEFAULT_TENANT = "default"
+"""The SDKs want a name: a plugin of this one serves everybody."""
+
+
 def may_meet(one: str, other: str) -> bool:
     """Whether two tenants' ids are not in contradiction: one that is empty stands for everybody's."""
     return not one or not other or one == other
@@ -26,3 +30,6 @@ def _is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+DEFAULT_TENANT_ID = tenant_id(DEFAULT_TENANT)

@@ -194,7 +194,7 @@ async def _in_use(settings: Settings) -> AsyncIterator[ProvidersInUse]:
                 await live.load()
                 directory = RemoteDirectory(backend.state)
                 await directory.load()
-            remote = RemoteProviders(directory, settings.plugins.channel_options())
+            remote = RemoteProviders(directory, settings.plugins.channel_options(), settings.plugins.shadow)
             opened.push_async_callback(remote.aclose)
             make = remote.create
         used = providers_of(settings, live, make)

@@ -26,14 +26,19 @@ _KINDS = {
 _ALMOST_FULL = 0.9
 
 
-@click.group(invoke_without_command=True, help="Rate limits of the fleet: what is allowed, what is used, who waits.")
-@click.pass_context
-def limits(ctx: click.Context) -> int | None:
-    """The group; without a command, the table."""
-    if ctx.invoked_subcommand is not None:
-        return None
-    code: int = ctx.invoke(list_limits)
-    return code
+class _ListByDefault(click.Group):
+    """Without the name of a command, the options are those of `list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`shoal limits --json` is `shoal limits list --json`."""
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ListByDefault, help="Rate limits of the fleet: what is allowed, what is used, who waits.")
+def limits() -> None:
+    """The group; each command has its own options."""
 
 
 @limits.command(

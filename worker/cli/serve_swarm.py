@@ -82,7 +82,7 @@ async def _llm(settings: Settings, backend: Backend, stack: AsyncExitStack) -> L
 
     live = await stack.enter_async_context(LiveSettings(backend.state))
     directory = await stack.enter_async_context(RemoteDirectory(backend.state))
-    remote = RemoteProviders(directory, settings.plugins.channel_options())
+    remote = RemoteProviders(directory, settings.plugins.channel_options(), settings.plugins.shadow)
     stack.push_async_callback(remote.aclose)
     providers = ProvidersInUse(live, create=remote.create)
     stack.push_async_callback(providers.close)

@@ -9,7 +9,7 @@ from providers.transport import Transport
 from worker.tools.builtin import SubmitSubtask
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.config import McpServer, WebhookTool
-from worker.tools.interfaces import Tool
+from worker.tools.interfaces import Tool, ToolServer
 from worker.tools.loading import load_tools
 from worker.tools.mcp import McpConnection
 from worker.tools.read_output import READ_OUTPUT, ReadOutput
@@ -26,9 +26,10 @@ def build_catalogue(
     environ: Mapping[str, str] = os.environ,
     max_output_chars: int | None = None,
     with_outputs: bool = False,
+    servers: Sequence[ToolServer] = (),
 ) -> ToolCatalogue:
     """A catalogue that is not open yet. `http` stays the caller's to close; `with_queue` adds the queue's own tools,
-    `with_outputs` the one that reads kept outputs.
+    `with_outputs` the one that reads kept outputs, `servers` are asked after the MCP ones.
 
     Raises `BadSetting` for names used twice, `ToolSetupFailed` for a Python tool that cannot be loaded.
     """
@@ -40,7 +41,7 @@ def build_catalogue(
     if with_outputs and all(tool.spec.name != READ_OUTPUT.name for tool in tools):  # a tool of yours goes first
         tools.append(ReadOutput())
     return ToolCatalogue(
-        servers=[McpConnection(server, http, environ=environ) for server in mcp_servers],
+        servers=[*(McpConnection(server, http, environ=environ) for server in mcp_servers), *servers],
         tools=tools,
         max_output_chars=max_output_chars,
     )
