@@ -11,15 +11,12 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from providers import ToolCall, ToolOutcome
+from providers import ToolCall, ToolOutcome, tool_loop
 from providers.pricing import PriceBook
 from providers.transport import Transport
 from queue_backends import Backend, ChunkType, Task, open_backend
 from queue_backends.composed import ComposedBackend
 from worker.agents import AgentDirectory
-from worker.budgets.daily_window import DailyWindow
-from worker.budgets.gate import BudgetGate
-from worker.budgets.webhook import BudgetWebhook
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
 from worker.fleet.departure import Departure
@@ -27,6 +24,7 @@ from worker.fleet.heartbeat import Heartbeat
 from worker.fleet.link import READY, SupervisorLink
 from worker.fleet.presence import Workers, worker_id
 from worker.gaps import say_gaps
+from worker.gates import open_gates
 from worker.health import HealthServer, HealthState
 from worker.health_thread import from_beside, served_beside
 from worker.journal import Journal
@@ -34,11 +32,15 @@ from worker.live_settings import LiveSettings
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
 from worker.queue_gauges import QueueGauges, queue_name
+from worker.remote_providers import RemoteActions, RemoteDirectory, RemoteProviders
 from worker.retries import RetryPolicy
+from worker.routing.routing import Routing
 from worker.settings import Settings
 from worker.settings.masking import masked_url
 from worker.streaming import ChunkPublisher
 from worker.surroundings import Limits, Surroundings
+from worker.swarm_plugin.backends import open_with_plugin, plugin_url
+from worker.swarm_plugin.everywhere import providers_of
 from worker.telemetry import Telemetry
 from worker.tools.build import build_catalogue
 from worker.tools.catalogue import ToolCatalogue
@@ -53,6 +55,8 @@ log = structlog.get_logger(__name__)
 async def open_backends(settings: Settings) -> Backend:
     """The backend that the settings name; queue, chunks and state may be on different ones."""
     queue_url = settings.queue_url
+    if plugin_url(settings):
+        return await open_with_plugin(settings)
     async with AsyncExitStack() as opened:
         queue = await opened.enter_async_context(await open_backend(queue_url, settings.backend))
         others = []
@@ -100,7 +104,7 @@ async def run_worker(
         log.info(
             "agent runtime started",
             queue=masked_url(settings.queue_url) or "embedded",
-            model=settings.agent.model,
+            model=settings.agent.model or settings.agent.route,
             concurrency=settings.concurrency,
             worker=worker_id(backend.queue),
             health_port=parts.server.port if parts.server else 0,
@@ -178,7 +182,10 @@ async def _assembled(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(telemetry.shutdown)
         live = await stack.enter_async_context(LiveSettings(backend.state))
-        providers = ProvidersInUse(live)
+        directory = await stack.enter_async_context(RemoteDirectory(backend.state))
+        remote = RemoteProviders(directory, settings.plugins.channel_options(), settings.plugins.shadow)
+        stack.push_async_callback(remote.aclose)
+        providers = providers_of(settings, live, remote.create)
         stack.push_async_callback(providers.close)
         http = Transport()
         stack.push_async_callback(http.aclose)
@@ -189,35 +196,38 @@ async def _assembled(
                 webhook_tools=settings.webhook_tools,
                 python_tools=settings.python_tools,
                 with_outputs=settings.max_stored_output_chars > 0,
+                servers=[RemoteActions(remote)],
             )
         )
+        if settings.plugins.on_worker:
+            from worker.engine import engine_running  # gRPC takes 0.2 s to import
+
+            await stack.enter_async_context(engine_running(settings.plugins, backend.state, shares_port=True))
         prices, estimates = PriceBook(settings.prices), CallEstimates()
-        window = DailyWindow(
-            backend.state,
-            namespace=settings.namespace,
-            agent=settings.agent_name,
-            limit_tokens=settings.daily_token_limit,
-        )
-        stack.push_async_callback(window.flush)
-        budgets = BudgetGate(
-            backend.state,
-            settings.budgets,
+        routing = Routing(
+            settings.routes,
+            live=live,
+            state=backend.state,
+            providers=providers,
             prices=prices,
-            estimates=estimates,
-            metrics=metrics,
-            run_timeout_s=settings.timeout_s,
-            on_warning=BudgetWebhook(http, settings.budget_webhook) if settings.budget_webhook else None,
+            metrics=metrics.routing,
+            is_healthy=remote.is_healthy,
         )
-        await stack.enter_async_context(budgets.kept())
+        stack.callback(routing.close)
+        routing.say_unknown([settings.agent, *settings.agents.values()])
+        gates = await stack.enter_async_context(
+            open_gates(settings, backend.state, live, http, prices=prices, estimates=estimates, metrics=metrics)
+        )
         surround = functools.partial(
             _surroundings,
             settings,
             backend,
             tools=tools,
             providers=providers,
-            gates=(window, budgets),
+            gates=gates,
             estimates=estimates,
             prices=prices,
+            routing=routing,
             ledger=ledger,
             metrics=metrics,
             telemetry=telemetry,
@@ -233,7 +243,8 @@ async def _assembled(
         )
         if serves_health:
             health.tools_down = tools.problems
-            probe = functools.partial(_probe, settings, tools, providers) if settings.validator_prompt else None
+            ask = functools.partial(_probe, settings, tools, providers, routing)
+            probe = ask if settings.validator_prompt else None
             server = HealthServer(
                 health,
                 metrics,
@@ -257,6 +268,7 @@ def _surroundings(
     gates: tuple[CallGate, ...],
     estimates: CallEstimates,
     prices: PriceBook,
+    routing: Routing,
     ledger: UsageLedger,
     metrics: Metrics,
     telemetry: Telemetry,
@@ -277,10 +289,14 @@ def _surroundings(
         ),
         ledger=ledger,
         prices=prices,
+        routing=routing,
         metrics=metrics,
         telemetry=telemetry,
         retries=RetryPolicy(
-            max_retries=settings.max_retries, base_s=settings.retry_base_s, most_s=settings.retry_max_s
+            max_retries=settings.max_retries,
+            base_s=settings.retry_base_s,
+            most_s=settings.retry_max_s,
+            longest_wait_s=settings.max_postponed_s,
         ),
         limits=Limits(
             timeout_s=settings.timeout_s,
@@ -299,7 +315,7 @@ def _outputs(settings: Settings, backend: Backend) -> OutputStore | None:
     return OutputStore(backend.state, keep_s=keep_s, max_chars=settings.max_stored_output_chars)
 
 
-async def _probe(settings: Settings, tools: ToolCatalogue, providers: ProvidersInUse) -> str:
+async def _probe(settings: Settings, tools: ToolCatalogue, providers: ProvidersInUse, routing: Routing) -> str:
     """ark's semantic readiness: the agent answers the validator prompt as it would a task. Not charged to a budget."""
     task = Task(id="health-probe", prompt=settings.validator_prompt)
     context = ToolContext(task_id=task.id, agent=settings.agent_name)
@@ -307,8 +323,15 @@ async def _probe(settings: Settings, tools: ToolCatalogue, providers: ProvidersI
     async def call_tool(call: ToolCall) -> ToolOutcome:
         return await tools.call(call, context)
 
+    specs = tools.specs(settings.agent.tools)
+    if providers.routed(settings.agent):
+        router, taken = routing.begin(settings.agent, task)
+        try:
+            run = await tool_loop.run(None, settings.agent, task, specs, call_tool, _drop_chunk, router=router)
+        finally:
+            taken.give_back()
+        return run.output
     async with providers.lease(settings.agent) as provider:
-        specs = tools.specs(settings.agent.tools)
         output, _ = await provider.run_task(settings.agent, task, specs, call_tool, _drop_chunk)
     return output
 

@@ -130,7 +130,10 @@ class Committer:
             if not written:
                 metrics.lease_lost += 1
             elif type(outcome) is Retry:
-                metrics.retried += 1
+                if outcome.counts:
+                    metrics.retried += 1
+                else:
+                    metrics.postponed += 1
             elif type(outcome) is Dead:
                 metrics.dead += 1
             elif type(outcome) is not Ack:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import structlog
 
-from providers import AgentConfig
 from queue_backends import (
     RUN_CANCELLED,
     Ack,
@@ -20,8 +20,10 @@ from queue_backends import (
     Release,
     Retry,
     Spent,
+    Task,
     TaskResult,
 )
+from worker.errors import Postponed, WaitedTooLong
 from worker.recall import NO_PAST, Past
 from worker.retries import Failure, RetryPolicy
 from worker.streaming import ChunkWriter
@@ -62,7 +64,7 @@ class Ending:
             usage=spent.usage,
             cost_usd=spent.cost_usd,
             finished_at=time.time(),
-            structured=structured_output(self.book.config, output),
+            structured=self.book.structured,
             stop_reason=self.book.stop_reason,
         )
         final = self._final(ChunkType.DONE, "", spent, stop_reason=result.stop_reason)
@@ -75,6 +77,8 @@ class Ending:
 
     async def failed(self, error: Exception) -> Outcome:
         """The attempt has failed: the task is tried again, or given up."""
+        if isinstance(error, Postponed):
+            return await self._postponed(error)
         task, failure = self._delivery.task, self._decide(error)
         if failure.retry_in_s is None:
             log.warning("task failed", task=task.id, error=failure.error, attempt=task.attempt)
@@ -92,6 +96,38 @@ class Ending:
             chunks=await self._chunks.finish(),
             records=self._chunks.take_records(),
         )
+
+    async def _postponed(self, error: Postponed) -> Outcome:
+        """There is no room for the next model call: nothing has failed, and the slot is free for others."""
+        task, now = self._delivery.task, time.time()
+        since = self._waiting_since(now)
+        wait = self._retries.postpone(error, waiting_since=since, now=now, deadline=task.deadline)
+        if wait.retry_in_s is None:
+            return await self.failed(WaitedTooLong(wait.error))
+        if since == now:  # once, however often it comes back
+            log.info("task is postponed", task=task.id, why=wait.error, in_s=round(wait.retry_in_s, 2))
+        self._note("postponed", wait.error, wait.retry_in_s, since)
+        return Retry(
+            delivery=self._delivery,
+            error=wait.error,
+            retry_in_s=wait.retry_in_s,
+            counts=False,
+            next_attempt=self._next_attempt(),
+            spent=self.spent,
+            chunks=await self._chunks.finish(),
+            records=self._chunks.take_records(),
+        )
+
+    def _waiting_since(self, now: float) -> float:
+        """When the wait for the next model call began: now, unless earlier deliveries waited for the same call."""
+        past = self.past
+        if self.book is not None and self.book.usage != past.resumption.used:
+            return now
+        if past.waiting_since is not None:
+            return past.waiting_since
+        if self._delivery.first or past.has_entries:
+            return now
+        return _enqueued_at(self._delivery.task) or now  # no journal is kept: all that is known
 
     async def cancelled(self) -> Outcome:
         """Somebody asked for the end."""
@@ -127,9 +163,9 @@ class Ending:
     def _decide(self, error: Exception) -> Failure:
         return self._retries.decide(error, self._delivery.task.attempt)
 
-    def _note(self, how: str, error: str = "", retry_in_s: float | None = None) -> None:
+    def _note(self, how: str, error: str = "", retry_in_s: float | None = None, since: float | None = None) -> None:
         if self.book is not None:
-            self.book.attempt_ended(how, error, retry_in_s)
+            self.book.attempt_ended(how, error, retry_in_s, since)
 
     def _next_attempt(self) -> int:
         return self.book.next_attempt if self.book else self._delivery.next_attempt
@@ -158,11 +194,9 @@ class Ending:
         )
 
 
-def structured_output(config: AgentConfig, output: str) -> Any:
-    """The answer as a JSON value, where the agent promises one and the answer is one."""
-    if config.output_schema is None:
-        return None
+def _enqueued_at(task: Task) -> float | None:
+    """Unix seconds."""
     try:
-        return msgspec.json.decode(output)
-    except msgspec.DecodeError:
+        return datetime.fromisoformat(task.enqueued_at).timestamp()
+    except ValueError:
         return None

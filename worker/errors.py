@@ -4,10 +4,12 @@ WorkerError
 ├── BadSetting              fix the setting: the message names it, its value and what is allowed
 ├── AgentNotFound           no agent of that name is declared: fix the task, or declare the agent
 ├── WorkerNotFound          no worker of that name tells of itself: `shoal workers` lists those that do
+├── ApprovalNotFound        nobody waits for that answer: `shoal approval list` shows the open questions
 ├── ToolError               tools
 │   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
 │   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
 │       └── ToolUnavailable the tool's server cannot be reached right now; nothing was done
+├── WaitedTooLong           the task was postponed again and again, for longer than is allowed: give it up
 ├── Postponed               no room for a model call now: the task gives its slot back and comes again
 └── DeadlineExceeded        stop at once: the run's time is up
 """
@@ -29,6 +31,10 @@ class AgentNotFound(WorkerError):
 
 class WorkerNotFound(WorkerError):
     """No worker of that name, or several. The message says which ones there are."""
+
+
+class ApprovalNotFound(WorkerError):
+    """No question of that id waits for an answer."""
 
 
 class ToolError(WorkerError):
@@ -53,6 +59,10 @@ class Postponed(WorkerError):
     def __init__(self, message: str, *, retry_in_s: float) -> None:
         super().__init__(message)
         self.retry_in_s = retry_in_s
+
+
+class WaitedTooLong(WorkerError):
+    """A task has waited for its next model call for as long as any may."""
 
 
 class DeadlineExceeded(WorkerError):

@@ -16,6 +16,8 @@ from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
 from worker.live_settings import LiveSettings
 from worker.metrics import Metrics
+from worker.rate_limits import live as rate_limits
+from worker.rate_limits.gate import RateLimitGate
 from worker.settings import Settings
 
 
@@ -50,4 +52,9 @@ async def open_gates(
         )
         await stack.enter_async_context(budgets.kept())
         stack.enter_context(following(budgets, settings.budgets, live))
-        yield window, budgets
+        speed = RateLimitGate(
+            state, settings.limits, estimates=estimates, metrics=metrics, wait_s=settings.limit_wait_s
+        )
+        await stack.enter_async_context(speed.kept())
+        stack.enter_context(rate_limits.following(speed, settings.limits, live))
+        yield window, budgets, speed

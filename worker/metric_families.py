@@ -41,6 +41,7 @@ def families(metrics: Metrics) -> list[Family]:
         *_worker_families(metrics),
         *_queue_families(metrics),
         *_budget_families(metrics),
+        *_rate_limit_families(metrics.rate_limits()),
         *_route_families(metrics),
     ]
 

@@ -87,7 +87,7 @@ class ProviderDirectory:
         """One for the length of a block. Raises `BackendUnavailable`."""
         registered = RemoteDirectory(state)
         await registered.load()
-        remote = RemoteProviders(registered, settings.plugins.channel_options())
+        remote = RemoteProviders(registered, settings.plugins.channel_options(), settings.plugins.shadow)
         try:
             yield cls(settings, live, state, remote)
         finally:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from providers import AuthenticationFailed, BudgetExceeded, InvalidRequest, ProviderError
+from providers import AuthenticationFailed, InvalidRequest, ProviderError
 from providers.errors import PERMANENT_PREFIX
 from queue_backends import QueueError
-from worker.errors import AgentNotFound, DeadlineExceeded
+from worker.errors import AgentNotFound, DeadlineExceeded, Postponed, WaitedTooLong
 
 LONGEST_ERROR_CHARS = 16_000
 """It becomes result, final chunk and dead letter."""
@@ -32,6 +32,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     max_retries: int = 3
     base_s: float = 1.0
     most_s: float = 60.0
+    longest_wait_s: float = 24 * 3600.0
+    """A task that was postponed for so long, without a model call in between, is given up."""
 
     def decide(
         self, error: Exception, attempt: int, *, jitter: Callable[[float, float], float] = random.uniform
@@ -45,14 +47,23 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             wait_s = max(wait_s, error.retry_after_s)
         return Failure(error=text, retry_in_s=wait_s)
 
+    def postpone(self, error: Postponed, *, waiting_since: float, now: float, deadline: float | None) -> Failure:
+        """What becomes of a task that finds no room for its next model call since `waiting_since`: it comes back when
+        there may be some, at the latest when its time is up. All moments are Unix seconds."""
+        ends_at = waiting_since + self.longest_wait_s
+        if now >= ends_at:
+            said = f"gave up after {now - waiting_since:.0f} s without room for a model call ({error}): raise the limit"
+            return Failure(error=f"{said}, or SHOAL_MAX_POSTPONED_SECONDS", retry_in_s=None)
+        if deadline is not None:
+            ends_at = min(ends_at, deadline)
+        return Failure(error=error_text(error), retry_in_s=max(min(error.retry_in_s, ends_at - now), 0.0))
+
 
 def is_permanent(error: Exception, text: str) -> bool:
     """Whether the same task can never succeed."""
-    if isinstance(error, BudgetExceeded):
-        return False  # the window moves on
     if isinstance(error, ProviderError):
         return not error.retryable
-    if isinstance(error, AgentNotFound | DeadlineExceeded | QueueError):
+    if isinstance(error, AgentNotFound | DeadlineExceeded | WaitedTooLong | QueueError):
         return True
     return text.startswith(PERMANENT_PREFIX.rstrip(": ")) or any(mark in text for mark in _PERMANENT_MARKS)
 

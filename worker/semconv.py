@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-_PROVIDER_NAMES = {"gemini": "gcp.gemini", "vertex": "gcp.vertex_ai"}
+_PROVIDER_NAMES = {
+    "azure": "azure.ai.openai",
+    "azure-responses": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "openai-responses": "openai",
+    "openai_responses": "openai",
+    "vertex": "gcp.vertex_ai",
+}
+"""Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/#gen-ai-provider-name."""
 
 
 def provider_name(provider: str) -> str:

@@ -30,7 +30,15 @@ effects. Returning the very same object means that nothing has changed."""
 
 
 class Contended(BackendUnavailable):
-    """Others changed the value each time before we could."""
+    """Others changed the value each time before we could; ours was not."""
+
+
+class Unsure(BackendUnavailable):
+    """The store went away during the write: nobody knows whether the change was made."""
+
+    was_made: bool | None = None
+    """Set as soon as the same `SharedRecord` has looked again, which it does before it applies its next change: so a
+    change that is sent anew because of this error can ask whether it still has to do anything."""
 
 
 class _Envelope(Struct, array_like=True):
@@ -58,6 +66,8 @@ class SharedRecord(Generic[S]):
         self._waiting: list[tuple[Change[S, Any], asyncio.Future[Any]]] = []
         self._turn = asyncio.Lock()
         self._known: bytes | None = None
+        self._doubt: tuple[int, Unsure] | None = None
+        """The number of the last write, and what its callers were told, if they were told that it is not known."""
 
     async def read(self) -> S:
         """The present value. Raises `BackendUnavailable`."""
@@ -67,15 +77,20 @@ class SharedRecord(Generic[S]):
     async def update(self, change: Change[S, R]) -> R:
         """Change the value and return the change's answer.
 
-        Raises what `change` raises (others of the same step are not affected), or `BackendUnavailable`; after that the
-        change may or may not have been made. A change whose caller was cancelled before its step began is not made.
+        Raises what `change` raises (others of the same step are not affected); `Unsure` if it may or may not have been
+        made; or another `BackendUnavailable`: then it was not. A change whose caller was cancelled before its step
+        began is not made.
         """
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, answer))
-        async with self._turn:
-            if not answer.done():  # else the one before us has taken ours along
-                await self._whole_step()
-        return await answer
+        try:
+            async with self._turn:
+                if not answer.done():  # else the one before us has taken ours along
+                    await self._whole_step()
+            return await answer
+        except asyncio.CancelledError:
+            answer.cancel()  # a step that has not begun leaves it out
+            raise
 
     async def _whole_step(self) -> None:
         """A step belongs to all who wait for it: one whose caller is cancelled is not cut in two."""
@@ -105,9 +120,17 @@ class SharedRecord(Generic[S]):
         self._writes += 1
         number, unsure = self._writes, False
         answers: list[Any] = []
+        if self._doubt is not None:
+            self._known = None
         for tried in range(_MOST_TRIES):
-            before = self._known if tried == 0 and self._known is not None else await self._state.get(self._key)
+            try:
+                before = self._known if tried == 0 and self._known is not None else await self._state.get(self._key)
+            except BackendUnavailable as error:
+                if unsure:
+                    raise self._in_doubt(number, error) from error
+                raise
             value, writers = self._opened(before)
+            self._resolve_doubt(writers)
             if unsure and writers.get(self._writer) == number:
                 self._known = before
                 return answers
@@ -122,14 +145,26 @@ class SharedRecord(Generic[S]):
                 if await self._state.compare_and_set(self._key, before, encoded, ttl_s=self._ttl_s):
                     self._known = encoded
                     return answers
-            except BackendUnavailable:
+            except BackendUnavailable as error:
                 if unsure:
-                    raise
+                    raise self._in_doubt(number, error) from error
                 unsure = True
             self._known = None
             if tried > 1:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**tried)))  # noqa: S311 - jitter
         raise Contended(f"{self._key} was changed by others {_MOST_TRIES} times in a row: try again")
+
+    def _in_doubt(self, number: int, error: BackendUnavailable) -> Unsure:
+        told = Unsure(str(error))
+        self._doubt = number, told
+        self._known = None
+        return told
+
+    def _resolve_doubt(self, writers: dict[str, int]) -> None:
+        if self._doubt is not None:
+            number, told = self._doubt
+            told.was_made = writers.get(self._writer) == number
+            self._doubt = None
 
     def _opened(self, stored: bytes | None) -> tuple[S, dict[str, int]]:
         if stored is None:

@@ -13,6 +13,7 @@ from worker.journal import Journal
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
 from worker.retries import RetryPolicy
+from worker.routing.routing import Routing
 from worker.streaming import ChunkPublisher
 from worker.telemetry import Telemetry
 from worker.tools.catalogue import ToolCatalogue
@@ -42,6 +43,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     journal: Journal
     ledger: UsageLedger
     prices: PriceBook
+    routing: Routing
     metrics: Metrics
     telemetry: Telemetry
     retries: RetryPolicy

@@ -71,6 +71,8 @@ class Verdict(Struct, frozen=True):
     use: Use
     is_used_up: bool = False
     """The limit is reached; if not, and the call may not go, others under way may use up the rest."""
+    again_at: float | None = None
+    """When it is used up: from when on there is room again (Unix seconds), if that comes by itself."""
 
 
 class Warned(Struct, frozen=True):
@@ -90,31 +92,32 @@ def reserve(
     use = Use(_spent(current, rule, now), _held(current))
     used_up = _share(rule, use.spent) >= 1.0
     fits = not current.holds or _share(rule, use.spent + use.held + expected) <= 1.0
-    if rule.hard and (used_up or not fits):
-        return current, Verdict(False, use, is_used_up=used_up)
+    if rule.hard and used_up:
+        return current, Verdict(False, use, is_used_up=True, again_at=renews_at(current, rule, now))
+    if rule.hard and not fits:
+        return current, Verdict(False, use)
     mine = current.holds.get(holder, Hold(Amount(), 0, until))
     grown = Hold(mine.amount + expected, mine.calls + 1, max(mine.until, until))
     return replace(current, holds={**current.holds, holder: grown}), Verdict(True, use, used_up)
 
 
-def settle(
-    account: Account, rule: BudgetRule, holder: str, expected: Amount, spent: Amount, *, now: float
-) -> tuple[Account, Warned | None]:
-    """A call has ended: what was held for it is given back, what it spent is added. Says if that crossed a limit."""
+def settle(account: Account, rule: BudgetRule, spent: Amount, *, now: float) -> tuple[Account, Warned | None]:
+    """Calls have ended: what they spent is added. Says if that crossed a limit."""
     current = _expired(_trimmed(account, rule, now), rule, now)
-    current, _ = give_back(current, holder, expected)
+    if spent == Amount():
+        return current, None
     return _warned(_with_spent(current, rule, spent, now), rule, now)
 
 
-def give_back(account: Account, holder: str, expected: Amount) -> tuple[Account, None]:
-    """A call was not sent: what was held for it is free again."""
+def give_back(account: Account, holder: str, expected: Amount, *, calls: int = 1) -> Account:
+    """Calls are no longer under way: what was held for them is free again."""
     mine = account.holds.get(holder)
     if mine is None:
-        return account, None
+        return account
     others = {name: hold for name, hold in account.holds.items() if name != holder}
-    if mine.calls > 1:
-        others[holder] = Hold(mine.amount - expected, mine.calls - 1, mine.until)
-    return replace(account, holds=others), None
+    if mine.calls > calls:
+        others[holder] = Hold(mine.amount - expected, mine.calls - calls, mine.until)
+    return replace(account, holds=others)
 
 
 def use_of(account: Account, rule: BudgetRule, now: float) -> Use:

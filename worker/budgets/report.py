@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import msgspec
 from msgspec import Struct
 
 from queue_backends import StateStore
 from worker.budgets.account import Account, renews_at, use_of
-from worker.budgets.gate import PREFIX
+from worker.budgets.charge import PREFIX, account_key
 from worker.budgets.rules import BudgetRule, Rules
 from worker.shared_record import stored_value
 
@@ -40,13 +41,16 @@ class BudgetUse(Struct, frozen=True, kw_only=True):
 
 
 async def budget_uses(state: StateStore, rules: Rules, *, clock: Callable[[], float] = time.time) -> list[BudgetUse]:
-    """All accounts that anything was charged to, by budget, the fullest first. Raises `BackendUnavailable`."""
+    """All accounts of these budgets that anything was charged to, by budget, the fullest first. Those that a rule is
+    not about any more, since it was changed, are left out. Raises `BackendUnavailable`."""
     found = []
-    for rule in rules.values():
-        prefix = f"{PREFIX}{rule.name}:{rule.period}:"
-        async for key, value in state.scan(prefix):
-            account = _accounts.decode(stored_value(value))
-            found.append(_use(rule, key.removeprefix(prefix), account, clock()))
+    by_prefix = {account_key(rule, ""): rule for rule in rules.values()}
+    async for key, value in state.scan(PREFIX):  # once for all: some engines look at every key they have
+        prefix = ":".join([*key.split(":", 4)[:4], ""])
+        rule = by_prefix.get(prefix)
+        name = key.removeprefix(prefix)
+        if rule is not None and fnmatchcase(name, rule.match):
+            found.append(_use(rule, name, _accounts.decode(stored_value(value)), clock()))
     found.sort(key=lambda use: (use.budget, -use.share, use.account))
     return found
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import hashlib
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_SOFT_SHARE = 0.8
 _MOST_RULES = 1000
 _LONGEST_NAME_CHARS = 100
+LONGEST_ACCOUNT_CHARS = 200
 
 
 class Scope(enum.StrEnum):
@@ -77,15 +80,15 @@ def read_rule(name: str, value: Any) -> BudgetRule:
     Raises `BadSetting`: one line with the name, what is wrong and what is allowed.
     """
     where = f"budgets.{name}"
-    if not name.strip() or len(name) > _LONGEST_NAME_CHARS:
-        raise BadSetting(f"{where}: a budget needs a name of 1 to {_LONGEST_NAME_CHARS} characters")
+    if not name.strip() or len(name) > _LONGEST_NAME_CHARS or ":" in name:
+        raise BadSetting(f"{where}: a budget needs a name of 1 to {_LONGEST_NAME_CHARS} characters without a colon")
     try:
         rule = msgspec.convert(value, BudgetRule, strict=False)
     except msgspec.ValidationError as error:
         raise BadSetting(f"{where}: {error}; it looks like {_FORM}") from error
     if rule.tokens is None and rule.usd is None:
         raise BadSetting(f"{where}: no limit is given: set tokens, or usd, or both")
-    if (rule.tokens is not None and rule.tokens < 1) or (rule.usd is not None and not rule.usd > 0):
+    if (rule.tokens is not None and rule.tokens < 1) or (rule.usd is not None and not 0 < rule.usd < math.inf):
         raise BadSetting(f"{where}: a limit is more than 0; to stop an agent, pause its queue")
     if not 0 < rule.soft <= 1:
         raise BadSetting(f"{where}.soft: {rule.soft:g} is no share: use more than 0 and at most 1")
@@ -109,7 +112,15 @@ def account_of(rule: BudgetRule, intent: ModelCallIntent) -> str | None:
     account = names[rule.scope.value]
     if not account or not fnmatchcase(account, rule.match):
         return None
-    return account if all(fnmatchcase(names[kind], pattern) for kind, pattern in rule.where.items()) else None
+    if not all(fnmatchcase(names[kind], pattern) for kind, pattern in rule.where.items()):
+        return None
+    return account if len(account) <= LONGEST_ACCOUNT_CHARS else _shortened(account)
+
+
+def _shortened(account: str) -> str:
+    """Names that only differ far behind stay different."""
+    digest = hashlib.sha256(account.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{account[: LONGEST_ACCOUNT_CHARS - 17]}…{digest}"
 
 
 def _names(intent: ModelCallIntent) -> dict[str, str]:

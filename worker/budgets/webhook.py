@@ -8,7 +8,7 @@ from providers import ProviderError
 from providers.calls import shown
 from providers.transport import Transport
 from queue_backends.messages import encode_json
-from worker.budgets.gate import BudgetWarning
+from worker.budgets.warning import BudgetWarning
 
 _TIMEOUT_S = 10.0
 

@@ -54,13 +54,16 @@ class Invocation:
             async with connect(settings.queue_url, options=settings.backend) as fleet:
                 yield fleet
 
-    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run the command's work in an event loop of its own. Ctrl-C cancels it and raises `KeyboardInterrupt`."""
+    def wait_for(self, work: Coroutine[Any, Any, T], *, log_level: str = "error") -> T:
+        """Run the command's work in an event loop of its own. Ctrl-C cancels it and raises `KeyboardInterrupt`.
+
+        Log lines from `log_level` on go to stderr, unless `SHOAL_LOG_LEVEL` says otherwise.
+        """
         from worker.log import LEVELS, configure_logging
 
         level = os.environ.get("SHOAL_LOG_LEVEL", "").lower()
         # What matters comes as an error or as output; stdout is for what was asked for.
-        configure_logging(level if level in LEVELS else "error", pretty=True, stream=sys.stderr)
+        configure_logging(level if level in LEVELS else log_level, pretty=True, stream=sys.stderr)
         return asyncio.run(work)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 
 import click
 
 from worker.cli.parameters import DURATION
+
+_UNIX_SECONDS = re.compile(r"\d{9,11}(\.\d+)?")
+"""A shorter number is a date without dashes, or a mistake."""
 
 
 class PastTime(click.ParamType[float]):
@@ -20,10 +24,8 @@ class PastTime(click.ParamType[float]):
         text = str(value).strip()
         if text.rstrip("smhdin") != text and text[:1].isdigit():
             return time.time() - DURATION.convert(text, param, ctx)
-        try:
+        if _UNIX_SECONDS.fullmatch(text):
             return float(text)
-        except ValueError:
-            pass
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:

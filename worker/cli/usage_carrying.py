@@ -38,6 +38,8 @@ def export_records(
     span: Span,
 ) -> int:
     """Exit code 2 if the file cannot be written."""
+    if output == Path("-"):
+        output = None
     if kind == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is not for a terminal: give --output FILE")
     return call.wait_for(_export(call, output, kind, span))
@@ -59,7 +61,8 @@ def export_records(
 @shoal_options
 def stream_records(call: Invocation, to: str, once: bool, every: float) -> int:
     """Ctrl-C and SIGTERM stop it."""
-    return call.wait_for(_stream(call, to, once=once, every_s=max(every, 0.05)))
+    work = _stream(call, to, once=once, every_s=max(every, 0.05))
+    return call.wait_for(work, log_level="warning")  # what it waits for is worth a line
 
 
 async def _export(call: Invocation, output: Path | None, kind: str | None, span: Span) -> int:
@@ -80,8 +83,14 @@ async def _stream(call: Invocation, to: str, *, once: bool, every_s: float) -> i
     from worker.ledger.streaming import UsageStream
     from worker.settings.masking import masked_url
 
-    async with call.fleet() as fleet:
-        stream = UsageStream(fleet.backend.state, functools.partial(open_sink, to), every_s=every_s)
+    settings = call.settings()
+    async with call.fleet(settings) as fleet:
+        stream = UsageStream(
+            fleet.backend.state,
+            functools.partial(open_sink, to),
+            every_s=every_s,
+            kept_s=settings.usage_retention_days * 86_400.0,
+        )
         if not once:
             call.screen.note(f"streaming usage to {masked_url(to)}; Ctrl-C stops it")
         await until_told_to_stop(stream.run(until_caught_up=once))

@@ -388,7 +388,7 @@ def _plugins() -> list[Setting]:
             key="plugins.shadow",
             type=tuple[str, ...],
             variable="SHOAL_PLUGINS_SHADOW",
-            meaning="Names of built-in providers that a plugin may take the place of",
+            meaning="Names of built-in providers that mean a remote one instead",
         ),
         _text("plugins.token_env", "", "Name of the variable with the secret that plugins have to know, if it is set"),
         _text("plugins.tls_cert", "SHOAL_PLUGINS_TLS_CERT", "Certificate (PEM) of the address for plugins"),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -41,6 +41,9 @@ class FileSink:
         try:
             self._place = self._read_place()
             self._file.truncate(self._place.size)
+        except OSError as error:
+            self._file.close()
+            raise BadSetting(f"cannot write {self._path}: {error.strerror}") from error
         except BaseException:
             self._file.close()
             raise
@@ -66,10 +69,10 @@ class FileSink:
         """Unlock the file."""
         self._file.close()
 
-    def _locked(self) -> IO[bytes]:
+    def _locked(self) -> io.FileIO:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            file = self._path.open("ab")
+            file = self._path.open("ab", buffering=0)  # so that closing it writes nothing that a full disk refused
         except OSError as error:
             raise BadSetting(f"cannot write {self._path}: {error.strerror}") from error
         try:
@@ -101,20 +104,28 @@ class FileSink:
         place = _Place(cursor, self._place.size + len(lines))
         try:
             self._file.truncate(self._place.size)  # an earlier write may have broken off
-            self._file.write(lines)
-            self._file.flush()
+            written = 0
+            while written < len(lines):
+                written += self._file.write(memoryview(lines)[written:])
             os.fsync(self._file.fileno())
-            beside = self._place_path.with_suffix(".cursor.part")
-            beside.write_bytes(_encoder.encode(place))
-            beside.replace(self._place_path)
+            self._write_place(place)
         except OSError as error:
             raise SinkUnavailable(f"cannot write {self._path}: {error.strerror}") from error
         self._place = place
 
+    def _write_place(self, place: _Place) -> None:
+        beside = self._place_path.with_suffix(".cursor.part")
+        with beside.open("wb") as file:
+            file.write(_encoder.encode(place))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self._place_path)
+
 
 async def open_sink(url: str) -> FileSink:
     """The sink at `file:///path`. Raises `BadSetting`."""
-    path = unquote(urlsplit(url).path)
-    if not path or path.endswith("/"):
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if not path or path.endswith("/") or parts.netloc not in ("", "localhost"):
         raise BadSetting(f"{url!r} names no file: write file:///path/usage.jsonl")
     return await asyncio.to_thread(FileSink, Path(path))

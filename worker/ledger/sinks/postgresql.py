@@ -7,13 +7,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import psycopg
 
 from queue_backends import UsageRecord
 from worker.errors import BadSetting
-from worker.ledger.rows import COLUMNS, row_of
+from worker.ledger.rows import COLUMNS, Value, row_of
 from worker.ledger.sinks.sink import SinkUnavailable
 from worker.settings.masking import masked_url
 
@@ -58,7 +58,7 @@ class PostgresqlSink:
             if await self._place(connection) != before:
                 return False
             async with connection.cursor() as cursor:
-                await cursor.executemany(self._insert.encode(), [row_of(record) for record in records])
+                await cursor.executemany(self._insert.encode(), [_row(record) for record in records])
             await connection.execute(self._move.encode(), [after])
         return True
 
@@ -80,8 +80,17 @@ class PostgresqlSink:
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._connection.transaction():
                 yield self._connection
+        except psycopg.ProgrammingError as error:  # no right to do that, or a table of another shape
+            raise BadSetting(f"{self._shown}: {str(error).strip()}") from error
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise SinkUnavailable(f"{self._shown}: {str(error).strip() or type(error).__name__}") from error
+
+
+def _row(record: UsageRecord) -> dict[str, Value]:
+    """PostgreSQL's texts hold no NUL."""
+    return {
+        name: value.replace("\0", "") if isinstance(value, str) else value for name, value in row_of(record).items()
+    }
 
 
 async def open_sink(url: str) -> PostgresqlSink:
@@ -89,19 +98,17 @@ async def open_sink(url: str) -> PostgresqlSink:
 
     Raises `BadSetting`, `SinkUnavailable`.
     """
-    parts = urlsplit(url)
+    parts, shown = urlsplit(url), masked_url(url)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     table = options.pop("table", DEFAULT_TABLE)
     if not _NAME.fullmatch(table):
-        raise BadSetting(f"table={table} in {masked_url(url)}: use letters, digits and _, with a schema if need be")
-    shown = masked_url(url)
+        raise BadSetting(f"table={table} in {shown}: use letters, digits and _, with a schema if need be")
+    address = parts._replace(query=urlencode(options, quote_via=quote)).geturl()  # libpq reads no + as a space
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            connection = await psycopg.AsyncConnection.connect(
-                parts._replace(query=urlencode(options)).geturl(), autocommit=True
-            )
-    except psycopg.ProgrammingError as error:
-        raise BadSetting(f"{shown}: {str(error).strip()}") from error
+            connection = await psycopg.AsyncConnection.connect(address, autocommit=True)
+    except psycopg.ProgrammingError:  # its text repeats the URL, with what may be a part of the password
+        raise BadSetting(f"{shown}: libpq cannot read this address") from None
     except (psycopg.Error, OSError, TimeoutError) as error:
         raise SinkUnavailable(f"{shown}: {str(error).strip() or type(error).__name__}") from error
     sink = PostgresqlSink(connection, table, shown)

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import redis.asyncio as driver
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from queue_backends import UsageRecord
 from queue_backends.messages import encode_json
-from worker.errors import BadSetting
+from worker.errors import BadSetting, WorkerError
 from worker.ledger.sinks.sink import SinkUnavailable
 from worker.settings.masking import masked_url
 
 DEFAULT_STREAM = "shoal-usage"
 _TIMEOUT_S = 10.0
+_OF_CLUSTERS = ("MOVED", "ASK", "CROSSSLOT", "Script attempted to access", "Keys in request don't hash")
 _SCRIPT = """
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] then
   return 0
@@ -48,7 +49,7 @@ class RedisSink:
         try:
             found = await self._client.get(self._keys[1])
         except (RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+            raise self._failed(error) from error
         return found.decode() if isinstance(found, bytes) else found or ""
 
     async def write(self, records: Sequence[UsageRecord], *, before: str, after: str) -> bool:
@@ -59,13 +60,17 @@ class RedisSink:
         try:
             return bool(await self._script(keys=self._keys, args=arguments))
         except (RedisError, OSError) as error:
-            raise self._unavailable(error) from error
+            raise self._failed(error) from error
 
     async def close(self) -> None:
         """Give up the connection."""
         await self._client.aclose()
 
-    def _unavailable(self, error: Exception) -> SinkUnavailable:
+    def _failed(self, error: Exception) -> WorkerError:
+        if isinstance(error, ResponseError) and str(error).startswith(_OF_CLUSTERS):
+            return BadSetting(f"{self._shown} is a node of a cluster: a stream has to be on a server of its own")
+        if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+            return BadSetting(f"{self._shown}: {self._keys[0]} is not a stream of usage: choose another ?stream=")
         return SinkUnavailable(f"{self._shown}: {error}")
 
 
@@ -83,8 +88,8 @@ async def open_sink(url: str) -> RedisSink:
     address = parts._replace(query=urlencode(options)).geturl()
     try:
         client = driver.Redis.from_url(address, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
-    except (ValueError, TypeError) as error:
-        raise BadSetting(f"{masked_url(url)}: {error}") from error
+    except (ValueError, TypeError):  # its text may repeat a part of the password
+        raise BadSetting(f"{masked_url(url)}: the Redis client cannot read this address") from None
     sink = RedisSink(client, stream, int(maxlen), masked_url(url))
     try:
         await sink.cursor()

@@ -1,0 +1,1 @@
+"""How fast models may be called: limits per key, route or model that the whole fleet keeps together."""
