@@ -12,14 +12,18 @@ import msgspec
 from providers import anthropic_request as requests
 from providers.anthropic_events import MessageReader, error_event
 from providers.anthropic_model import model_told
-from providers.calls import Call, Limits
+from providers.calls import Call, Limits, shown
 from providers.capabilities import Capability
 from providers.credentials import api_key, base_url
+from providers.decoding import decoded
 from providers.errors import BadResponse, ProviderError
+from providers.event_stream import EventStream
 from providers.health import checked, health_limits
 from providers.interfaces import ChatProvider, ConfigParam, Health, ModelInfo
 from providers.live_config import Configurable
-from providers.messages import AgentConfig, LimitsSeen, Message, TurnEvent, TurnRequest
+from providers.messages import AgentConfig, Message, TurnEvent, TurnRequest
+from providers.model_facts import known_facts, merged
+from providers.streamed_turn import read_turn
 from providers.transport import Transport
 
 _BASE_URL = "https://api.anthropic.com"
@@ -69,28 +73,9 @@ class AnthropicProvider(Configurable, ChatProvider):
         """Unless the model is from before structured outputs, or the schema allows more than they can say."""
         return requests.sent_schema(self._with_model(config)) is not None
 
-    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+    def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         """One streamed message. Raises a `ProviderError` that carries the usage known by then."""
-        request = msgspec.structs.replace(request, config=self._with_model(request.config))
-        call = self._call(request.config, "/v1/messages", requests.request_body(request))
-        reader = MessageReader()
-        try:
-            async with self._transport.stream_events(call, Limits.of(request.config), reject=error_event) as events:
-                if events.limits is not None:
-                    yield LimitsSeen(events.limits)
-                async for batch in events:
-                    for data in batch:
-                        event = reader.read(data)
-                        if event is not None:
-                            yield event
-                    if reader.complete:
-                        await events.settle()
-                        break
-            end = reader.end()
-        except ProviderError as error:
-            error.usage = error.usage or reader.usage
-            raise
-        yield end
+        return read_turn(self._events(request), MessageReader())
 
     async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
         """The answer's text; `max_tokens` of zero or less means 4000. Raises a `ProviderError`."""
@@ -98,10 +83,7 @@ class AnthropicProvider(Configurable, ChatProvider):
         limit = max_tokens if max_tokens > 0 else _DEFAULT_COMPLETION_TOKENS
         body = requests.completion_body(config, [Message.user(prompt)], limit)
         answer = await self._transport.post_json(self._call(config, "/v1/messages", body), Limits.of(config))
-        try:
-            blocks = _completion_decoder.decode(answer).content
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{self.name}: the answer cannot be read: {error}", provider=self.name) from error
+        blocks = decoded(_completion_decoder, answer, self.name).content
         text = "".join(block.text for block in blocks if block.type == "text")
         if not text:
             raise BadResponse("provider returned empty response", provider=self.name)
@@ -112,36 +94,39 @@ class AnthropicProvider(Configurable, ChatProvider):
         config = self._with_model(config)
         call = self._call(config, "/v1/messages/count_tokens", requests.count_body(config, messages))
         answer = await self._transport.post_json(call, Limits.of(config))
-        try:
-            return _count_decoder.decode(answer).input_tokens
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{self.name}: the count cannot be read: {error}", provider=self.name) from error
+        return decoded(_count_decoder, answer, self.name, "the count").input_tokens
 
     async def health_check(self, config: AgentConfig) -> Health:
         """List one model: proves the address and the key, and costs nothing."""
 
         async def list_one() -> Mapping[str, str]:
             await self._get(config, "/v1/models?limit=1")
-            return {"base_url": self._base_url(config)}
+            return {"base_url": shown(self._base_url(config))}
 
         return await checked(list_one, self.health_limit_s)
 
     async def model_info(self, config: AgentConfig) -> ModelInfo:
         """What the vendor tells of `config.model`, and what is known of it anyway. Never raises."""
-        from providers.model_facts import facts, merged  # its data is worth loading only when somebody asks
-
         told, model = ModelInfo(), config.model
         with contextlib.suppress(ProviderError):
             model = self._with_model(config).model
             told = model_told(await self._get(config, f"/v1/models/{quote(model, safe='')}"))
-        return merged(told, facts(self.name, model))
+        return merged(told, await known_facts(self.name, model))
 
     async def aclose(self) -> None:
         """Close the connections of the current event loop."""
         await self._transport.aclose()
 
-    def _with_model(self, config: AgentConfig) -> AgentConfig:
-        return config if config.model else msgspec.structs.replace(config, model=self.value("model"))
+    @contextlib.asynccontextmanager
+    async def _events(self, request: TurnRequest) -> AsyncIterator[EventStream]:
+        config = self._with_model(request.config)
+        body = requests.request_body(msgspec.structs.replace(request, config=config))
+        call = self._call(config, "/v1/messages", body)
+        opening = self._transport.stream_events(
+            call, Limits.of(config), reject=lambda data: error_event(data, self.name)
+        )
+        async with opening as events:
+            yield events
 
     async def _get(self, config: AgentConfig, path: str) -> bytes:
         call = self._call(config, path, b"")

@@ -6,12 +6,15 @@ time and are skipped, as that page asks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 
 from providers.answer_limits import CALL_CHARS, check_argument_chars
+from providers.decoding import UNREADABLE, unreadable
 from providers.errors import BadResponse, ProviderError, StreamBroken
-from providers.http_errors import ErrorBody, error_for
+from providers.http_errors import ErrorBody, broken_by, error_for
 from providers.messages import (
     Message,
     Part,
@@ -99,12 +102,12 @@ _STOP_REASONS = {
 }
 
 
-def error_event(data: bytes) -> ProviderError | None:
+def error_event(data: bytes, provider: str) -> ProviderError | None:
     """The error that this event reports, if it is an error event at all."""
     if b'"error"' not in data:
         return None
-    event = _decode(data)
-    return _reported(event) if event.type == "error" or event.error is not None else None
+    event = _decode(data, provider)
+    return _reported(event, provider) if event.type == "error" or event.error is not None else None
 
 
 def neutral_usage(usage: Usage) -> TokenUsage:
@@ -121,9 +124,11 @@ def neutral_usage(usage: Usage) -> TokenUsage:
 
 
 class MessageReader:
-    """Reads one streamed message, event by event."""
+    """Reads one streamed message, event by event. `provider`: who sends it, for errors; the reasoning is Anthropic's
+    whoever does."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: str = PROVIDER) -> None:
+        self._provider = provider
         self._blocks: dict[int, _Block] = {}
         self._pieces: dict[int, list[str]] = {}
         self._usage = Usage()
@@ -139,9 +144,9 @@ class MessageReader:
         usage = neutral_usage(self._usage)
         return usage if usage != TokenUsage() else None
 
-    def read(self, data: bytes) -> TurnEvent | None:
-        """What the event means for the turn, if anything. Raises `BadResponse`, or what an error event says."""
-        event = _decode(data)
+    def read(self, data: bytes) -> Sequence[TurnEvent]:
+        """What the event means for the turn. Raises `BadResponse`, or what an error event says."""
+        event = _decode(data, self._provider)
         kind = event.type
         if kind == "content_block_delta" and event.delta is not None:
             return self._delta(event.index, event.delta)
@@ -157,13 +162,13 @@ class MessageReader:
         if kind == "message_stop":
             self.complete = True
         elif kind == "error" or event.error is not None:
-            raise _broken_by(_reported(event))
-        return None
+            raise broken_by(_reported(event, self._provider))
+        return ()
 
     def end(self) -> TurnEnd:
         """The whole turn. Raises `StreamBroken` if the message has not ended."""
         if not self.complete:
-            raise StreamBroken(f"{PROVIDER}: the stream ended before the message did", provider=PROVIDER)
+            raise StreamBroken(f"{self._provider}: the stream ended before the message did", provider=self._provider)
         parts = tuple(part for index in sorted(self._blocks) if (part := self._part(index)) is not None)
         return TurnEnd(
             message=Message(role=Role.ASSISTANT, parts=parts),
@@ -173,45 +178,46 @@ class MessageReader:
             response_id=self._start.id or "",
         )
 
-    def _begin(self, index: int, block: _Block) -> TurnEvent | None:
+    def _begin(self, index: int, block: _Block) -> Sequence[TurnEvent]:
         self._blocks[index] = block
         self._pieces[index] = []
-        check_argument_chars(self._argument_chars + CALL_CHARS * len(self._blocks), PROVIDER)
+        check_argument_chars(self._argument_chars + CALL_CHARS * len(self._blocks), self._provider)
         # Usually empty here, but a compatible server may send a block whole.
         if block.type == "text":
             return self._delta(index, _Delta(type="text_delta", text=block.text))
         if block.type == "thinking":
             return self._delta(index, _Delta(type="thinking_delta", thinking=block.thinking))
-        return None
+        return ()
 
-    def _delta(self, index: int, delta: _Delta) -> TurnEvent | None:
+    def _delta(self, index: int, delta: _Delta) -> Sequence[TurnEvent]:
         pieces = self._pieces.get(index)
         if pieces is None:
-            raise BadResponse(f"{PROVIDER}: a delta for block {index}, which never began", provider=PROVIDER)
+            said = f"{self._provider}: a delta for block {index}, which never began"
+            raise BadResponse(said, provider=self._provider)
         kind = delta.type
         if kind == "text_delta" and delta.text:
             pieces.append(delta.text)
-            return TextDelta(delta.text)
+            return (TextDelta(delta.text),)
         if kind == "input_json_delta" and delta.partial_json:
             pieces.append(delta.partial_json)
             self._argument_chars += len(delta.partial_json)
-            check_argument_chars(self._argument_chars + CALL_CHARS * len(self._blocks), PROVIDER)
+            check_argument_chars(self._argument_chars + CALL_CHARS * len(self._blocks), self._provider)
         elif kind == "thinking_delta" and delta.thinking:
             pieces.append(delta.thinking)
-            return ThinkingDelta(delta.thinking)
+            return (ThinkingDelta(delta.thinking),)
         elif kind == "signature_delta":
             self._blocks[index].signature = delta.signature
-        return None
+        return ()
 
-    def _count(self, usage: Usage | None) -> UsageUpdate | None:
+    def _count(self, usage: Usage | None) -> Sequence[TurnEvent]:
         """Counts are cumulative: each replaces the one before, and what is not repeated stays."""
         if usage is None:
-            return None
+            return ()
         for name in Usage.__struct_fields__:
             value = getattr(usage, name)
             if value is not None:
                 setattr(self._usage, name, value)
-        return UsageUpdate(neutral_usage(self._usage))
+        return (UsageUpdate(neutral_usage(self._usage)),)
 
     def _part(self, index: int) -> Part | None:
         block, text = self._blocks[index], "".join(self._pieces[index])
@@ -235,22 +241,13 @@ class MessageReader:
         return StopReason.TOOL_USE if any(isinstance(part, ToolCall) for part in parts) else StopReason.END_TURN
 
 
-def _decode(data: bytes) -> _Event:
+def _decode(data: bytes, provider: str) -> _Event:
     try:
         return _event_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{PROVIDER}: an event cannot be read: {error}", provider=PROVIDER) from error
+    except UNREADABLE as error:
+        raise unreadable(error, provider, "an event") from error
 
 
-def _reported(event: _Event) -> ProviderError:
+def _reported(event: _Event, provider: str) -> ProviderError:
     error = event.error or _Error()
-    return error_for(PROVIDER, None, ErrorBody(kind=error.type or "", message=error.message or ""))
-
-
-def _broken_by(error: ProviderError) -> ProviderError:
-    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
-    if not error.retryable:
-        return error
-    broken = StreamBroken(str(error), provider=error.provider, retry_after_s=error.retry_after_s)
-    broken.__cause__ = error
-    return broken
+    return error_for(provider, None, ErrorBody(kind=error.type or "", message=error.message or ""))

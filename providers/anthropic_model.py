@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from providers.decoding import UNREADABLE
 from providers.interfaces import ModelInfo
 
 
@@ -30,7 +31,7 @@ def model_told(body: bytes) -> ModelInfo:
     """The facts in the answer; none if it cannot be read, as from a compatible server."""
     try:
         model = _decoder.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ModelInfo()
     can = model.capabilities or _Capabilities()
     return ModelInfo(

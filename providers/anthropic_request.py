@@ -6,11 +6,12 @@ Source: https://docs.claude.com/en/api/messages and the pages on tool use, exten
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 
 from providers.anthropic_schema import native_schema, takes_schemas
+from providers.call_arguments import arguments_object
+from providers.extra_body import add_extra
 from providers.messages import (
     AgentConfig,
     ImagePart,
@@ -36,8 +37,6 @@ _MIN_THINKING_TOKENS = 1024
 # is sent a second time. Entries below 1,024 tokens are never made: about 4 characters each.
 _MIN_CACHED_CHARS = 4096
 
-_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
 
 def request_body(request: TurnRequest) -> bytes:
     """The body of `POST /v1/messages` for one streamed turn."""
@@ -51,7 +50,7 @@ def request_body(request: TurnRequest) -> bytes:
         body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
     if request.tools and config.options.get("cache", True):
         _add_cache_marks(body)
-    body.update(config.options.get("extra_body", {}))
+    add_extra(body, config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
 
 
@@ -119,7 +118,7 @@ def _block(part: Part) -> JsonObject | None:
         case ThinkingPart():
             return _thinking(part)
         case ToolCall():
-            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part.arguments)}
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_object(part.arguments)}
         case ToolOutcome():
             return _tool_result(part)
 
@@ -137,15 +136,6 @@ def _thinking(part: ThinkingPart) -> JsonObject | None:
         return {"type": "redacted_thinking", "data": part.redacted}
     # Unsigned thinking (a compatible server's, or cut off) is refused.
     return {"type": "thinking", "thinking": part.text, "signature": part.signature} if part.signature else None
-
-
-def _input(arguments: str) -> Any:
-    raw = arguments.encode() or b"{}"
-    try:
-        _object_decoder.decode(raw)
-    except msgspec.DecodeError:
-        return {"invalid_arguments": arguments}  # must be an object; the model sees what it wrote
-    return msgspec.Raw(raw)
 
 
 def _tool_result(part: ToolOutcome) -> JsonObject:

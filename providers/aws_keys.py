@@ -51,6 +51,10 @@ def keys_from_json(data: bytes, source: str) -> IssuedKeys:
     except msgspec.DecodeError as error:
         # The decoder's message names a field, never a value.
         raise AuthenticationFailed(f"what {source} answered are no AWS credentials: {error}") from error
+    except (UnicodeDecodeError, RecursionError):
+        document = None
+    if document is None:  # without a cause: it may quote what came
+        raise AuthenticationFailed(f"what {source} answered are no AWS credentials: it is no JSON")
     return _issued(document, source)
 
 

@@ -40,7 +40,10 @@ async def container_keys(transport: Transport) -> IssuedKeys | None:
 
 
 async def instance_keys(transport: Transport) -> IssuedKeys | None:
-    """What the instance's role gives, by the second version of the service; None if this is no instance with a role."""
+    """What the instance's role gives, by the second version of the service; None if this is no instance with a role.
+
+    Raises `Unavailable` if the service is there and fails.
+    """
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return None
     ipv6 = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
@@ -52,8 +55,12 @@ async def instance_keys(transport: Transport) -> IssuedKeys | None:
         headers = {"x-aws-ec2-metadata-token": token.decode("ascii").strip()}
         role = (await _ask(transport, "GET", base + _ROLES, headers, name)).decode().split("\n", 1)[0].strip()
         body = await _ask(transport, "GET", base + _ROLES + role, headers, name)
+    except Unavailable as error:
+        if error.status is None:
+            return None  # nothing answers there: this is no instance
+        raise
     except (ProviderError, UnicodeDecodeError):
-        return None  # nothing there, or no role: that is no fault
+        return None  # no role: that is no fault
     return keys_from_json(body, name)
 
 

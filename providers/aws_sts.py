@@ -17,7 +17,7 @@ from msgspec import Struct
 from providers.aws_keys import AwsKeys, IssuedKeys, keys_from_xml
 from providers.aws_sigv4 import Scope, signed_headers
 from providers.errors import AuthenticationFailed, ProviderError, Unavailable
-from providers.http_errors import read_error_body, redact
+from providers.http_errors import excerpt, read_error_body
 from providers.transport import Transport
 
 _VERSION = "2011-06-15"
@@ -67,7 +67,7 @@ class TokenService:
         answer = await self._transport.request("POST", url, headers=headers, content=body, timeout_s=15.0)
         if answer.status == 200:
             return keys_from_xml(answer.body, _NAME)
-        said = redact(read_error_body(answer.body).message, secrets)
+        said = excerpt(read_error_body(answer.body).message, secrets)
         kind: type[ProviderError] = Unavailable if answer.status >= 500 else AuthenticationFailed
         raise kind(f"{_NAME} refused the role {fields['RoleArn']}: {answer.status} {said}", status=answer.status)
 

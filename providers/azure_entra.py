@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Struct
 
 from providers.calls import Call, Limits
+from providers.decoding import UNREADABLE
 from providers.errors import AuthenticationFailed, BadResponse, InvalidRequest, Unavailable
-from providers.http_errors import redact
 from providers.transport import Transport
 
 RESOURCE = "https://cognitiveservices.azure.com"
@@ -122,20 +122,18 @@ class EntraTokens:
             return known.text
 
     async def _fetched(self, source: Source) -> _Token:
-        secrets: list[str] = []
         try:
             if isinstance(source, ManagedIdentity):
                 answer = await self._transport.post_json(self._of_machine(source), _LIMITS)
             else:
                 proof = await asyncio.to_thread(_proof, source)
-                secrets += proof.values()
                 answer = await self._transport.post_json(self._of_application(source, proof), _LIMITS)
         except (InvalidRequest, AuthenticationFailed) as error:
-            said = f"{self._provider}: no token of Entra ID for {source!r}: {redact(str(error), secrets)}"
+            said = f"{self._provider}: no token of Entra ID for {source!r}: {error}"
             raise AuthenticationFailed(said, provider=self._provider, status=error.status) from None
         try:
             found = _answer_decoder.decode(answer)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             found = _Answer()
         if not found.access_token:  # said without what came, which may be a token in another form
             raise BadResponse(f"{self._provider}: Entra ID's answer has no token", provider=self._provider)
@@ -153,6 +151,7 @@ class EntraTokens:
             url=f"{source.authority}/{source.tenant}/oauth2/v2.0/token",
             headers={"content-type": "application/x-www-form-urlencoded"},
             body=urlencode(grant).encode(),
+            secrets=(proof.get("client_secret", ""), proof.get("client_assertion", "")),
         )
 
     def _of_machine(self, source: ManagedIdentity) -> Call:

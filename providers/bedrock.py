@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
@@ -21,13 +20,16 @@ from providers.bedrock_models import foundation_model
 from providers.bedrock_request import Dialect
 from providers.calls import Limits, shown
 from providers.capabilities import Capability
+from providers.decoding import decoded
+from providers.dialects import Dialects
+from providers.embedding_model import embedding_model
 from providers.errors import AuthenticationFailed, BadResponse, InvalidRequest, ProviderError, RateLimited, Unavailable
 from providers.event_stream import EventStream
 from providers.health import checked, health_limits
 from providers.interfaces import ChatProvider, ConfigParam, Health, ModelInfo
 from providers.live_config import Configurable
 from providers.messages import AgentConfig, LimitsSeen, Message, TextDelta, TurnEvent, TurnRequest
-from providers.model_facts import facts, merged
+from providers.model_facts import known_facts, merged
 from providers.token_estimate import estimated_tokens
 from providers.transport import Transport
 
@@ -84,7 +86,7 @@ class BedrockProvider(Configurable, ChatProvider):
     def __init__(self, transport: Transport | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self._transport = transport or Transport()
         self._calls = BedrockCalls(self._transport, self.value, clock)
-        self._dialects: dict[str, Dialect] = {}
+        self._dialects = Dialects(relaxed)
 
     async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         """One streamed answer. Raises a `ProviderError` that carries the usage known by then."""
@@ -130,7 +132,7 @@ class BedrockProvider(Configurable, ChatProvider):
         """One vector per text, in order, by `options.embedding_model`, else the setting `embedding_model`, else the
         model that `AGENT_EMBEDDING_MODEL` or `AGENT_EMBED_MODEL` names. Raises a `ProviderError`.
         """
-        model = self._embedding_model(config)
+        model = embedding_model(config, self.value, embeddings.DEFAULT_MODEL)
         gate = asyncio.Semaphore(_EMBEDDINGS_AT_ONCE)
 
         async def one(batch: Sequence[str]) -> list[list[float]]:
@@ -159,21 +161,21 @@ class BedrockProvider(Configurable, ChatProvider):
             answer = await self._post(config, model, "count-tokens", requests.count_body(config, messages))
         except (InvalidRequest, AuthenticationFailed):
             return estimated_tokens(config.system_prompt, messages)
-        return self._decode(_count_decoder, answer).input_tokens
+        return decoded(_count_decoder, answer, self.name).input_tokens
 
     async def model_info(self, config: AgentConfig) -> ModelInfo:
         """Facts that are known of the model, and what AWS says of the pictures that it takes."""
-        config = self._with_model(config)
-        model = foundation_model(config.model)
         told = ModelInfo()
         try:
+            config = self._with_model(config)
+            model = foundation_model(config.model)
             call = await self._calls.of_control(config, f"/foundation-models/{path_part(model)}")
             answer = await self._transport.post_json(call, Limits.of(config))
-            modalities = self._decode(_described_decoder, answer).model_details.input_modalities
+            modalities = decoded(_described_decoder, answer, self.name).model_details.input_modalities
             told = ModelInfo(images=None if modalities is None else "IMAGE" in modalities)
         except ProviderError:
             pass  # then only what is known without AWS
-        return merged(told, await asyncio.to_thread(facts, self.name, config.model))
+        return merged(told, await known_facts(self.name, config.model))
 
     async def health_check(self, config: AgentConfig) -> Health:
         """List the models: proves address and credentials, and costs nothing. Credentials that may not list them, but
@@ -215,38 +217,15 @@ class BedrockProvider(Configurable, ChatProvider):
 
     async def _adapted(self, config: AgentConfig, attempt: Callable[[Dialect], Awaitable[_T]]) -> _T:
         """Ask, and ask again without what the model refuses, which is remembered."""
-        dialect = self._dialects.get(config.model) or Dialect()
-        while True:
-            try:
-                answer = await attempt(dialect)
-            except ProviderError as error:
-                easier = relaxed(dialect, error)
-                if easier is None:
-                    raise _sorted(error) from error.__cause__
-                dialect = easier
-            else:
-                self._dialects[config.model] = dialect
-                return answer
+        try:
+            return await self._dialects.ask((self.name, config.model), Dialect(), attempt)
+        except (RateLimited, AuthenticationFailed) as error:
+            raise _sorted(error) from error.__cause__
 
     async def _post(self, config: AgentConfig, model: str, action: str, body: bytes) -> bytes:
         return await self._transport.post_json(
             await self._calls.of_model(config, model, action, body), Limits.of(config)
         )
-
-    def _with_model(self, config: AgentConfig) -> AgentConfig:
-        return config if config.model else msgspec.structs.replace(config, model=self.value("model"))
-
-    def _embedding_model(self, config: AgentConfig) -> str:
-        env = os.environ
-        chosen = config.options.get("embedding_model") or self.value("embedding_model")
-        named = chosen or env.get("AGENT_EMBEDDING_MODEL") or env.get("AGENT_EMBED_MODEL")
-        return str(named or embeddings.DEFAULT_MODEL)
-
-    def _decode(self, decoder: msgspec.json.Decoder[_T], answer: bytes) -> _T:
-        try:
-            return decoder.decode(answer)
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{self.name}: the answer cannot be read: {error}", provider=self.name) from error
 
 
 def relaxed(dialect: Dialect, error: ProviderError) -> Dialect | None:
@@ -268,8 +247,9 @@ def relaxed(dialect: Dialect, error: ProviderError) -> Dialect | None:
 
 
 def _sorted(error: ProviderError) -> ProviderError:
-    """A model that is still being loaded answers 429, and no rate limit was hit."""
-    if isinstance(error, RateLimited) and "ModelNotReadyException" in str(error):
+    """What passes, whatever its status says: a model that is still being loaded answers 429, though no limit was hit,
+    and a request that was repeated for longer than its signature is good (five minutes) answers 403."""
+    if any(word in str(error) for word in ("ModelNotReadyException", "Signature expired")):
         return Unavailable(
             str(error),
             provider=error.provider,

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from providers.bedrock_messages import PROVIDER
 from providers.bedrock_models import foundation_model
-from providers.errors import BadResponse, InvalidRequest
+from providers.decoding import UNREADABLE, unreadable
+from providers.errors import InvalidRequest
 from queue_backends.messages import JsonObject
 
 DEFAULT_MODEL = "amazon.titan-embed-text-v2:0"
@@ -64,8 +65,8 @@ def vectors(model: str, answer: bytes) -> list[list[float]]:
         if _is_titan(model):
             return [_titan_decoder.decode(answer).embedding]
         found = _cohere_decoder.decode(answer).embeddings
-    except msgspec.DecodeError as error:
-        raise BadResponse(f"{PROVIDER}: the vectors cannot be read: {error}", provider=PROVIDER) from error
+    except UNREADABLE as error:
+        raise unreadable(error, PROVIDER, "the vectors") from error
     return found if isinstance(found, list) else found.floats or []
 
 

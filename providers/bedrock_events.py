@@ -7,7 +7,6 @@ events and blocks may appear at any time and are skipped.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 
 import msgspec
@@ -22,12 +21,12 @@ from providers.bedrock_wire import (
     ReasoningText,
     Usage,
     answer_decoder,
-    decoded,
     event_decoder,
     neutral_usage,
 )
+from providers.decoding import UNREADABLE, decoded, unreadable
 from providers.errors import BadResponse, ProviderError, StreamBroken
-from providers.http_errors import ErrorBody, error_for
+from providers.http_errors import ErrorBody, broken_by, error_for
 from providers.messages import (
     Message,
     Part,
@@ -115,11 +114,11 @@ class ConverseReader:
         """What the message means for the turn. Raises `BadResponse`, or what an exception says."""
         message = _read(data)
         if _is_exception(message.headers):
-            raise _broken_by(_reported(message.headers, message.payload))
+            raise broken_by(_reported(message.headers, message.payload))
         kind = message.headers.get(":event-type", "")
         if kind not in _KINDS:
             return ()
-        event = decoded(event_decoder, message.payload)
+        event = decoded(event_decoder, message.payload, PROVIDER)
         if event.start is not None:
             return self._content(event.content_block_index, event.start)
         if event.delta is not None:
@@ -146,7 +145,7 @@ class ConverseReader:
 
     def whole(self, data: bytes) -> list[TurnEvent]:
         """An answer that came in one piece, as the events that it would have been. `end` follows."""
-        answer = decoded(answer_decoder, data)
+        answer = decoded(answer_decoder, data, PROVIDER)
         if answer.output is None or answer.output.message is None:
             raise BadResponse(f"{PROVIDER}: the answer has no message", provider=PROVIDER)
         events: list[TurnEvent] = []
@@ -202,9 +201,12 @@ _KINDS = frozenset({"messageStart", "contentBlockStart", "contentBlockDelta", "m
 
 def _arguments(raw: msgspec.Raw) -> str:
     data = bytes(raw)
-    if data.startswith(b'"'):  # a piece of the text; an answer that comes whole has the object itself
-        return msgspec.json.decode(data, type=str)
-    return "" if data in (b"", b"null") else data.decode()
+    try:
+        if data.startswith(b'"'):  # a piece of the text; an answer that comes whole has the object itself
+            return msgspec.json.decode(data, type=str)
+        return "" if data in (b"", b"null") else data.decode()
+    except UNREADABLE as error:
+        raise unreadable(error, PROVIDER, "a call's arguments") from error
 
 
 def _joined(pieces: Sequence[str]) -> str:
@@ -212,7 +214,7 @@ def _joined(pieces: Sequence[str]) -> str:
         return pieces[0]
     try:
         return base64.b64encode(b"".join(map(base64.b64decode, pieces))).decode()
-    except binascii.Error as error:
+    except ValueError as error:  # `binascii.Error` is one
         raise BadResponse(f"{PROVIDER}: encrypted reasoning is no base64", provider=PROVIDER) from error
 
 
@@ -222,7 +224,7 @@ def _is_exception(headers: dict[str, str]) -> bool:
 
 def _reported(headers: dict[str, str], payload: bytes) -> ProviderError:
     kind = headers.get(":exception-type") or headers.get(":error-code", "")
-    event = decoded(event_decoder, payload or b"{}")
+    event = decoded(event_decoder, payload or b"{}", PROVIDER)
     said = event.message or event.original_message or headers.get(":error-message", "")
     return error_for(PROVIDER, _STATUS_OF_EXCEPTION.get(kind), ErrorBody(kind=kind, message=said))
 
@@ -232,12 +234,3 @@ def _read(data: bytes) -> AwsMessage:
         return read_message(data)
     except BrokenEventStreamError as error:
         raise BadResponse(f"{PROVIDER}: {error}", provider=PROVIDER) from error
-
-
-def _broken_by(error: ProviderError) -> ProviderError:
-    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
-    if not error.retryable:
-        return error
-    broken = StreamBroken(str(error), provider=error.provider, retry_after_s=error.retry_after_s)
-    broken.__cause__ = error
-    return broken

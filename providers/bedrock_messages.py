@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import msgspec
-
+from providers.call_arguments import arguments_object
 from providers.errors import InvalidRequest
 from providers.messages import (
     ImagePart,
@@ -29,8 +27,6 @@ PROVIDER = "bedrock"
 
 _FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "gif": "gif", "webp": "webp"}
 _TOOL_USE_ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")
-
-_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def converse_messages(messages: Iterable[Message]) -> list[JsonObject]:
@@ -63,7 +59,7 @@ def _block(part: Part) -> JsonObject | None:
         case ThinkingPart():
             return _reasoning(part)
         case ToolCall():
-            called = {"toolUseId": _tool_use_id(part.id), "name": part.name, "input": _input(part.arguments)}
+            called = {"toolUseId": _tool_use_id(part.id), "name": part.name, "input": arguments_object(part.arguments)}
             return {"toolUse": called}
         case ToolOutcome():
             return _tool_result(part)
@@ -115,12 +111,3 @@ def _tool_use_id(call_id: str) -> str:
     if _TOOL_USE_ID.fullmatch(call_id):
         return call_id
     return "call_" + hashlib.blake2s(call_id.encode(), digest_size=16).hexdigest()
-
-
-def _input(arguments: str) -> Any:
-    raw = arguments.encode() or b"{}"
-    try:
-        _object_decoder.decode(raw)
-    except msgspec.DecodeError:
-        return {"invalid_arguments": arguments}  # must be an object; the model sees what it wrote
-    return msgspec.Raw(raw)

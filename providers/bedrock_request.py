@@ -13,6 +13,7 @@ import msgspec
 
 from providers.bedrock_messages import converse_messages
 from providers.bedrock_models import Maker, caches_prompts, caches_tools, maker
+from providers.extra_body import add_extra
 from providers.messages import (
     AgentConfig,
     Message,
@@ -21,6 +22,7 @@ from providers.messages import (
     ToolSpec,
     TurnRequest,
 )
+from providers.thinking_effort import effort_of
 from queue_backends.messages import JsonObject
 
 _MIN_THINKING_TOKENS = 1024
@@ -57,7 +59,9 @@ def request_body(request: TurnRequest, dialect: Dialect) -> bytes:
         body["additionalModelRequestFields"] = fields
     if dialect.cache and tools and config.options.get("cache", True) and caches_prompts(config.model):
         _add_cache_points(body, with_tools=caches_tools(config.model))
-    body.update(_extra(config))
+    add_extra(body, config.options.get("extra_body", {}))
+    if guardrail := config.options.get("guardrail"):
+        body["guardrailConfig"] = guardrail
     return msgspec.json.encode(body)
 
 
@@ -160,9 +164,9 @@ def _model_fields(config: AgentConfig) -> JsonObject:
         case Maker.ANTHROPIC:
             return _anthropic_thinking(config.thinking)
         case Maker.AMAZON:
-            return {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": _effort(config.thinking)}}
+            return {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": effort_of(config.thinking)}}
         case Maker.OPENAI:
-            return {"reasoning_effort": _effort(config.thinking)}
+            return {"reasoning_effort": effort_of(config.thinking)}
     return {}
 
 
@@ -174,14 +178,6 @@ def _anthropic_thinking(thinking: Thinking) -> JsonObject:
     if thinking.effort:
         fields["output_config"] = {"effort": thinking.effort}
     return fields
-
-
-def _effort(thinking: Thinking) -> str:
-    if thinking.effort:
-        return thinking.effort
-    # ark's table from a token budget to an effort.
-    budget = thinking.budget_tokens or 0
-    return "high" if budget >= 16_384 else "medium" if budget >= 4_096 else "low"
 
 
 def _add_cache_points(body: JsonObject, *, with_tools: bool) -> None:
@@ -198,10 +194,3 @@ def _add_cache_points(body: JsonObject, *, with_tools: bool) -> None:
             body["toolConfig"]["tools"].append(_CACHE_POINT)
     if body["messages"] and all_chars >= _MIN_CACHED_CHARS:
         body["messages"][-1]["content"].append(_CACHE_POINT)
-
-
-def _extra(config: AgentConfig) -> JsonObject:
-    extra: JsonObject = dict(config.options.get("extra_body", {}))
-    if guardrail := config.options.get("guardrail"):
-        extra["guardrailConfig"] = guardrail
-    return extra

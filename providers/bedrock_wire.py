@@ -11,8 +11,6 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from providers.bedrock_messages import PROVIDER
-from providers.errors import BadResponse
 from queue_backends import TokenUsage
 
 _T = TypeVar("_T")
@@ -106,11 +104,3 @@ def neutral_usage(usage: Usage) -> TokenUsage:
         cache_read_tokens=usage.cache_read_input_tokens,
         cache_write_tokens=usage.cache_write_input_tokens,
     )
-
-
-def decoded(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
-    """The value. Raises `BadResponse`."""
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{PROVIDER}: the answer cannot be read: {error}", provider=PROVIDER) from error

@@ -39,6 +39,8 @@ class Call(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     method: str = "POST"
+    secrets: tuple[str, ...] = ()
+    """Texts in the address or the body that no message may show. Those in headers are known anyway."""
 
     def __repr__(self) -> str:
         return f"Call({self.method} {shown(self.url)}, {len(self.body)} bytes)"

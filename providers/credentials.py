@@ -15,7 +15,9 @@ def api_key(config: AgentConfig, default_env: str, provider: str, *, required: b
     Raises `AuthenticationFailed` if it is required and not set, or cannot be a key.
     """
     name = config.api_key_env or default_env
-    key = os.environ.get(name, "").strip() if config.api_key_env or not live else live
+    key = os.environ.get(name, "").strip()
+    if live and not config.api_key_env:
+        name, key = "the setting api_key", live.strip()
     if not key and (required or config.api_key_env):
         raise AuthenticationFailed(f"{name} is not set; required for the {provider} provider", provider=provider)
     if not (key.isascii() and key.isprintable()):
@@ -29,4 +31,4 @@ def api_key(config: AgentConfig, default_env: str, provider: str, *, required: b
 def base_url(config: AgentConfig, env: str, default: str, *, live: str = "") -> str:
     """`config.base_url`, or the `live` setting's, or the variable, or the vendor's own address; without a slash at the
     end."""
-    return (config.base_url or live or os.environ.get(env, "").strip() or default).rstrip("/")
+    return (config.base_url or live.strip() or os.environ.get(env, "").strip() or default).rstrip("/")

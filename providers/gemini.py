@@ -14,17 +14,20 @@ import msgspec
 from providers import gemini_answers as answers
 from providers import gemini_models as models
 from providers import gemini_request as requests
-from providers.calls import Call, Limits
+from providers.calls import Call, Limits, shown
 from providers.capabilities import Capability
 from providers.credentials import api_key, base_url
+from providers.embedding_model import embedding_model
 from providers.errors import InvalidRequest, ProviderError
 from providers.event_stream import EventStream
 from providers.gemini_events import ContentReader, error_chunk
-from providers.google_turn import opened, turn_events
+from providers.google_turn import opened
 from providers.health import checked, health_limits
 from providers.interfaces import ChatProvider, ConfigParam, Health, ModelInfo
 from providers.live_config import Configurable
 from providers.messages import AgentConfig, Message, TurnEvent, TurnRequest
+from providers.model_facts import known_facts, merged
+from providers.streamed_turn import read_turn
 from providers.transport import Transport
 from queue_backends.messages import JsonObject
 
@@ -65,14 +68,9 @@ class GeminiProvider(Configurable, ChatProvider):
         it can."""
         return not config.tools or models.takes_schema_with_tools(self._with_model(config).model)
 
-    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+    def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         """One streamed answer. Raises a `ProviderError` that carries the usage known by then."""
-        config = self._with_model(request.config)
-        request = msgspec.structs.replace(request, config=config)
-        opening = opened(request, self._events)
-        async with contextlib.aclosing(turn_events(opening, ContentReader(self.name, request))) as events:
-            async for event in events:
-                yield event
+        return read_turn(opened(request, self._events), ContentReader(self.name, request))
 
     async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
         """The answer's text; `max_tokens` of zero or less means the model's own limit. Raises a `ProviderError`."""
@@ -85,7 +83,7 @@ class GeminiProvider(Configurable, ChatProvider):
         """One vector per text, in order, by `options.embedding_model`, else the setting `embedding_model`, else the
         model that `AGENT_EMBEDDING_MODEL` or `AGENT_EMBED_MODEL` names. Raises a `ProviderError`.
         """
-        model = embedding_model(config, self.value("embedding_model"), _EMBEDDING_MODEL)
+        model = embedding_model(config, self.value, _EMBEDDING_MODEL)
         config = msgspec.structs.replace(config, model=model)
         found: list[list[float]] = []
         for start in range(0, len(texts), _TEXTS_PER_CALL):
@@ -105,20 +103,18 @@ class GeminiProvider(Configurable, ChatProvider):
 
     async def model_info(self, config: AgentConfig) -> ModelInfo:
         """What the vendor tells of the model, and what is known of it anyway. Never raises."""
-        from providers.model_facts import facts, merged  # its data is worth loading only when somebody asks
-
         told, model = ModelInfo(), config.model
         with contextlib.suppress(ProviderError):
             model = self._with_model(config).model
             told = answers.model_facts(self.name, await self._get(config, model_path(model)))
-        return merged(models.with_abilities(model, told), facts(self.name, model.rpartition("/")[2]))
+        return merged(models.with_abilities(model, told), await known_facts(self.name, model))
 
     async def health_check(self, config: AgentConfig) -> Health:
         """List one model: proves the address and the key, and costs nothing."""
 
         async def list_one() -> Mapping[str, str]:
             await self._get(config, "models?pageSize=1")
-            return {"base_url": self._address(config)}
+            return {"base_url": shown(self._address(config))}
 
         return await checked(list_one, self.health_limit_s)
 
@@ -127,9 +123,10 @@ class GeminiProvider(Configurable, ChatProvider):
         await self._transport.aclose()
 
     def _events(self, request: TurnRequest) -> contextlib.AbstractAsyncContextManager[EventStream]:
-        config, body = request.config, requests.request_body(request, self.name)
+        config = self._with_model(request.config)
+        body = requests.request_body(msgspec.structs.replace(request, config=config), self.name)
         call = self._model_call(config, "streamGenerateContent?alt=sse", body)
-        return self._transport.stream_events(call, Limits.of(config), reject=lambda data: error_chunk(self.name, data))
+        return self._transport.stream_events(call, Limits.of(config), reject=lambda data: error_chunk(data, self.name))
 
     async def _post(self, config: AgentConfig, call: Call) -> bytes:
         return await self._transport.post_json(call, Limits.of(config))
@@ -154,9 +151,6 @@ class GeminiProvider(Configurable, ChatProvider):
         address = base_url(config, "GOOGLE_GEMINI_BASE_URL", _BASE_URL, live=self.value("base_url"))
         return address if _VERSIONED.search(address) else f"{address}/{self.value('api_version')}"
 
-    def _with_model(self, config: AgentConfig) -> AgentConfig:
-        return config if config.model else msgspec.structs.replace(config, model=self.value("model"))
-
 
 def model_path(model: str) -> str:
     """A model's place below the API's version: `models/…`, unless the name begins with a collection of its own.
@@ -166,13 +160,6 @@ def model_path(model: str) -> str:
     if not model or ".." in model:
         raise InvalidRequest(f"{model!r} is no model's name: set the agent's `model`, such as gemini-2.5-flash")
     return quote(model if "/" in model else f"models/{model}", safe="/")
-
-
-def embedding_model(config: AgentConfig, live: str, default: str) -> str:
-    """The model for embeddings: the agent's, the live setting's, the environment's, or else the default."""
-    env = os.environ
-    chosen = config.options.get("embedding_model") or live or env.get("AGENT_EMBEDDING_MODEL")
-    return str(chosen or env.get("AGENT_EMBED_MODEL") or default)
 
 
 def _embedding(config: AgentConfig, text: str) -> JsonObject:

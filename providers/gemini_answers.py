@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from providers.decoding import decoded
 from providers.errors import BadResponse, Refused
 from providers.gemini_events import STOP_REASONS
 from providers.gemini_wire import Candidate, Chunk, Feedback
 from providers.interfaces import ModelInfo
 from providers.messages import StopReason
-
-_T = TypeVar("_T")
 
 
 class _Values(Struct):
@@ -52,7 +50,7 @@ _model_decoder = msgspec.json.Decoder(_Model)
 
 def completion_text(provider: str, answer: bytes) -> str:
     """The text of a `:generateContent` answer, without thoughts. Raises `Refused` or `BadResponse` if there is none."""
-    chunk = _decode(_completion_decoder, provider, answer)
+    chunk = decoded(_completion_decoder, answer, provider)
     first = chunk.candidates[0] if chunk.candidates else Candidate()
     parts = (first.content.parts if first.content else None) or ()
     text = "".join(part.text for part in parts if part.text and not part.thought)
@@ -69,19 +67,19 @@ def completion_text(provider: str, answer: bytes) -> str:
 
 def vectors(provider: str, answer: bytes, expected: int) -> list[list[float]]:
     """The vectors of a `:batchEmbedContents` answer. Raises `BadResponse` unless there are as many as expected."""
-    found = [vector.values for vector in _decode(_vectors_decoder, provider, answer).embeddings]
+    found = [vector.values for vector in decoded(_vectors_decoder, answer, provider).embeddings]
     return _as_many(provider, found, expected)
 
 
 def predicted_vectors(provider: str, answer: bytes, expected: int) -> list[list[float]]:
     """The vectors of Vertex AI's `:predict` answer, likewise."""
-    found = [one.embeddings.values for one in _decode(_predictions_decoder, provider, answer).predictions]
+    found = [one.embeddings.values for one in decoded(_predictions_decoder, answer, provider).predictions]
     return _as_many(provider, found, expected)
 
 
 def token_count(provider: str, answer: bytes) -> int:
     """What a `:countTokens` answer says. Raises `BadResponse`."""
-    return _decode(_count_decoder, provider, answer).total_tokens
+    return decoded(_count_decoder, answer, provider).total_tokens
 
 
 def model_facts(provider: str, answer: bytes) -> ModelInfo:
@@ -89,7 +87,7 @@ def model_facts(provider: str, answer: bytes) -> ModelInfo:
 
     Input and output have limits of their own here; the input's is what Google calls the context window.
     """
-    model = _decode(_model_decoder, provider, answer)
+    model = decoded(_model_decoder, answer, provider)
     return ModelInfo(
         context_window=model.input_token_limit,
         max_output_tokens=model.output_token_limit,
@@ -101,10 +99,3 @@ def _as_many(provider: str, found: Sequence[list[float]], expected: int) -> list
     if len(found) != expected:
         raise BadResponse(f"{provider} embed: {len(found)} vectors came back for {expected} texts", provider=provider)
     return list(found)
-
-
-def _decode(decoder: msgspec.json.Decoder[_T], provider: str, answer: bytes) -> _T:
-    try:
-        return decoder.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{provider}: the answer cannot be read: {error}", provider=provider) from error

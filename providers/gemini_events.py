@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import msgspec
 
 from providers.answer_limits import CALL_CHARS, check_argument_chars
+from providers.decoding import UNREADABLE, unreadable
 from providers.errors import BadResponse, InvalidRequest, ProviderError, Refused, StreamBroken
 from providers.gemini_request import LOCAL_ID
 from providers.gemini_wire import NO_ERROR, Candidate, Chunk, Feedback, FunctionCall, Usage
 from providers.gemini_wire import Part as WirePart
-from providers.http_errors import error_for, read_error_body
+from providers.http_errors import broken_by, error_for, read_error_body
 from providers.messages import (
     Message,
     Part,
@@ -52,13 +53,15 @@ STOP_REASONS = {
     "MODEL_ARMOR": StopReason.REFUSAL,
 }
 
+_NO_ARGUMENTS = (msgspec.Raw(b""), msgspec.Raw(b"null"))
+
 _UNUSABLE = frozenset(
     {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE", "OTHER"}
 )
 """The model failed to write a proper answer. Asked again, it usually does."""
 
 
-def error_chunk(provider: str, data: bytes) -> ProviderError | None:
+def error_chunk(data: bytes, provider: str) -> ProviderError | None:
     """The error that this chunk reports, if it is an error at all."""
     if b'"error"' not in data:
         return None
@@ -69,6 +72,9 @@ def error_chunk(provider: str, data: bytes) -> ProviderError | None:
 
 class ContentReader:
     """Reads one streamed answer, chunk by chunk."""
+
+    complete = False
+    """Nothing in the stream says that no more will come."""
 
     def __init__(self, provider: str, request: TurnRequest) -> None:
         self._provider = provider
@@ -96,8 +102,11 @@ class ContentReader:
         events: list[TurnEvent] = []
         for chunk in _decode(self._provider, data):
             if chunk.error != NO_ERROR:
-                raise _broken_by(_reported(self._provider, chunk.error))
-            self._chunk(chunk, events)
+                raise broken_by(_reported(self._provider, chunk.error))
+            try:
+                self._chunk(chunk, events)
+            except UNREADABLE as error:  # a call's arguments, which are decoded apart
+                raise unreadable(error, self._provider, "a chunk") from error
         return events
 
     def end(self) -> TurnEnd:
@@ -127,7 +136,7 @@ class ContentReader:
         if chunk.prompt_feedback is not None and chunk.prompt_feedback.block_reason is not None:
             self._block = chunk.prompt_feedback
         for candidate in chunk.candidates or ():
-            if candidate.index != 0:
+            if candidate.index:
                 continue
             if candidate.finish_reason is not None:
                 self._finish = candidate
@@ -144,13 +153,14 @@ class ContentReader:
             return None
         if part.text is None:
             return None  # the vendor's own tools: code, its outcome, pictures
+        is_thought = part.thought is True
         if part.thought_signature is not None:
-            self._signed_text(part.text, part.thought_signature, is_thought=part.thought)
+            self._signed_text(part.text, part.thought_signature, is_thought=is_thought)
         elif part.text:
-            self._text(part.text, is_thought=part.thought)
+            self._text(part.text, is_thought=is_thought)
         if not part.text:
             return None
-        return ThinkingDelta(part.text) if part.thought else TextDelta(part.text)
+        return ThinkingDelta(part.text) if is_thought else TextDelta(part.text)
 
     def _text(self, text: str, *, is_thought: bool) -> None:
         if is_thought is not self._is_thought:
@@ -178,14 +188,14 @@ class ContentReader:
 
     def _call(self, call: FunctionCall, signature: str | None) -> None:
         self._close_text()
-        arguments = bytes(call.args).decode() or "{}"
+        arguments = "{}" if call.args in _NO_ARGUMENTS else bytes(call.args).decode()
         self._calls += 1
         self._argument_chars += len(arguments)
         check_argument_chars(self._argument_chars + CALL_CHARS * self._calls, self._provider)
         if signature is not None:
             self._parts.append(ThinkingPart(signature=signature, provider=self._provider))
         call_id = call.id or self._ids.next()
-        self._parts.append(ToolCall(id=call_id, name=call.name, arguments=arguments))
+        self._parts.append(ToolCall(id=call_id, name=call.name or "", arguments=arguments))
 
     def _stop_reason(self, reason: str) -> StopReason:
         said = self._finish.reason
@@ -221,18 +231,9 @@ def _decode(provider: str, data: bytes) -> list[Chunk]:
         if data.startswith(b"["):  # without `alt=sse`, all chunks come as one list; some gateways send a last [DONE]
             return [] if data == b"[DONE]" else _chunks_decoder.decode(data)
         return [_chunk_decoder.decode(data)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{provider}: a chunk cannot be read: {error}", provider=provider) from error
+    except UNREADABLE as error:
+        raise unreadable(error, provider, "a chunk") from error
 
 
 def _reported(provider: str, error: msgspec.Raw) -> ProviderError:
     return error_for(provider, None, read_error_body(bytes(error)))
-
-
-def _broken_by(error: ProviderError) -> ProviderError:
-    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
-    if not error.retryable:
-        return error
-    broken = StreamBroken(str(error), provider=error.provider, status=error.status, retry_after_s=error.retry_after_s)
-    broken.__cause__ = error
-    return broken

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 
 from providers import gemini_models as models
+from providers.call_arguments import arguments_object
+from providers.extra_body import add_extra
 from providers.messages import (
     AgentConfig,
     ImagePart,
@@ -38,8 +39,6 @@ LOCAL_ID = "local-"
 
 NO_SIGNATURE = "skip_thought_signature_validator"
 """Google's own word for calls that its model did not make, such as another vendor's in a conversation taken over."""
-
-_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def request_body(request: TurnRequest, provider: str) -> bytes:
@@ -76,18 +75,8 @@ _MODE = {ToolChoice.AUTO: "AUTO", ToolChoice.REQUIRED: "ANY", ToolChoice.NONE: "
 def _encoded(config: AgentConfig, body: JsonObject, generation: JsonObject) -> bytes:
     if generation:
         body["generationConfig"] = generation
-    for key, value in config.options.get("extra_body", {}).items():
-        body[key] = _merged(body.get(key), value)
+    add_extra(body, config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
-
-
-def _merged(ours: Any, extra: Any) -> Any:
-    """Objects are joined and lists put behind each other, so that a seed or a search tool takes nothing away."""
-    if isinstance(ours, dict) and isinstance(extra, dict):
-        return ours | extra
-    if isinstance(ours, list) and isinstance(extra, list):
-        return ours + extra
-    return extra
 
 
 def _generation_config(config: AgentConfig, *, with_tools: bool) -> JsonObject:
@@ -162,7 +151,7 @@ def _said(part: Part) -> JsonObject | None:
         case TextPart():
             return {"text": part.text} if part.text else None
         case ToolCall():
-            return {"functionCall": _with_id(part.id, {"name": part.name, "args": _arguments(part.arguments)})}
+            return {"functionCall": _with_id(part.id, {"name": part.name, "args": arguments_object(part.arguments)})}
         case ImagePart():
             return image(part)
     return None
@@ -193,15 +182,6 @@ def _function_response(outcome: ToolOutcome, *, with_images: bool) -> JsonObject
 
 def _with_id(call_id: str, built: JsonObject) -> JsonObject:
     return built if not call_id or call_id.startswith(LOCAL_ID) else {"id": call_id, **built}
-
-
-def _arguments(arguments: str) -> Any:
-    raw = arguments.encode() or b"{}"
-    try:
-        _object_decoder.decode(raw)
-    except msgspec.DecodeError:
-        return {"invalid_arguments": arguments}  # must be an object; the model sees what it wrote
-    return msgspec.Raw(raw)
 
 
 def image(part: ImagePart) -> JsonObject:

@@ -46,7 +46,7 @@ class Usage(Struct, rename="camel"):
 class FunctionCall(Struct, gc=False):
     """A call that the model wants."""
 
-    name: str = ""
+    name: str | None = None
     id: str | None = None
     args: msgspec.Raw = msgspec.Raw(b"")
 
@@ -55,7 +55,7 @@ class Part(Struct, rename="camel", gc=False):
     """A piece of text or of thought, or a call."""
 
     text: str | None = None
-    thought: bool = False
+    thought: bool | None = None
     thought_signature: str | None = None
     function_call: FunctionCall | None = None
 
@@ -72,7 +72,7 @@ class Candidate(Struct, rename="camel", gc=False):
     content: Content | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
-    index: int = 0
+    index: int | None = None
 
     @property
     def reason(self) -> str:

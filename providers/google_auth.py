@@ -91,6 +91,8 @@ class GoogleAuth:
     async def project(self, source: Source) -> str:
         """The project that the credentials belong to; empty if they do not say. Raises as `token`."""
         if source not in self._projects:
+            if len(self._projects) >= _MOST_TOKENS:
+                self._projects.clear()
             self._projects[source] = await self._found_project(source)
         return self._projects[source]
 

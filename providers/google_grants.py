@@ -7,7 +7,7 @@ https://cloud.google.com/iam/docs/workload-identity-federation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from providers.calls import Call, Limits
+from providers.decoding import UNREADABLE
 from providers.errors import AuthenticationFailed, BadResponse, InvalidRequest, ProviderError
 from providers.google_credentials import StoredCredentials, SubjectSource
 from providers.google_jwt import signed_assertion
@@ -52,7 +53,7 @@ def read_granted(provider: str, body: bytes) -> Granted:
     """What a token endpoint answers. Raises `BadResponse`, without the body or a cause that quotes it."""
     try:
         granted = _granted_decoder.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         granted = Granted()
     if not granted.access_token:
         raise _no_token(provider)
@@ -100,25 +101,28 @@ class TokenGrants:
         headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
         asked = {"delegates": stored.delegates, "scope": [SCOPE], "lifetime": f"{_LIFETIME_S}s"}
         url = stored.service_account_impersonation_url
-        body = await self._posted(stored, url, headers, msgspec.json.encode(asked), [token])
+        body = await self._posted(stored, url, headers, msgspec.json.encode(asked))
         try:
             found = _impersonated_decoder.decode(body)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             found = _Impersonated()
         if not found.access_token or found.expire_time is None:
             raise _no_token(self._provider)
         return Granted(access_token=found.access_token, expires_in=found.expire_time.timestamp() - self._clock())
 
     async def _posted(
-        self, stored: StoredCredentials, url: str, headers: Mapping[str, str], body: bytes, secrets: list[str]
+        self,
+        stored: StoredCredentials,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        secrets: Sequence[str] = (),
     ) -> bytes:
-        call = Call(provider=self._provider, url=url, headers=headers, body=body)
+        call = Call(provider=self._provider, url=url, headers=headers, body=body, secrets=tuple(secrets))
         try:
             return await self._transport.post_json(call, _LIMITS)
         except (AuthenticationFailed, InvalidRequest) as error:  # the key was withdrawn, or the clock is wrong
             said = str(error)
-            for secret in secrets:
-                said = said.replace(secret, "***")
         # Without its cause, which may repeat what was sent.
         raise AuthenticationFailed(f"{self._provider}: {stored.who} gets no token: {said}", provider=self._provider)
 
@@ -137,7 +141,7 @@ class TokenGrants:
             return content.decode("utf-8", "replace").strip()
         try:
             return str(msgspec.json.decode(content)[source.format.subject_token_field_name])
-        except (msgspec.DecodeError, LookupError, TypeError):
+        except (*UNREADABLE, LookupError, TypeError):
             pass  # what was wrong with it may quote it
         name = source.format.subject_token_field_name
         raise AuthenticationFailed(f"{self._provider}: credential_source has no JSON field {name!r}")

@@ -1,59 +1,18 @@
-"""One streamed turn of a Google service: from an open stream to turn events."""
+"""Opening the stream of a turn at a Google service."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Protocol
 
 import msgspec
 
-from providers.errors import InvalidRequest, ProviderError
+from providers.errors import InvalidRequest
 from providers.event_stream import EventStream
-from providers.messages import LimitsSeen, Message, ThinkingPart, TurnEnd, TurnEvent, TurnRequest
-from queue_backends import TokenUsage
+from providers.messages import Message, ThinkingPart, TurnRequest
 
 _SIGNATURE = re.compile(r"thought[ _]?signature", re.IGNORECASE)
-
-
-class TurnReader(Protocol):
-    """Makes turn events of what a stream brings."""
-
-    @property
-    def usage(self) -> TokenUsage | None:
-        """What is known of the usage so far; None if nothing was reported."""
-        ...
-
-    def read(self, data: bytes) -> Iterable[TurnEvent]:
-        """What one event means for the turn. Raises a `ProviderError`."""
-        ...
-
-    def end(self) -> TurnEnd:
-        """The whole turn. Raises a `ProviderError` if there is none."""
-        ...
-
-
-async def turn_events(
-    opening: AbstractAsyncContextManager[EventStream], reader: TurnReader
-) -> AsyncGenerator[TurnEvent, None]:
-    """The events of a turn, up to the stream's end: Google's streams have no last event.
-
-    Raises a `ProviderError` that carries the usage known by then.
-    """
-    try:
-        async with opening as stream:
-            if stream.limits is not None:
-                yield LimitsSeen(stream.limits)
-            async for batch in stream:
-                for data in batch:
-                    for event in reader.read(data):
-                        yield event
-        end = reader.end()
-    except ProviderError as error:
-        error.usage = error.usage or reader.usage
-        raise
-    yield end
 
 
 @asynccontextmanager

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote_plus
 
 import msgspec
 
+from providers.calls import Call
 from providers.content_filter import filtered_categories
+from providers.decoding import UNREADABLE
 from providers.errors import (
     AuthenticationFailed,
     BadResponse,
@@ -18,20 +21,14 @@ from providers.errors import (
     ProviderError,
     RateLimited,
     Refused,
+    StreamBroken,
     Unavailable,
 )
 from providers.vendor_limits import VendorLimits, duration_s
 
 _EXCERPT_CHARS = 500
 
-_SECRET_HEADERS = (
-    "authorization",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-    "x-amz-security-token",
-    "proxy-authorization",
-)
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|identity", re.IGNORECASE)
 
 _KEY_LIKE = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|key|pplx)[-_][\w\-*.]{8,}|\bAIza[\w-]{10,}|\bya29\.[\w.-]{10,}|\bBearer\s+\S+|\bSignature=\w{16,}"
@@ -69,7 +66,7 @@ def read_error_body(body: bytes) -> ErrorBody:
     """Find the message in an error's body: JSON of any vendor's form, or the text of a page."""
     try:
         return error_body(msgspec.json.decode(body))
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return ErrorBody(message=_page_text(body))
 
 
@@ -122,7 +119,7 @@ def error_for(
 ) -> ProviderError:
     """The error of the tree for a failed call. `status` is the HTTP status, None for an error inside a stream."""
     status = status or body.status
-    said = redact(body.text, secrets)[:_EXCERPT_CHARS]
+    said = excerpt(body.text, secrets)
     message = " ".join(part for part in (f"{provider} API error:", str(status) if status else "", said) if part)
     cls = _class_for(status, body)
     wait_s = body.retry_after_s if retry_after_s is None else retry_after_s
@@ -176,17 +173,31 @@ _CLASS_BY_KIND: Mapping[str, type[ProviderError]] = {
 }
 
 
-def secrets_of(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The secret values among request headers, to be kept out of messages."""
-    values = (headers[name] for name in headers if name.lower() in _SECRET_HEADERS)
-    return tuple(value.removeprefix("Bearer ") for value in values if value)
+def broken_by(error: ProviderError) -> ProviderError:
+    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
+    if not error.retryable:
+        return error
+    broken = StreamBroken(str(error), provider=error.provider, status=error.status, retry_after_s=error.retry_after_s)
+    broken.__cause__ = error
+    return broken
+
+
+def secrets_of(call: Call) -> tuple[str, ...]:
+    """The secret values of a request, to be kept out of messages."""
+    values = [value for name, value in call.headers.items() if _SECRET_HEADER.search(name)]
+    return (*values, *(value.rpartition(" ")[2] for value in values), *call.secrets)  # `Bearer` is no secret
+
+
+def excerpt(text: str, secrets: Iterable[str] = ()) -> str:
+    """The beginning of what a server said, without secrets: none is cut before it is found."""
+    return redact(text, secrets)[:_EXCERPT_CHARS]
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without the given secrets, and without whatever looks like a key."""
+    """The text without the given secrets, as they are or in a form's encoding, and without what looks like a key."""
     for secret in secrets:
         if len(secret) >= 4:
-            text = text.replace(secret, "***")
+            text = text.replace(secret, "***").replace(quote_plus(secret), "***")
     return _KEY_LIKE.sub("***", text)
 
 
@@ -194,4 +205,4 @@ def _page_text(body: bytes) -> str:
     text = body[:20_000].decode("utf-8", "replace")
     if "<" in text:
         text = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return " ".join(text.split())[:_EXCERPT_CHARS]
+    return " ".join(text.split())

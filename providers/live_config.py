@@ -11,6 +11,7 @@ import msgspec
 
 from providers.errors import AuthenticationFailed, InvalidRequest
 from providers.interfaces import ConfigParam
+from providers.messages import AgentConfig
 
 REFERENCE = "env:"
 """A value that begins so names an environment variable of the process that uses it, and is read at each use."""
@@ -43,6 +44,11 @@ class Configurable:
                 raise InvalidRequest(f"unknown setting {key!r}; there are: {', '.join(known) or 'none'}")
             check_value(known[key], value)
         self._values = {key: value for key, value in {**self._values, **values}.items() if value}
+
+    def _with_model(self, config: AgentConfig) -> AgentConfig:
+        """The configuration; without a model, with that of the live setting `model`."""
+        default = "" if config.model else self.value("model")
+        return msgspec.structs.replace(config, model=default) if default else config
 
     def value(self, key: str) -> str:
         """The present value of one setting; without one its default, else empty.

@@ -156,7 +156,7 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
     max_output_chars: int = 100_000
     kind: str = "python"
-    """`python`, `webhook`, `mcp` or `builtin`."""
+    """`python`, `webhook`, `mcp`, `plugin` (a remote agent's action) or `builtin`."""
 
 
 class ToolChoice(enum.StrEnum):

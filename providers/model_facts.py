@@ -3,12 +3,14 @@ about a model is written down here, where it would go stale."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
 from providers.interfaces import ModelInfo
+from providers.listed_names import listed_names
 
-_CLOUDS = frozenset({"azure", "bedrock", "vertex"})
+_CLOUDS = frozenset({"azure", "azure-responses", "bedrock", "vertex"})
 """They run other vendors' models, some under names that only those vendors' lists have."""
 
 
@@ -18,11 +20,17 @@ def facts(provider: str, model: str) -> ModelInfo | None:
 
     The first call loads the data, which takes about 0.15 s.
     """
-    window = _window(provider, model)
+    provider_id, model = listed_names(provider, model)
+    window = _window(provider_id, model)
     if window is None and provider in _CLOUDS:
         # Bedrock: `eu.anthropic.claude-sonnet-4-5-20250929-v1:0`; Vertex: `claude-sonnet-4-5@20250929`.
         window = _window(None, model.rpartition(".")[2] if model.count(".") > 1 else model.partition("@")[0])
     return None if window is None else ModelInfo(context_window=window)
+
+
+async def known_facts(provider: str, model: str) -> ModelInfo | None:
+    """The same, without keeping the event loop waiting for the data."""
+    return await asyncio.to_thread(facts, provider, model)
 
 
 def merged(told: ModelInfo, known: ModelInfo | None) -> ModelInfo:

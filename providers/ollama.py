@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
@@ -15,18 +14,21 @@ from providers import ollama_request as requests
 from providers.calls import Call, Limits, shown
 from providers.capabilities import Capability
 from providers.credentials import api_key, base_url
-from providers.errors import BadResponse, ContextTooLong, InvalidRequest, ProviderError
+from providers.decoding import UNREADABLE, decoded, unreadable
+from providers.embedding_model import embedding_model
+from providers.errors import BadResponse, ContextTooLong, InvalidRequest, ProviderError, Unavailable
 from providers.event_stream import EventStream
 from providers.health import checked, health_limits
 from providers.interfaces import ChatProvider, ConfigParam, Health, ModelInfo
 from providers.live_config import Configurable
-from providers.messages import AgentConfig, LimitsSeen, Message, TurnEvent, TurnRequest
+from providers.messages import AgentConfig, Message, TurnEvent, TurnRequest
 from providers.ndjson import NdjsonDecoder
 from providers.ollama_address import address, is_cloud
 from providers.ollama_events import CallIds, ChatReader, error_line
 from providers.ollama_models import Model, Models, read_model
 from providers.ollama_pull import OnProgress, pull
 from providers.ollama_request import Dialect, Serving
+from providers.streamed_turn import read_turn
 from providers.token_estimate import estimated_tokens
 from providers.transport import Transport
 
@@ -34,7 +36,7 @@ _EMBEDDING_MODEL = "nomic-embed-text"
 
 
 class _Said(msgspec.Struct):
-    content: str = ""
+    content: str | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -91,33 +93,16 @@ class OllamaProvider(Configurable, ChatProvider):
             WeakKeyDictionary()
         )
 
-    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+    def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         """One streamed answer. Raises a `ProviderError` that carries the usage known by then."""
-        reader = ChatReader(CallIds.of(request))
-        request = msgspec.structs.replace(request, config=self._with_model(request.config))
-        try:
-            async with self._events(request) as events:
-                if events.limits is not None:
-                    yield LimitsSeen(events.limits)
-                async for batch in events:
-                    for data in batch:
-                        for event in reader.read(data):
-                            yield event
-                    if reader.complete:
-                        await events.settle()
-                        break
-            end = reader.end()
-        except ProviderError as error:
-            error.usage = error.usage or reader.usage
-            raise
-        yield end
+        return read_turn(self._events(request), ChatReader(CallIds.of(request)))
 
     async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
         """The answer's text; `max_tokens` of zero or less means the model's own limit. Raises a `ProviderError`."""
         config = msgspec.structs.replace(self._with_model(config), system_prompt=system_prompt)
         body = requests.completion_body(config, [Message.user(prompt)], max_tokens, self._serving(config))
         answer = await self._adapted(config, config.model, lambda _: self._post(config, "/api/chat", body))
-        message = self._decode(_answer_decoder, answer).message
+        message = decoded(_answer_decoder, answer, self.name).message
         if message is None or not message.content:
             raise BadResponse("provider returned empty response", provider=self.name)
         return message.content
@@ -128,10 +113,10 @@ class OllamaProvider(Configurable, ChatProvider):
         """
         if not texts:
             return []
-        model = self._embedding_model(config)
+        model = embedding_model(config, self.value, _EMBEDDING_MODEL)
         body = requests.embedding_body(config, model, texts, self._serving(config))
         answer = await self._adapted(config, model, lambda _: self._post(config, "/api/embed", body))
-        vectors = self._decode(_vectors_decoder, answer).embeddings
+        vectors = decoded(_vectors_decoder, answer, self.name).embeddings
         if len(vectors) != len(texts):
             said = f"{self.name} embed: {len(vectors)} vectors came back for {len(texts)} texts"
             raise BadResponse(said, provider=self.name)
@@ -143,8 +128,8 @@ class OllamaProvider(Configurable, ChatProvider):
 
     async def model_info(self, config: AgentConfig) -> ModelInfo:
         """What the server says of the model. The window is `num_ctx` where it is set, here or in the model's file."""
-        config = self._with_model(config)
         try:
+            config = self._with_model(config)
             body = msgspec.json.encode({"model": config.model})
             return self._model(await self._post(config, "/api/show", body)).info(self._serving(config).num_ctx)
         except ProviderError:
@@ -156,8 +141,12 @@ class OllamaProvider(Configurable, ChatProvider):
 
     async def _health(self, config: AgentConfig) -> dict[str, str]:
         call = self._call(config, "/api/tags", b"")
-        answer = await self._transport.get_json(self.name, call.url, call.headers, health_limits(self.health_limit_s))
-        models = self._decode(_models_decoder, answer)
+        limits = health_limits(self.health_limit_s)
+        try:
+            answer = await self._transport.get_json(self.name, call.url, call.headers, limits)
+        except ProviderError as error:
+            raise _explained(error, self._with_model(config).model) from error.__cause__
+        models = decoded(_models_decoder, answer, self.name)
         details = {"base_url": shown(self._address(config)), "models": str(len(models.models))}
         model = self._with_model(config).model
         if model and not models.has(model):
@@ -191,7 +180,8 @@ class OllamaProvider(Configurable, ChatProvider):
 
     @contextlib.asynccontextmanager
     async def _events(self, request: TurnRequest) -> AsyncIterator[EventStream]:
-        config, serving = request.config, self._serving(request.config)
+        config = self._with_model(request.config)
+        request, serving = msgspec.structs.replace(request, config=config), self._serving(config)
         async with contextlib.AsyncExitStack() as stack:
 
             def open_stream(dialect: Dialect) -> Awaitable[EventStream]:
@@ -234,14 +224,6 @@ class OllamaProvider(Configurable, ChatProvider):
     def _address(self, config: AgentConfig) -> str:
         return address(base_url(config, "OLLAMA_HOST", "", live=self.value("base_url")))
 
-    def _with_model(self, config: AgentConfig) -> AgentConfig:
-        return config if config.model else msgspec.structs.replace(config, model=self.value("model"))
-
-    def _embedding_model(self, config: AgentConfig) -> str:
-        env = os.environ
-        chosen = config.options.get("embedding_model") or self.value("embedding_model")
-        return str(chosen or env.get("AGENT_EMBEDDING_MODEL") or env.get("AGENT_EMBED_MODEL") or _EMBEDDING_MODEL)
-
     def _serving(self, config: AgentConfig) -> Serving:
         num_ctx = config.options.get("num_ctx") or self.value("num_ctx")
         keep_alive: Any = config.options.get("keep_alive", self.value("keep_alive") or None)
@@ -259,14 +241,8 @@ class OllamaProvider(Configurable, ChatProvider):
     def _model(self, answer: bytes) -> Model:
         try:
             return read_model(answer)
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{self.name}: the model's facts cannot be read: {error}", provider=self.name) from error
-
-    def _decode(self, decoder: msgspec.json.Decoder[_T], answer: bytes) -> _T:
-        try:
-            return decoder.decode(answer)
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{self.name}: the answer cannot be read: {error}", provider=self.name) from error
+        except UNREADABLE as error:
+            raise unreadable(error, self.name, "the model's facts") from error
 
 
 def relaxed(dialect: Dialect, error: ProviderError) -> Dialect | None:
@@ -292,8 +268,16 @@ def _explained(error: ProviderError, model: str) -> ProviderError:
     """The error, with what to do about it where that is known."""
     if _is_missing(error):
         advice = f"run `ollama pull {model}` on the server, or set options.pull to true"
+    elif isinstance(error, Unavailable) and "cannot reach" in str(error):
+        advice = "is Ollama running there? Start it with `ollama serve`, or set OLLAMA_HOST or base_url to where it is"
     elif isinstance(error, ContextTooLong):
         advice = "the window is set by options.num_ctx; options.truncate lets the server drop old messages"
     else:
         return error
-    return type(error)(f"{error}: {advice}", provider=error.provider, status=error.status, usage=error.usage)
+    return type(error)(
+        f"{error}: {advice}",
+        provider=error.provider,
+        status=error.status,
+        retry_after_s=error.retry_after_s,
+        usage=error.usage,
+    )

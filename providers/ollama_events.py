@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from providers.answer_limits import CALL_CHARS, check_argument_chars
+from providers.decoding import UNREADABLE, unreadable
 from providers.errors import BadResponse, ProviderError, StreamBroken
-from providers.http_errors import error_body, error_for
+from providers.http_errors import broken_by, error_body, error_for
 from providers.messages import (
     Message,
     Part,
@@ -125,7 +126,7 @@ class ChatReader:
         """What the line means for the turn. Raises `BadResponse`, or what an error line says."""
         line = _decode(data)
         if line.error:
-            raise _broken_by(_reported(line))
+            raise broken_by(_reported(line))
         events: list[TurnEvent] = []
         if line.message is not None:
             self._said(line.message, events)
@@ -182,26 +183,20 @@ class ChatReader:
 
 def _arguments(raw: msgspec.Raw) -> str:
     data = bytes(raw)
-    if data.startswith(b'"'):  # some servers behind this API write the object as a text
-        return msgspec.json.decode(data, type=str) or "{}"
-    return "{}" if data in (b"", b"null") else data.decode()
+    try:
+        if data.startswith(b'"'):  # some servers behind this API write the object as a text
+            return msgspec.json.decode(data, type=str) or "{}"
+        return "{}" if data in (b"", b"null") else data.decode()
+    except UNREADABLE as error:
+        raise unreadable(error, PROVIDER, "a call's arguments") from error
 
 
 def _decode(data: bytes) -> _Line:
     try:
         return _line_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{PROVIDER}: a line cannot be read: {error}", provider=PROVIDER) from error
+    except UNREADABLE as error:
+        raise unreadable(error, PROVIDER, "a line") from error
 
 
 def _reported(line: _Line) -> ProviderError:
     return error_for(PROVIDER, None, error_body({"error": line.error}))
-
-
-def _broken_by(error: ProviderError) -> ProviderError:
-    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
-    if not error.retryable:
-        return error
-    broken = StreamBroken(str(error), provider=error.provider, retry_after_s=error.retry_after_s)
-    broken.__cause__ = error
-    return broken

@@ -13,8 +13,9 @@ import structlog
 from msgspec import Struct
 
 from providers.calls import Call, Limits
-from providers.errors import BadResponse, InvalidRequest, ProviderError, StreamBroken, Unavailable
-from providers.http_errors import error_body, redact
+from providers.decoding import UNREADABLE, unreadable
+from providers.errors import InvalidRequest, ProviderError, StreamBroken, Unavailable
+from providers.http_errors import excerpt, read_error_body
 from providers.ndjson import NdjsonDecoder
 from providers.ollama_request import PROVIDER
 from providers.transport import Transport
@@ -93,13 +94,12 @@ async def _lines(transport: Transport, call: Call, limits: Limits) -> AsyncItera
             for data in batch:
                 try:
                     yield _line_decoder.decode(data)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    said = f"{PROVIDER}: a line about a download cannot be read: {error}"
-                    raise BadResponse(said, provider=PROVIDER) from error
+                except UNREADABLE as error:
+                    raise unreadable(error, PROVIDER, "a line about a download") from error
 
 
 def _failed(model: str, raw: msgspec.Raw) -> ProviderError:
-    said = redact(error_body({"error": msgspec.json.decode(raw)}).message)
+    said = excerpt(read_error_body(b'{"error":%s}' % bytes(raw)).message)
     message = f"{PROVIDER}: the server cannot download {model!r}: {said}"
     if _NO_SUCH_MODEL.search(said):
         return InvalidRequest(message, provider=PROVIDER)

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from providers.call_arguments import arguments_object
 from providers.errors import InvalidRequest
+from providers.extra_body import add_extra
 from providers.messages import (
     AgentConfig,
     ImagePart,
@@ -30,8 +32,6 @@ from queue_backends.messages import JsonObject
 PROVIDER = "ollama"
 
 _EFFORTS = frozenset({"low", "medium", "high"})
-
-_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def request_body(request: TurnRequest, serving: Serving, dialect: Dialect) -> by
     think = _think(config.thinking, dialect)
     if think is not None:
         body["think"] = think
-    body.update(config.options.get("extra_body", {}))
+    add_extra(body, config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
 
 
@@ -176,17 +176,8 @@ def _assistant(message: Message) -> Iterable[JsonObject]:
 
 
 def _call(index: int, call: ToolCall) -> JsonObject:
-    function = {"index": index, "name": call.name, "arguments": _arguments(call.arguments)}
+    function = {"index": index, "name": call.name, "arguments": arguments_object(call.arguments)}
     return {"id": call.id, "function": function}
-
-
-def _arguments(arguments: str) -> Any:
-    raw = arguments.encode() or b"{}"
-    try:
-        _object_decoder.decode(raw)
-    except msgspec.DecodeError:
-        return {"invalid_arguments": arguments}  # must be an object; the model sees what it wrote
-    return msgspec.Raw(raw)
 
 
 def _user(message: Message) -> Iterable[JsonObject]:

@@ -10,15 +10,16 @@ import msgspec
 
 from providers import openai_request as requests
 from providers.calls import Limits
+from providers.decoding import decoded
+from providers.dialects import Dialects
 from providers.errors import BadResponse
 from providers.event_stream import EventStream
 from providers.messages import AgentConfig, TurnEvent, TurnRequest
-from providers.openai_dialects import Dialects
 from providers.openai_endpoint import Endpoint
 from providers.openai_events import CompletionReader, error_event
 from providers.openai_request import COMPATIBLE, OPENAI, Dialect, relaxed
 from providers.openai_schema import lasting_schema, sent_schema
-from providers.openai_turn import read_turn
+from providers.streamed_turn import read_turn
 from providers.transport import Transport
 
 _PATH = "/chat/completions"
@@ -68,10 +69,7 @@ class ChatCompletions:
 
         provider = self._endpoint.provider
         answer = await self._adapted(config, ask)
-        try:
-            completion = _completion_decoder.decode(answer)
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{provider}: the answer cannot be read: {error}", provider=provider) from error
+        completion = decoded(_completion_decoder, answer, provider)
         if not completion.choices:
             raise BadResponse(f"{provider}: empty choices in response", provider=provider)
         message = completion.choices[0].message

@@ -12,6 +12,7 @@ from providers.credentials import api_key, base_url
 from providers.messages import AgentConfig
 
 BASE_URL = "https://api.openai.com/v1"
+_HOST = "api.openai.com"
 
 
 class Endpoint(Protocol):
@@ -49,7 +50,8 @@ class OpenAIEndpoint:
 
     def is_vendor(self, config: AgentConfig) -> bool:
         """Whether this is OpenAI."""
-        return urlsplit(self.address(config)).hostname == urlsplit(BASE_URL).hostname
+        host = urlsplit(self.address(config)).hostname or ""
+        return host == _HOST or host.endswith(f".{_HOST}")  # `eu.api.openai.com`: data stays in a region
 
     async def call(self, config: AgentConfig, path: str, body: bytes = b"", *, model: str = "") -> Call:
         """A request with the key as bearer token. OpenAI itself requires one, others may not."""

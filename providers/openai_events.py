@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from providers.content_filter import filtered_categories
+from providers.decoding import UNREADABLE, decoded, unreadable
 from providers.errors import BadResponse, ProviderError, Refused, StreamBroken
-from providers.http_errors import error_body, error_for
+from providers.http_errors import broken_by, error_body, error_for
 from providers.messages import (
     Message,
     Part,
@@ -30,7 +31,6 @@ from providers.messages import (
     UsageUpdate,
 )
 from providers.openai_tool_calls import CallDelta, ToolCallAssembly
-from providers.openai_turn import broken_by
 from queue_backends import TokenUsage
 
 _DONE = b"[DONE]"
@@ -52,6 +52,7 @@ class Usage(Struct, gc=False):
     completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
+    total_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
     """DeepSeek's name for what was read from the cache."""
 
@@ -65,6 +66,7 @@ class _Delta(Struct, gc=False):
 
 
 class _Choice(Struct, gc=False):
+    index: int | None = None
     delta: _Delta | None = None
     message: _Delta | None = None
     """A server that cannot stream answers in one piece."""
@@ -82,6 +84,9 @@ class _Chunk(Struct, gc=False):
 
 
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
+_findings_decoder = msgspec.json.Decoder(Any)
+
+_CUT = frozenset({"length", "content_filter"})
 
 _FINISH_REASONS = {
     "length": StopReason.MAX_TOKENS,
@@ -101,13 +106,15 @@ def neutral_usage(usage: Usage) -> TokenUsage:
     """Counts as ours."""
     prompt = usage.prompt_tokens_details or _PromptDetails()
     completion = usage.completion_tokens_details or _CompletionDetails()
-    cached = prompt.cached_tokens
+    cached, reasoned, written = prompt.cached_tokens, completion.reasoning_tokens, usage.completion_tokens
+    if reasoned and usage.total_tokens == (usage.prompt_tokens or 0) + (written or 0) + reasoned:
+        written = (written or 0) + reasoned  # xAI counts the reasoning beside the completion; the vendor, within
     return TokenUsage(
         input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
+        output_tokens=written,
         cache_read_tokens=usage.prompt_cache_hit_tokens if cached is None else cached,
         cache_write_tokens=prompt.cache_write_tokens,
-        reasoning_tokens=completion.reasoning_tokens,
+        reasoning_tokens=reasoned,
     )
 
 
@@ -124,6 +131,7 @@ class CompletionReader:
         self._refused = False
         self._filtered = ""
         self._any_choice = False
+        self._index: int | None = None
         self._id = ""
         self._model = ""
         self.complete = False
@@ -147,7 +155,10 @@ class CompletionReader:
             self._model = chunk.model or ""
         events: list[TurnEvent] = []
         for choice in chunk.choices or ():
-            self._choice(choice, events)
+            if self._index is None:
+                self._index = choice.index
+            if choice.index == self._index:  # others are further answers to the request (`n` in `extra_body`)
+                self._choice(choice, events)
         if chunk.usage is not None:
             self._count(chunk.usage, events)
         return events
@@ -184,7 +195,10 @@ class CompletionReader:
         if choice.finish_reason:
             self._finish_reason = choice.finish_reason
         if self._finish_reason == "content_filter" and choice.content_filter_results:
-            self._filtered = self._filtered or filtered_categories(msgspec.json.decode(choice.content_filter_results))
+            self._filtered = self._filtered or self._findings(choice)
+
+    def _findings(self, choice: _Choice) -> str:
+        return filtered_categories(decoded(_findings_decoder, choice.content_filter_results, self._provider, "a chunk"))
 
     def _delta(self, delta: _Delta, events: list[TurnEvent]) -> None:
         reasoning = delta.reasoning_content or delta.reasoning
@@ -213,9 +227,9 @@ class CompletionReader:
     def _reason(self, calls: tuple[ToolCall, ...]) -> StopReason:
         """Local servers say `stop` although there are calls, so what the message holds counts.
 
-        Except for a call that was cut by the token limit: it must not be run.
+        Except for a call that was cut: it must not be run.
         """
-        if calls and not (self._finish_reason == "length" and not _is_json(calls[-1].arguments)):
+        if calls and not (self._finish_reason in _CUT and not _is_json(calls[-1].arguments)):
             return StopReason.TOOL_USE
         if self._refused:
             return StopReason.REFUSAL
@@ -233,8 +247,8 @@ def _is_json(text: str) -> bool:
 def _decode(data: bytes, provider: str) -> _Chunk:
     try:
         return _chunk_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadResponse(f"{provider}: a chunk cannot be read: {error}", provider=provider) from error
+    except UNREADABLE as error:
+        raise unreadable(error, provider, "a chunk") from error
 
 
 def _reported(chunk: _Chunk, provider: str) -> ProviderError:

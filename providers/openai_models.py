@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from providers.decoding import UNREADABLE
 from providers.interfaces import ModelInfo
 
 
@@ -28,7 +29,7 @@ def listed_model(body: bytes, model: str) -> ModelInfo:
     read."""
     try:
         models = _models_decoder.decode(body).data
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ModelInfo()
     entry = next((entry for entry in models if entry.get("id") == model), models[0] if len(models) == 1 else {})
     top = _object(entry, "top_provider")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Protocol
@@ -11,12 +10,14 @@ from typing import Protocol
 import msgspec
 
 from providers.calls import Limits, shown
+from providers.decoding import decoded
+from providers.embedding_model import embedding_model
 from providers.errors import BadResponse, ProviderError
 from providers.health import checked, health_limits
 from providers.interfaces import ChatProvider, Health, ModelInfo
 from providers.live_config import Configurable
 from providers.messages import AgentConfig, Message, TurnEvent, TurnRequest
-from providers.model_facts import facts, merged
+from providers.model_facts import known_facts, merged
 from providers.openai_endpoint import Endpoint
 from providers.openai_models import listed_model
 from providers.token_estimate import estimated_tokens
@@ -106,7 +107,7 @@ class OpenAIFamilyProvider(Configurable, ChatProvider):
         known = None
         try:
             config = self._with_model(config)
-            known = facts(self.name, config.model)
+            known = await known_facts(self.name, config.model)
             if self.endpoint.is_vendor(config):  # its list has nothing but names
                 return known or ModelInfo()
             told = listed_model(await self._models(config), config.model)
@@ -127,30 +128,17 @@ class OpenAIFamilyProvider(Configurable, ChatProvider):
         """Close the connections of the current event loop."""
         await self._transport.aclose()
 
-    def _with_model(self, config: AgentConfig) -> AgentConfig:
-        default = "" if config.model else self.value("model")
-        return msgspec.structs.replace(config, model=default) if default else config
-
     async def _models(self, config: AgentConfig) -> bytes:
         call = await self.endpoint.call(config, "/models")
         return await self._transport.get_json(self.name, call.url, call.headers, health_limits(self.health_limit_s))
 
     async def _embed(self, config: AgentConfig, texts: Sequence[str]) -> list[list[float]]:
-        model = self._embedding_model(config)
+        model = embedding_model(config, self.value, _EMBEDDING_MODEL)
         body = msgspec.json.encode({"model": model, "input": texts, "encoding_format": "float"})
         call = await self.endpoint.call(config, "/embeddings", body, model=model)
         answer = await self._transport.post_json(call, Limits.of(config))
-        try:
-            vectors = sorted(_vectors_decoder.decode(answer).data, key=lambda vector: vector.index)
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{self.name}: the answer cannot be read: {error}", provider=self.name) from error
+        vectors = sorted(decoded(_vectors_decoder, answer, self.name).data, key=lambda vector: vector.index)
         if len(vectors) != len(texts):
             said = f"{self.name} embed: {len(vectors)} vectors came back for {len(texts)} texts"
             raise BadResponse(said, provider=self.name)
         return [vector.embedding for vector in vectors]
-
-    def _embedding_model(self, config: AgentConfig) -> str:
-        env: Mapping[str, str] = os.environ
-        chosen = config.options.get("embedding_model") or self.value("embedding_model")
-        chosen = chosen or env.get("AGENT_EMBEDDING_MODEL") or env.get("AGENT_EMBED_MODEL")
-        return str(chosen or _EMBEDDING_MODEL)

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from providers.errors import InvalidRequest, ProviderError
+from providers.extra_body import add_extra
 from providers.messages import (
     AgentConfig,
     ImagePart,
     Message,
     Role,
     TextPart,
-    Thinking,
     ThinkingPart,
     ToolCall,
     ToolOutcome,
@@ -25,6 +25,7 @@ from providers.messages import (
 )
 from providers.openai_schema import SchemaSupport, relaxed_schema, sent_schema
 from providers.structured import with_schema_in_prompt
+from providers.thinking_effort import effort_of
 from queue_backends.messages import JsonObject
 
 
@@ -112,7 +113,7 @@ def request_body(request: TurnRequest, dialect: Dialect, provider: str) -> bytes
     _add_settings(body, config)
     if schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    body.update(config.options.get("extra_body", {}))
+    add_extra(body, config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
 
 
@@ -145,16 +146,6 @@ def _add_settings(body: JsonObject, config: AgentConfig) -> None:
     effort = effort_of(config.thinking)
     if effort:
         body["reasoning_effort"] = effort
-
-
-def effort_of(thinking: Thinking | None) -> str:
-    """The reasoning effort that an agent asks for, by name or by a budget; empty for the model's own."""
-    if thinking is None or thinking.effort or not thinking.budget_tokens:
-        return thinking.effort if thinking else ""
-    # ark's table from a token budget to an effort.
-    if thinking.budget_tokens >= 16_384:
-        return "high"
-    return "medium" if thinking.budget_tokens >= 4_096 else "low"
 
 
 def _tool(tool: ToolSpec) -> JsonObject:

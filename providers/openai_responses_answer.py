@@ -39,6 +39,8 @@ class Answer:
         self._argument_chars = 0
         self.refused = False
         """The model said that it will not answer."""
+        self.is_cut = False
+        """The response ended before the model was done."""
         self.is_streamed = False
         """Items came one by one; the list of them in the whole response says nothing new."""
 
@@ -116,8 +118,11 @@ class Answer:
                     )
                 case "message" if text:
                     yield TextPart(text=text)
-                case "function_call" if item.known.get("status") != "incomplete":  # half a call must not be run
+                case "function_call" if not self._is_half(item):  # must not be run
                     yield _call(item.known, text)
+
+    def _is_half(self, item: _Item) -> bool:
+        return item.known.get("status") == "incomplete" or (self.is_cut and not item.is_done)
 
     def _item(self, index: int, kind: str) -> _Item:
         """An item; one that has not been announced is of the kind that this piece of it says."""

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from providers.decoding import UNREADABLE, unreadable
 from providers.errors import BadResponse, ProviderError, StreamBroken
+from providers.http_errors import broken_by
 from providers.messages import Message, Role, StopReason, TextPart, TurnEnd, TurnEvent, UsageUpdate
 from providers.openai_responses_answer import Answer
 from providers.openai_responses_errors import filtered_answer, reported_error
-from providers.openai_turn import broken_by
 from queue_backends import TokenUsage
 
 
@@ -87,9 +88,9 @@ def error_event(data: bytes, provider: str) -> ProviderError | None:
         return None
     try:
         is_error = _is_error(_event_decoder.decode(data), data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(error, provider) from error
-    return reported_error(provider, msgspec.json.decode(data)) if is_error else None
+        return reported_error(provider, msgspec.json.decode(data)) if is_error else None
+    except UNREADABLE as error:
+        raise unreadable(error, provider) from error
 
 
 def neutral_usage(usage: Usage) -> TokenUsage:
@@ -128,8 +129,8 @@ class ResponseReader:
         """What the event means for the turn. Raises `BadResponse`, or what an error event says."""
         try:
             return self._read(_event_decoder.decode(data), data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _unreadable(error, self._provider) from error
+        except UNREADABLE as error:
+            raise unreadable(error, self._provider) from error
 
     def _read(self, event: _Event, data: bytes) -> Sequence[TurnEvent]:
         if event.type.endswith(".delta"):
@@ -209,6 +210,7 @@ class ResponseReader:
         if not self._answer.is_streamed:
             events.extend(self._answer.take(response.output or ()))
         self._response = response
+        self._answer.is_cut = response.status == "incomplete"
         self.complete = True
         return events
 
@@ -226,8 +228,8 @@ def answer_text(data: bytes, provider: str) -> str:
     try:
         response = _response_decoder.decode(data)
         answer.take(response.output or ())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(error, provider) from error
+    except UNREADABLE as error:
+        raise unreadable(error, provider) from error
     if response.status == "failed" or response.error:
         raise reported_error(provider, response.error or {"message": "the response failed"})
     text = "".join(part.text for part in answer.parts() if isinstance(part, TextPart))
@@ -238,7 +240,3 @@ def answer_text(data: bytes, provider: str) -> str:
 
 def _is_error(event: _Event, data: bytes) -> bool:
     return event.type == "error" or (not event.type and event.object != "response" and b'"error"' in data)
-
-
-def _unreadable(error: Exception, provider: str) -> BadResponse:
-    return BadResponse(f"{provider}: the answer cannot be read: {error}", provider=provider)

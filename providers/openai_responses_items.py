@@ -39,7 +39,7 @@ _KEPT = {"message": ("type", "id", "phase"), "function_call": ("type", "id", "na
 
 def skeleton(item: JsonObject) -> JsonObject:
     """What has to be kept of an item that our parts hold; all of any other."""
-    names = _KEPT.get(item.get("type", ""))
+    names = _KEPT.get(str(item.get("type")))
     return item if names is None else {name: item[name] for name in names if item.get(name)}
 
 
@@ -58,7 +58,7 @@ def thinking_part(
 
 def is_worth_carrying(items: Iterable[JsonObject]) -> bool:
     """Whether items without any reasoning before them have to be known on the next turn. Plain ids need not be."""
-    return any(item.get("phase") or item.get("type") not in _KEPT for item in items)
+    return any(item.get("phase") or str(item.get("type")) not in _KEPT for item in items)
 
 
 def carried_by(part: Part, provider: str) -> Carried | None:

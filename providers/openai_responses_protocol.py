@@ -10,15 +10,16 @@ import msgspec
 
 from providers import openai_responses_request as requests
 from providers.calls import Limits
-from providers.errors import BadResponse, InvalidRequest
+from providers.decoding import decoded
+from providers.dialects import Dialects
+from providers.errors import InvalidRequest
 from providers.event_stream import EventStream
 from providers.messages import AgentConfig, Message, TurnEvent, TurnRequest
-from providers.openai_dialects import Dialects
 from providers.openai_endpoint import Endpoint
 from providers.openai_responses_dialect import ResponsesDialect, lasting, relaxed
 from providers.openai_responses_events import ResponseReader, answer_text, error_event
 from providers.openai_schema import sent_schema
-from providers.openai_turn import read_turn
+from providers.streamed_turn import read_turn
 from providers.token_estimate import estimated_tokens
 from providers.transport import Transport
 
@@ -74,10 +75,7 @@ class Responses:
             if error.status not in (404, 405, 501):
                 raise
             return estimated_tokens(config.system_prompt, messages)
-        try:
-            return _count_decoder.decode(answer).input_tokens
-        except msgspec.DecodeError as error:
-            raise BadResponse(f"{provider}: the count cannot be read: {error}", provider=provider) from error
+        return decoded(_count_decoder, answer, provider, "the count").input_tokens
 
     @contextlib.asynccontextmanager
     async def _events(self, request: TurnRequest) -> AsyncIterator[EventStream]:

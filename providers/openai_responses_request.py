@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from providers.extra_body import add_extra
 from providers.messages import (
     AgentConfig,
     ImagePart,
@@ -22,11 +23,12 @@ from providers.messages import (
     ToolSpec,
     TurnRequest,
 )
-from providers.openai_request import effort_of, image_address
+from providers.openai_request import image_address
 from providers.openai_responses_dialect import ResponsesDialect
 from providers.openai_responses_items import carried_by, reasoning_item, stored_turn
 from providers.openai_schema import sent_schema
 from providers.structured import with_schema_in_prompt
+from providers.thinking_effort import effort_of
 from queue_backends.messages import JsonObject
 
 _MIN_OUTPUT_TOKENS = 16
@@ -55,9 +57,7 @@ def request_body(request: TurnRequest, dialect: ResponsesDialect, provider: str)
     _add_settings(body, config, dialect)
     if schema is not None:
         body["text"] = {"format": {"type": "json_schema", **schema}}
-    for key, value in config.options.get("extra_body", {}).items():
-        # The vendor's own tools come beside ours.
-        body[key] = body[key] + value if key in ("tools", "include") and key in body else value
+    add_extra(body, config.options.get("extra_body", {}))
     return msgspec.json.encode(body)
 
 

@@ -76,8 +76,9 @@ class ToolCallAssembly:
                 known = self._calls[-1]
             return known or self._new_call()
         call = self._by_index.get(delta.index)
-        # Some servers send every call, whole, as index 0: another id is another call.
-        if call is None or (delta.id and call.id and delta.id != call.id):
+        # Some servers send every call, whole, as index 0: another id is another call. Others give each piece of a call
+        # an id of its own, but only the first piece a name.
+        if call is None or (function.name and delta.id and call.id and delta.id != call.id):
             call = self._by_index[delta.index] = self._new_call()
         return call
 

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
+from providers.listed_names import listed_names
 from queue_backends import TokenUsage
 
 UNPRICED_PROVIDERS = frozenset({"mock", "scripted", "ollama", "(route)"})
@@ -138,8 +139,9 @@ def _snapshot() -> Any:
 def _list_price(provider: str, model: str, now: float) -> _PriceList | None:
     if provider in UNPRICED_PROVIDERS or (snapshot := _snapshot()) is None:
         return None
+    provider_id, model = listed_names(provider, model)
     try:
-        _, found = snapshot.find_provider_model(model, None, provider, None)
+        _, found = snapshot.find_provider_model(model, None, provider_id, None)
     except LookupError:
         return None
     is_conditional = isinstance(found.prices, list)

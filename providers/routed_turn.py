@@ -19,7 +19,7 @@ from providers.errors import (
     StreamBroken,
 )
 from providers.interfaces import ChunkFn
-from providers.messages import AgentConfig, LimitsSeen, Message, TurnEnd, TurnEvent, TurnRequest
+from providers.messages import AgentConfig, LimitsSeen, Message, TurnEnd, TurnEvent, TurnRequest, UsageUpdate
 from providers.retry import is_gated
 from providers.turn_routing import CallEnd, Target, TurnRouter
 from queue_backends import CallOutcome, ChunkType, QueueError
@@ -85,8 +85,11 @@ class Race:
         self.winner: asyncio.Task[Any] | None = None
 
     async def heard(self, call: CallUnderWay, event: TurnEvent) -> None:
-        """An event of a call in the race. Returns if the call may go on; one that has lost waits here for its end."""
-        if type(event) is LimitsSeen:
+        """An event of a call in the race. Returns if the call may go on; one that has lost waits here for its end.
+
+        What a vendor tells before the answer begins, its limits and the size of the prompt, wins nothing.
+        """
+        if type(event) is LimitsSeen or type(event) is UsageUpdate:
             return
         if self.winner is not None:
             await asyncio.Event().wait()  # whoever won cancels it
@@ -137,33 +140,40 @@ class RoutedTurn:
             try:
                 return await one_call(target)
             except _Stopped as stopped:
-                target = await self._after(stopped.failure)
+                failure = stopped.failure
+            target = await self._after(failure)
 
     async def _after(self, failure: _Failure) -> Target:
         """Where the turn goes on; raises if it does not."""
         error = failure.error
         if self._attempts >= ATTEMPTS_PER_DELIVERY:
-            raise self._router.exhausted(error) from error
+            raise self._exhausted(error)
         if (target := await self._router.next(error)) is not None:
             return target
         may_start_over = failure.may_start_over or failure.waits_in_gate
         if self._restarts >= self._caller.config.max_turn_restarts or not may_start_over:
-            raise self._router.exhausted(error) from error
+            raise self._exhausted(error)
         if not failure.waits_in_gate:
             await self._caller.sleep(restart_delay_s(self._restarts, error))
         self._restarts += 1
         return self._router.again(failure.target)
+
+    def _exhausted(self, error: Exception) -> Exception:
+        ended_with = self._router.exhausted(error)
+        if ended_with is not error:  # an error that is its own cause would have no end
+            ended_with.__cause__ = error
+        return ended_with
 
     async def _one(self, target: Target, race: Race | None = None) -> TurnEnd:
         """One call. Raises `_Stopped` for a failure after which the turn may go on."""
         caller = self._caller
         attempt = caller.attempt + self._attempts
         self._attempts += 1
-        request = caller.request(self._turn, self._messages, attempt, target)
         call: CallUnderWay | None = None
         error: BaseException | None = None
         outcome: CallOutcome | None = None
         try:
+            request = caller.request(self._turn, self._messages, attempt, target)
             caller.goes_to(request, target)
             await caller.before(request)
             if race is None and target.switch is not None:
@@ -211,12 +221,19 @@ class RoutedTurn:
                 pair.start(group, target)
                 await pair.until_heard(self._router.hedge_after_s)
                 if pair.is_silent and (second := await self._second(attempt)) is not None:
-                    pair.start(group, second)
+                    self._begin_hedge(pair, group, second)
                 await pair.until_heard(None)
                 pair.end_losers()
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
+            error = failed.exceptions[0]
+            raise error from error.__cause__
         return pair.answer()
+
+    def _begin_hedge(self, pair: _Pair, group: asyncio.TaskGroup, second: Target) -> None:
+        if pair.is_silent:
+            pair.start(group, second)
+        else:  # the first has spoken, or failed, while a second was looked for
+            self._router.ended(second, CallEnd(outcome=None))
 
     async def _second(self, beside: int) -> Target | None:
         if self._attempts + 1 >= ATTEMPTS_PER_DELIVERY:  # one is kept for what may follow

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
+from providers.decoding import UNREADABLE
 from providers.errors import BadResponse, LimitReached, ProviderError, RateLimited, Refused, StreamBroken
 from providers.interfaces import CallTool, ChatProvider, ChunkFn
 from providers.messages import (
@@ -37,7 +38,7 @@ from providers.retry import is_gated
 from providers.routed_turn import Race, RoutedTurn, restart_delay_s
 from providers.structured import Repairs, prompted
 from providers.turn_routing import Target, TurnRouter
-from queue_backends import CallOutcome, ChunkType, Task, TokenUsage
+from queue_backends import CallOutcome, ChunkType, QueueError, Task, TokenUsage
 
 __all__ = [
     "FinishedTurn",
@@ -190,7 +191,8 @@ class _Loop:
         self.sleep = sleep
         self.used = TokenUsage()
         self.finished: tuple[FinishedTurn, ...] = ()
-        self.calls_seen: dict[tuple[str, str], int] = {}
+        self.calls_seen: dict[tuple[str, str], int] | None = None
+        """How often each tool was called with the same arguments; none yet, as in most runs."""
         self.output: list[str] = []
         """The texts of the answer so far: several if the vendor paused."""
         self.repairs: Repairs | None = None
@@ -315,7 +317,8 @@ class _Loop:
             raise LimitReached(
                 f"the run has used {self.used.total_tokens} of max_run_tokens {limit}: raise it, or split the task"
             )
-        is_gated.set(False)
+        if is_gated.get():  # to set it costs a copy of the task's context
+            is_gated.set(False)
         if self.observer is not None:
             await self.observer.before_turn(request, self.used)
 
@@ -350,6 +353,12 @@ class _Loop:
             raise
         except asyncio.CancelledError:
             await self.after(call, CallOutcome.CANCELLED, "cancelled")
+            raise
+        except QueueError:  # of a chunk that could not be published: the call's record could not be stored either
+            raise
+        except Exception as error:  # an adapter is anybody's code: its call was sent all the same, and is paid for
+            outcome = CallOutcome.CUT if call.streamed_chars else CallOutcome.FAILED
+            await self.after(call, outcome, f"{type(error).__name__}: {error}")
             raise
         if call.end is None:
             broken = StreamBroken(f"{call.provider.name}: the stream ended before the answer did", usage=call.usage)
@@ -393,6 +402,7 @@ class _Loop:
             named = {"id": call.id, "name": call.name, "arguments": arguments}
             await self.chunk_fn(ChunkType.TOOL_CALL, call.name, named)
         key = (call.name, canonical(arguments))
+        self.calls_seen = self.calls_seen or {}
         seen = self.calls_seen[key] = self.calls_seen.get(key, 0) + 1
         if known is not None:
             outcome = known
@@ -423,7 +433,7 @@ def arguments_of(call: ToolCall) -> Any:
     """The arguments as consumers see them: the object, or the model's own text if it is no JSON."""
     try:
         return msgspec.json.decode(call.arguments or "{}")
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return call.arguments
 
 

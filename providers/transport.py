@@ -31,7 +31,7 @@ from providers.errors import (
     Unavailable,
 )
 from providers.event_stream import EventDecoder, EventStream
-from providers.http_errors import ErrorBody, error_for, read_error_body, redact, secrets_of
+from providers.http_errors import ErrorBody, error_for, excerpt, read_error_body, redact, secrets_of
 from providers.retry import RetryPolicy, is_gated, retry_after_s
 from providers.vendor_limits import VendorLimits
 from providers.verbatim_client import VerbatimClient
@@ -49,6 +49,7 @@ CONNECTION_ERRORS: Final = (
 _KEEP_ALIVE_S: Final = 20.0
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _BODY_BYTES: Final = 64 * 1024 * 1024
+_SHORT_CHARS: Final = 200
 
 _T = TypeVar("_T")
 _TlsKey = tuple[bool | str, tuple[str, str] | None]
@@ -226,6 +227,10 @@ class Transport:
         said = read_error_body(body)
         if not said.kind:  # AWS names the error in a header
             said = msgspec.structs.replace(said, kind=headers.get("x-amzn-errortype", "").partition(":")[0])
+        if status in (404, 405) and not said.kind and "model" not in said.message.lower():
+            advice = f"nothing like it is at {shown(call.url)}: check the base URL"
+            shows = excerpt(said.message, secrets_of(call))[:_SHORT_CHARS]
+            said = msgspec.structs.replace(said, message=f"{shows}: {advice}".removeprefix(": "))
         if 300 <= status < 400:
             where = shown(headers.get("location", "nowhere"))
             said = ErrorBody(message=f"redirected to {where}: set the base URL to where the API is")
@@ -235,7 +240,7 @@ class Transport:
             said,
             retry_after_s=retry_after_s(headers, self._clock()),
             limits=VendorLimits.from_headers(headers, self._clock()),
-            secrets=secrets_of(call.headers),
+            secrets=secrets_of(call),
         )
         # Vendors may overrule what the status suggests; their own clients obey this header too.
         wish = headers.get("x-should-retry")
@@ -294,7 +299,8 @@ async def _event_stream(
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html":
         page = read_error_body(await _body(call, response, _ERROR_BODY_BYTES, cut=True))
-        said = f"{call.provider}: {shown(call.url)} answered with a web page instead of events: {page.message}"
+        shows = excerpt(page.message, secrets_of(call))
+        said = f"{call.provider}: {shown(call.url)} answered with a web page instead of events: {shows}"
         raise _AttemptError(BadResponse(said, provider=call.provider, status=response.status_code), repeat=False)
     stream = EventStream(
         _chunks(response),
@@ -356,7 +362,8 @@ def _unreachable(call: Call, limits: Limits, error: Exception) -> ProviderError:
     # The carrier reports a lost connection as a connect timeout; only its own error tells the two apart.
     if isinstance(error.__cause__, TimeoutError):
         return ProviderTimeout(f"{where} within {limits.connect_timeout_s:g} s", provider=call.provider)
-    said = redact(str(error), secrets_of(call.headers)) or type(error).__name__
+    reason = str(error).replace(" ssl:default", "")  # what aiohttp calls it that an address is not verified specially
+    said = redact(reason, secrets_of(call)) or type(error).__name__
     return Unavailable(f"{where}: {said}", provider=call.provider)
 
 

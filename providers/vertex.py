@@ -14,19 +14,22 @@ from providers import gemini_answers as answers
 from providers import gemini_models as models
 from providers import gemini_request as requests
 from providers import vertex_claude as claude
+from providers.anthropic_events import MessageReader, error_event
 from providers.calls import Call, Limits
 from providers.capabilities import Capability
+from providers.embedding_model import embedding_model
 from providers.errors import AuthenticationFailed, InvalidRequest, ProviderError
 from providers.event_stream import EventStream
-from providers.gemini import embedding_model
 from providers.gemini_events import ContentReader, error_chunk
 from providers.google_auth import GoogleAuth
 from providers.google_credentials import ApiKey, Source, find_source
-from providers.google_turn import opened, turn_events
+from providers.google_turn import opened
 from providers.health import checked, health_limits
 from providers.interfaces import ChatProvider, ConfigParam, Health, ModelInfo
 from providers.live_config import Configurable
 from providers.messages import AgentConfig, Message, TurnEvent, TurnRequest
+from providers.model_facts import known_facts, merged
+from providers.streamed_turn import read_turn
 from providers.transport import Transport
 from providers.vertex_address import DEFAULT_LOCATION, Model, address, location_of, project_of, read_model
 from providers.vertex_embeddings import batches, embedding_body
@@ -95,9 +98,9 @@ class VertexProvider(Configurable, ChatProvider):
         request = msgspec.structs.replace(request, config=config)
         model = read_model(config.model)
         is_claude = model.publisher == "anthropic"
-        reader = claude.ClaudeReader(self.name) if is_claude else ContentReader(self.name, request)
+        reader = MessageReader(self.name) if is_claude else ContentReader(self.name, request)
         opening = opened(request, lambda asked: self._turn(asked, model))
-        async with contextlib.aclosing(turn_events(opening, reader)) as events:
+        async with contextlib.aclosing(read_turn(opening, reader)) as events:
             async for event in events:
                 yield event
 
@@ -119,7 +122,7 @@ class VertexProvider(Configurable, ChatProvider):
         """One vector per text, in order, by `options.embedding_model`, else the setting `embedding_model`, else the
         model that `AGENT_EMBEDDING_MODEL` or `AGENT_EMBED_MODEL` names. Raises a `ProviderError`.
         """
-        model = read_model(embedding_model(config, self.value("embedding_model"), _EMBEDDING_MODEL))
+        model = read_model(embedding_model(config, self.value, _EMBEDDING_MODEL))
         slots = asyncio.Semaphore(_EMBEDDINGS_AT_ONCE)  # the newest models take one text a request
 
         async def ask(batch: Sequence[str]) -> list[list[float]]:
@@ -145,11 +148,9 @@ class VertexProvider(Configurable, ChatProvider):
 
     async def model_info(self, config: AgentConfig) -> ModelInfo:
         """What is known of the model: the API tells nothing. Never raises."""
-        from providers.model_facts import facts, merged  # its data is worth loading only when somebody asks
-
         with contextlib.suppress(ProviderError):
             name = read_model(self._with_model(config).model).name
-            return merged(models.with_abilities(name, ModelInfo()), facts(self.name, name))
+            return merged(models.with_abilities(name, ModelInfo()), await known_facts(self.name, name))
         return ModelInfo()
 
     async def health_check(self, config: AgentConfig) -> Health:
@@ -187,12 +188,12 @@ class VertexProvider(Configurable, ChatProvider):
 
     def _turn(self, request: TurnRequest, model: Model) -> contextlib.AbstractAsyncContextManager[EventStream]:
         if model.publisher == "anthropic":
-            body, method, reject = claude.request_body(request, model.name), "streamRawPredict", claude.error_of
+            body, method, reject = claude.request_body(request, model.name), "streamRawPredict", error_event
         else:
             body = requests.request_body(request, self.name)
             method, reject = "streamGenerateContent?alt=sse", error_chunk
         path = f"{model.path}:{method}"
-        return self._events(request.config, model, path, body, lambda data: reject(self.name, data))
+        return self._events(request.config, model, path, body, lambda data: reject(data, self.name))
 
     @contextlib.asynccontextmanager
     async def _events(
@@ -244,6 +245,3 @@ class VertexProvider(Configurable, ChatProvider):
                 provider=self.name,
             )
         return f"{address(config, self.value, location)}/projects/{project}/locations/{location}"
-
-    def _with_model(self, config: AgentConfig) -> AgentConfig:
-        return config if config.model else msgspec.structs.replace(config, model=self.value("model"))

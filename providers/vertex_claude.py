@@ -12,11 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from providers import anthropic_request as requests
-from providers.anthropic_events import MessageReader, error_event
 from providers.capabilities import Capability
-from providers.errors import BadResponse, ProviderError
-from providers.messages import AgentConfig, Message, TurnEnd, TurnEvent, TurnRequest
-from queue_backends import TokenUsage
+from providers.decoding import decoded
+from providers.errors import BadResponse
+from providers.messages import AgentConfig, Message, TurnRequest
 
 VERSION = "vertex-2023-10-16"
 
@@ -48,6 +47,10 @@ class _Count(Struct):
     input_tokens: int
 
 
+_completion_decoder = msgspec.json.Decoder(_Completion)
+_count_decoder = msgspec.json.Decoder(_Count)
+
+
 def request_body(request: TurnRequest, model: str) -> bytes:
     """The body of `:streamRawPredict` for one turn."""
     config = msgspec.structs.replace(request.config, model=model, output_schema=None)
@@ -70,10 +73,7 @@ def count_body(config: AgentConfig, messages: Sequence[Message], model: str) -> 
 
 def completion_text(provider: str, answer: bytes) -> str:
     """The text of a `:rawPredict` answer. Raises `BadResponse` if there is none."""
-    try:
-        blocks = msgspec.json.decode(answer, type=_Completion).content
-    except msgspec.DecodeError as error:
-        raise BadResponse(f"{provider}: the answer cannot be read: {error}", provider=provider) from error
+    blocks = decoded(_completion_decoder, answer, provider).content
     text = "".join(block.text for block in blocks if block.type == "text")
     if not text:
         raise BadResponse(f"{provider}: the answer is empty", provider=provider)
@@ -82,48 +82,7 @@ def completion_text(provider: str, answer: bytes) -> str:
 
 def token_count(provider: str, answer: bytes) -> int:
     """What a count says. Raises `BadResponse`."""
-    try:
-        return msgspec.json.decode(answer, type=_Count).input_tokens
-    except msgspec.DecodeError as error:
-        raise BadResponse(f"{provider}: the count cannot be read: {error}", provider=provider) from error
-
-
-class ClaudeReader:
-    """Reads one streamed message, event by event."""
-
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
-        self._reader = MessageReader()
-
-    @property
-    def usage(self) -> TokenUsage | None:
-        """What is known of the usage so far; None if nothing was reported."""
-        return self._reader.usage
-
-    def read(self, data: bytes) -> Sequence[TurnEvent]:
-        """What the event means for the turn. Raises `BadResponse`, or what an error event says."""
-        try:
-            event = self._reader.read(data)
-        except ProviderError as error:
-            error.provider = self._provider
-            raise
-        return () if event is None else (event,)
-
-    def end(self) -> TurnEnd:
-        """The whole turn. Raises `StreamBroken` if the message has not ended."""
-        try:
-            return self._reader.end()
-        except ProviderError as error:
-            error.provider = self._provider
-            raise
-
-
-def error_of(provider: str, data: bytes) -> ProviderError | None:
-    """The error that this event reports, if it is an error event at all."""
-    error = error_event(data)
-    if error is not None:
-        error.provider = provider
-    return error
+    return decoded(_count_decoder, answer, provider, "the count").input_tokens
 
 
 def _enveloped(body: bytes) -> bytes:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from msgspec import Struct
 
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})")
 _PLAIN = ("grpc://", "http://", "tcp://")
 _TLS = ("grpcs://", "https://", "tls://")
 
@@ -34,9 +38,23 @@ def parse_address(text: str, *, default_port: int | None = None) -> Address:
     if not colon or host.count(":") == 1 or port.endswith("]"):
         host, port = rest.rstrip("/"), str(default_port or "")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise ValueError(f"{text!r} is no address: use host:port")
+    if not _is_host(host) or not _is_port(port) or not int(port):
+        raise ValueError(f"{text[:200]!r} is no address: use host:port")
     return Address(host, int(port), tls)
+
+
+def _is_host(text: str) -> bool:
+    """A name or an address; gRPC would take `unix:/path` and lists of addresses for a target as well."""
+    if ":" not in text:
+        return _HOST.fullmatch(text) is not None
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) < 65_536
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -45,6 +63,6 @@ def parse_listen(text: str) -> tuple[str, int]:
     Raises `ValueError`.
     """
     host, colon, port = text.strip().rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
+    if not colon or not _is_port(port):
         raise ValueError(f"{text!r} is no address to listen on: use host:port")
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - that is what ":port" says

@@ -9,11 +9,19 @@ from providers.errors import Unavailable
 from providers.remote.addresses import parse_address
 from providers.remote.channel import ChannelOptions
 from providers.remote.client import PluginClient
+from providers.remote.dialect import Dialect
 from providers.remote.instances import RemoteInstance
 from providers.remote.tenants import may_meet
 
 Instances = Callable[[], Sequence[RemoteInstance]]
 """The instances that are registered at this moment."""
+
+
+_Key = tuple[str, str, Dialect]
+
+
+def _key(instance: RemoteInstance) -> _Key:
+    return instance.instance_id, instance.address, instance.dialect
 
 
 class _Line:
@@ -34,7 +42,7 @@ class InstanceClients:
         self._name = name
         self._instances = instances
         self._options = options
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[_Key, _Line] = {}
         self._turn = 0
 
     def all(self) -> Sequence[RemoteInstance]:
@@ -64,14 +72,14 @@ class InstanceClients:
         return f"{self._name}: unhealthy" + (f": {said}" if said else "")
 
     def _calls_of(self, instance: RemoteInstance) -> int:
-        line = self._lines.get((instance.instance_id, instance.address))
+        line = self._lines.get(_key(instance))
         return line.calls if line else 0
 
     @asynccontextmanager
     async def to(self, instance: RemoteInstance) -> AsyncIterator[PluginClient]:
         """A client of the instance, for one call."""
         await self._drop_gone()
-        key = (instance.instance_id, instance.address)
+        key = _key(instance)
         line = self._lines.get(key)
         if line is None:
             address = parse_address(instance.address)
@@ -85,7 +93,7 @@ class InstanceClients:
                 await line.client.aclose()
 
     async def _drop_gone(self) -> None:
-        present = {(each.instance_id, each.address) for each in self._instances()}
+        present = {_key(each) for each in self._instances()}
         for key in [key for key in self._lines if key not in present]:
             line = self._lines.pop(key)
             line.is_gone = True

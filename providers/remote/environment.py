@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 from collections.abc import Mapping
 from typing import Self
@@ -127,6 +128,9 @@ def is_loopback(host: str) -> bool:
 
 def _number(name: str, text: str) -> float | None:
     try:
-        return float(text.removesuffix("s")) if text else None
-    except ValueError as error:
-        raise InvalidRequest(f"invalid {name} {text!r}: use a number of seconds or bytes") from error
+        found = float(text.removesuffix("s")) if text else None
+    except ValueError:
+        found = math.nan
+    if found is not None and not 0 <= found < math.inf:
+        raise InvalidRequest(f"invalid {name} {text!r}: use a number of seconds or bytes")
+    return found

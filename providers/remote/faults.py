@@ -21,7 +21,7 @@ from providers.errors import (
     RateLimited,
     Unavailable,
 )
-from providers.remote.payload import Flat, usage_of
+from providers.remote.payload import Flat, usage_of, whole_number
 from queue_backends import TokenUsage
 
 _CLASSES: dict[str, type[ProviderError]] = {
@@ -38,6 +38,10 @@ _SAYS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
         (r"timed? ?out|deadline", ProviderTimeout),
     )
 )
+
+
+_LONGEST_WAIT_S = 24 * 3600.0
+"""A peer that wants us to wait for longer is not believed."""
 
 
 class CallFailed(Exception):
@@ -84,7 +88,7 @@ def error_of(text: str, told: Mapping[str, str], provider: str) -> ProviderError
     return kind(
         text or f"{provider}: the plugin failed and did not say why",
         provider=provider,
-        status=int(told["error_status"]) if told.get("error_status", "").isdecimal() else None,
+        status=whole_number(told.get("error_status", "")),
         retry_after_s=_seconds(told.get("retry_after_s", "")),
         usage=usage if usage != TokenUsage() else None,
     )
@@ -92,9 +96,10 @@ def error_of(text: str, told: Mapping[str, str], provider: str) -> ProviderError
 
 def _seconds(text: str) -> float | None:
     try:
-        return float(text) if text else None
+        found = float(text)
     except ValueError:
         return None
+    return found if 0 <= found <= _LONGEST_WAIT_S else None
 
 
 _STATUSES: dict[str, type[ProviderError]] = {

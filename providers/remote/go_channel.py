@@ -118,7 +118,10 @@ class GoChannel:
             return CallFailed("DEADLINE_EXCEEDED", "no answer within the time limit")
         if isinstance(error, self._lost):
             return CallFailed("UNAVAILABLE", str(error) or type(error).__name__)
-        return error
+        if isinstance(error, CallFailed):
+            return error
+        # grpclib asserts that a message is whole and plain, and lets h2's errors through.
+        return CallFailed("INTERNAL", f"the peer breaks the protocol: {type(error).__name__}: {error}".rstrip(": "))
 
     async def aclose(self) -> None:
         """End all calls and the connection."""

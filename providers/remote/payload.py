@@ -40,6 +40,7 @@ FEATURE = "shoal"
 Flat = dict[str, str]
 
 _USAGE = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+_MOST_DIGITS = 15
 _REASONS = {
     StopReason.END_TURN: "stop",
     StopReason.STOP_SEQUENCE: "stop",
@@ -230,4 +231,9 @@ def thinking_of(end: TurnEnd) -> str:
 
 def usage_of(output: Mapping[str, str]) -> TokenUsage:
     """The usage that outputs tell of; what is missing or no number is unknown."""
-    return TokenUsage(**{name: int(output[name]) for name in _USAGE if output.get(name, "").isdecimal()})
+    return TokenUsage(**{name: count for name in _USAGE if (count := whole_number(output.get(name, ""))) is not None})
+
+
+def whole_number(text: str) -> int | None:
+    """A decimal number, if the text is one that a peer can mean."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None

@@ -17,7 +17,7 @@ from providers.errors import InvalidRequest
 from providers.interfaces import LLMProvider
 from providers.messages import AgentConfig
 from providers.remote.engine_link import EngineLink, Membership
-from providers.remote.environment import PluginEnvironment
+from providers.remote.environment import PluginEnvironment, is_loopback
 from providers.remote.json_server import JsonServer
 from providers.remote.served import Identity, ServedProvider
 from providers.remote.wire import PLUGIN_SERVICE
@@ -77,6 +77,8 @@ async def serve_async(
         port = await server.start(*around.listen)
         (on_port or _say_port)(port)
         log.info("provider %s %s listens on port %d", identity.name, identity.version, port)
+        if not is_loopback(around.listen[0]) and not around.token:
+            log.warning("whoever reaches that port can call and configure this provider: set SHOAL_PLUGIN_TOKEN")
         with _told_to_stop(stop) as told:
             await _stay_registered(around, identity, served, port, told)
     finally:

@@ -68,15 +68,16 @@ def _value(value: Any) -> Any:
 def decode(kind: type[W], data: bytes) -> W:
     """The message that `data` is; nothing at all is an empty one. Raises `BadMessage`."""
     try:
-        return _strictly(kind, data or EMPTY)
-    except msgspec.ValidationError:
-        pass  # Go writes null for what it does not have
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadMessage(f"no JSON: {error}") from error
-    try:
-        return msgspec.convert(without_nulls(msgspec.json.decode(data)), kind, strict=False)
+        try:
+            return _strictly(kind, data or EMPTY)
+        except msgspec.ValidationError:  # Go writes null for what it does not have
+            return msgspec.convert(without_nulls(msgspec.json.decode(data)), kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadMessage(f"no {kind.__name__}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadMessage(f"no JSON: {error}") from error
+    except RecursionError as error:
+        raise BadMessage("JSON that is nested too deeply") from error
 
 
 def _strictly(kind: type[W], data: bytes) -> W:

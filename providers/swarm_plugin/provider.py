@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from providers.answer_limits import answer_too_long
+from providers.decoding import UNREADABLE
 from providers.errors import PERMANENT_PREFIX, BadResponse, InvalidRequest, ProviderError, StreamBroken, Unavailable
 from providers.interfaces import CallTool, ChunkFn, ConfigParam, Health
 from providers.live_config import Configurable
@@ -129,7 +130,7 @@ async def _call(stream: RunStream, call: ToolCallRequest, call_tool: CallTool, c
 def _parsed(arguments: str) -> Any:
     try:
         return msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return arguments
 
 

@@ -351,3 +351,12 @@ async def test_profile_files_as_their_library_reads_them(tmp_path: Path) -> None
     theirs = loader.Session().full_config["profiles"]
     for name in ("default", "my team", "b"):
         assert dict(ours[name]) == theirs[name], name
+
+
+async def test_instance_service_that_fails(credentials: AwsCredentials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metadata service that is there but overloaded is waited for: the task must not fail for good."""
+    async with ReplayServer([json_error(503, b"slow down")]) as server:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
+        with pytest.raises(Unavailable, match="metadata service answered 503"):
+            await credentials.keys(AwsAccess())

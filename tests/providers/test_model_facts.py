@@ -10,7 +10,9 @@ from providers.anthropic import AnthropicProvider
 from providers.interfaces import ModelInfo, ModelInfoProvider
 from providers.messages import AgentConfig
 from providers.model_facts import facts, merged
+from providers.pricing import cost_usd
 from providers.replay_server import ReplayServer, json_error
+from queue_backends import TokenUsage
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,19 @@ async def test_anthropic_tells() -> None:
         assert server.requests[0].target == "/v1/models/claude-x%2Fy"
         assert await provider.model_info(config) == ModelInfo()
         await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("gemini", "models/gemini-2.5-flash"),
+        ("vertex", "publishers/google/models/gemini-2.5-flash"),
+        ("vertex", "publishers/anthropic/models/claude-sonnet-4-5@20250929"),
+        ("azure-responses", "gpt-4o"),
+        ("openai-responses", "gpt-4o"),
+    ],
+)
+def test_names_as_a_provider_has_them(provider: str, model: str) -> None:
+    """Windows and prices are found under every name that an agent's configuration may have."""
+    assert facts(provider, model) is not None
+    assert cost_usd(provider, model, TokenUsage(input_tokens=1000, output_tokens=10)) is not None

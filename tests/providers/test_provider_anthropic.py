@@ -261,9 +261,9 @@ def test_usage_is_replaced_not_added() -> None:
     reader = MessageReader()
     assert reader.usage is None
     first = reader.read(_START.partition(b"data: ")[2].strip())
-    assert first == UsageUpdate(TokenUsage(input_tokens=15, output_tokens=1, cache_read_tokens=5))
+    assert first == (UsageUpdate(TokenUsage(input_tokens=15, output_tokens=1, cache_read_tokens=5)),)
     last = reader.read(b'{"type":"message_delta","delta":{},"usage":{"output_tokens":30}}')
-    assert last == UsageUpdate(TokenUsage(input_tokens=15, output_tokens=30, cache_read_tokens=5))
+    assert last == (UsageUpdate(TokenUsage(input_tokens=15, output_tokens=30, cache_read_tokens=5)),)
 
 
 async def test_tool_without_arguments(provider: AnthropicProvider) -> None:
@@ -381,3 +381,13 @@ async def test_every_error_names_the_provider(provider: AnthropicProvider) -> No
     error: ProviderError = caught.value
     assert (error.provider, error.status) == ("anthropic", 404)
     assert str(error) == "anthropic API error: 404 not_found_error: model: x"
+
+
+async def test_health_shows_no_password(provider: AnthropicProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address may hold one."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-1")
+    async with ReplayServer([json_error(200, b"{}")]) as server:
+        address = server.url.replace("http://", "http://me:geheim@")
+        health = await provider.health_check(AgentConfig(model="m", base_url=address))
+        assert health.details["base_url"] == server.url
+    assert "geheim" not in repr(health)

@@ -567,3 +567,11 @@ async def test_secrets_are_not_shown(provider: BedrockProvider, monkeypatch: pyt
     error = await _failure(provider, _refusal("InvalidSignatureException", said, 403))
     assert "InvalidSignatureException" in str(error)
     assert "very-secret-token" not in f"{error!r} {provider!r}"
+
+
+async def test_signature_that_grew_old(provider: BedrockProvider) -> None:
+    """Repeating a request may take longer than its signature is good: a new call signs anew, so it may be tried."""
+    said = "Signature expired: 20261121T100000Z is now earlier than 20261121T100500Z (20261121T101000Z - 5 min.)"
+    caught = await _failure(provider, _refusal("InvalidSignatureException", said, 403))
+    assert type(caught) is Unavailable
+    assert caught.retryable

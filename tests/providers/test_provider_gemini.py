@@ -21,6 +21,7 @@ from providers.errors import (
     StreamBroken,
 )
 from providers.gemini import GeminiProvider
+from providers.gemini_events import ContentReader
 from providers.gemini_request import NO_SIGNATURE
 from providers.messages import (
     AgentConfig,
@@ -547,3 +548,24 @@ async def test_count_and_model(provider: GeminiProvider) -> None:
     assert server.requests[1].target == "/v1beta/models/gemini-2.5-flash"
     assert (info.context_window, info.max_output_tokens) == (1048576, 65536)
     assert (info.thinking, info.tools, info.images) == (True, True, True)
+
+
+async def test_health_shows_no_password(provider: GeminiProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address may hold one."""
+    monkeypatch.setenv("GEMINI_API_KEY", "key-1")
+    async with ReplayServer([json_error(200, b"{}")]) as server:
+        address = server.url.replace("http://", "http://me:geheim@")
+        health = await provider.health_check(AgentConfig(model="m", base_url=address))
+    assert health.healthy
+    assert "geheim" not in repr(health)
+
+
+def test_nulls_are_absences() -> None:
+    """Some gateways write out what they do not know."""
+    reader = ContentReader("gemini", TurnRequest(config=AgentConfig(model="gemini-3-pro"), messages=()))
+    parts = '[{"text":"a","thought":null},{"functionCall":{"name":"look","args":null,"id":null}}]'
+    chunk = f'{{"candidates":[{{"index":null,"content":{{"parts":{parts}}},"finishReason":"STOP"}}]}}'
+    reader.read(chunk.encode())
+    message = reader.end().message
+    assert message.text == "a"
+    assert [(call.name, call.arguments) for call in message.tool_calls] == [("look", "{}")]

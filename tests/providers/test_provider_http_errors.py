@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
+from providers.calls import Call
 from providers.errors import (
     AuthenticationFailed,
     ContextTooLong,
@@ -13,7 +16,7 @@ from providers.errors import (
     RateLimited,
     Unavailable,
 )
-from providers.http_errors import ErrorBody, error_for, read_error_body, secrets_of
+from providers.http_errors import ErrorBody, error_for, read_error_body, redact, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -130,10 +133,14 @@ def test_error_inside_a_stream(body: ErrorBody, kind: type[ProviderError]) -> No
     assert type(error_for("acme", None, body)) is kind
 
 
+def _call(headers: Mapping[str, str]) -> Call:
+    return Call(provider="acme", url="http://localhost", headers=headers)
+
+
 def test_secrets_stay_out_of_messages() -> None:
     """Neither the key that was sent nor anything that looks like one is repeated."""
     key = "my-own-format-0123456789"
-    secrets = secrets_of({"Authorization": f"Bearer {key}", "content-type": "application/json"})
+    secrets = secrets_of(_call({"Authorization": f"Bearer {key}", "content-type": "application/json"}))
     body = f'{{"error": {{"message": "Incorrect API key provided: {key}, or sk-proj-abcdefghijkl. See the docs."}}}}'
     message = str(error_for("acme", 401, read_error_body(body.encode()), secrets=secrets))
     assert key not in message
@@ -141,6 +148,39 @@ def test_secrets_stay_out_of_messages() -> None:
     assert "See the docs." in message
 
 
+def test_a_secret_is_not_cut_before_it_is_found() -> None:
+    """Half a secret would not be recognized: neither in JSON nor in a page of text."""
+    key = "my-own-format-0123456789"
+    for body in (f"{'x' * 490} {key}", f'{{"message": "{"x" * 490} {key}"}}'):
+        message = str(
+            error_for("acme", 500, read_error_body(body.encode()), secrets=secrets_of(_call({"api-key": key})))
+        )
+        assert "my-own" not in message
+
+
+def test_secrets_of_a_body() -> None:
+    """What a form holds is kept out of messages, as it is and as the form has it."""
+    call = Call(provider="acme", url="http://localhost", secrets=("a b/c=d",))
+    said = redact("client_secret=a+b%2Fc%3Dd was refused: a b/c=d", secrets_of(call))
+    assert said == "client_secret=*** was refused: ***"
+
+
 def test_long_bodies_are_cut() -> None:
     """A megabyte of error is not a message."""
     assert len(str(error_for("acme", 500, read_error_body(b"x" * 1_000_000)))) < 600
+
+
+@pytest.mark.parametrize("body", [b'{"error":{"message":"caf\xe9"}}', b'{"error":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+def test_errors_that_are_no_json(body: bytes) -> None:
+    """A body in another encoding, or nested without end, is shown as the text that it is."""
+    error = error_for("acme", 400, read_error_body(body))
+    assert type(error) is InvalidRequest
+    assert "error" in str(error)
+    assert len(str(error)) < 600
+
+
+def test_headers_of_gateways_are_secret_too() -> None:
+    """Keys have many names, and stand behind a scheme's name or alone."""
+    headers = {"cf-aig-authorization": "Bearer gateway-1234", "Ocp-Apim-Subscription-Key": "azure-5678"}
+    secrets = secrets_of(_call({**headers, "authorization": "Basic bWU6c2VjcmV0", "content-type": "text/plain"}))
+    assert redact("gateway-1234 azure-5678 bWU6c2VjcmV0 text/plain", secrets) == "*** *** *** text/plain"

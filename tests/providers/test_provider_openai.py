@@ -614,3 +614,89 @@ async def test_health_check(provider: OpenAIChatProvider) -> None:
         assert server.requests[0].target == "/v1/models"
         failing = await provider.health_check(config)
         assert (failing.healthy, "503 loading" in failing.message) == (False, True)
+
+
+async def test_further_answers_are_left_out(provider: OpenAIChatProvider) -> None:
+    """With `n` in `extra_body` several answers come at once: ours is the first that begins, and only that."""
+
+    def piece(index: int, text: str, finish: str | None = None) -> bytes:
+        choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+        return b"data: " + json.dumps({"id": "c1", "choices": [choice]}).encode() + b"\n\n"
+
+    frames = (piece(0, "one"), piece(1, "two"), piece(1, "!", "length"), piece(0, ".", "stop"), _DONE)
+    *_, end = await _events(provider, *frames)
+    assert isinstance(end, TurnEnd)
+    assert (end.message.text, end.stop_reason) == ("one.", StopReason.END_TURN)
+
+
+async def test_pieces_of_a_call_with_ids_of_their_own(provider: OpenAIChatProvider) -> None:
+    """Some servers make a new id for each piece; only a new name makes a new call."""
+    pieces = [
+        {"index": 0, "id": "a1", "function": {"name": "look", "arguments": '{"at"'}},
+        {"index": 0, "id": "a2", "function": {"arguments": ":1}"}},
+        {"index": 0, "id": "b1", "function": {"name": "look", "arguments": "{}"}},
+    ]
+    chunks = [_chunk({"tool_calls": [piece]}) for piece in pieces]
+    *_, end = await _events(provider, *chunks, _chunk({}, "tool_calls"), _DONE)
+    assert isinstance(end, TurnEnd)
+    assert [(call.id, call.arguments) for call in end.message.tool_calls] == [("a1", '{"at":1}'), ("b1", "{}")]
+
+
+async def test_a_call_that_a_filter_cut(provider: OpenAIChatProvider) -> None:
+    """Half a call is no call: the turn is a refusal."""
+    piece = {"index": 0, "id": "a1", "function": {"name": "look", "arguments": '{"at"'}}
+    *_, end = await _events(provider, _chunk({"tool_calls": [piece]}), _chunk({}, "content_filter"), _DONE)
+    assert isinstance(end, TurnEnd)
+    assert end.stop_reason is StopReason.REFUSAL
+
+
+@pytest.mark.parametrize(
+    ("address", "vendor"),
+    [
+        ("https://eu.api.openai.com/v1", True),
+        ("https://api.openai.com/v1", True),
+        ("https://myapi.openai.com.evil.example/v1", False),
+        ("https://fakeapi.openai.com/v1", False),
+    ],
+)
+def test_regions_are_the_vendor_too(provider: OpenAIChatProvider, address: str, vendor: bool) -> None:
+    """Data may have to stay in a region; other hosts are not sent what is the vendor's."""
+    assert provider.endpoint.is_vendor(AgentConfig(model="m", base_url=address)) is vendor
+
+
+async def test_a_live_key_is_named_and_trimmed(provider: OpenAIChatProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line break at its end, from a file, does no harm; one inside does, and the error says which key it is."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    async with ReplayServer([_OK]) as server:
+        await provider.config_updated({"api_key": "sk-live\n"})
+        assert [event async for event in provider.stream_turn(_turn(base_url=server.url))]
+        assert server.requests[0].headers["authorization"] == "Bearer sk-live"
+    await provider.config_updated({"api_key": "sk-live\nbroken"})
+    with pytest.raises(AuthenticationFailed, match="the setting api_key has characters"):
+        assert [event async for event in provider.stream_turn(_turn(base_url="http://127.0.0.1:1"))]
+
+
+async def test_an_address_without_its_path(provider: OpenAIChatProvider) -> None:
+    """Who forgot `/v1` is told where nothing was, without the password in it."""
+    page = Reply(status=404, frames=(b"<html><h1>404 Not Found</h1></html>",), content_type="text/html")
+    async with ReplayServer([page]) as server:
+        address = server.url.replace("http://", "http://me:geheim@")
+        with pytest.raises(
+            InvalidRequest, match=r"nothing like it is at .*/chat/completions: check the base URL"
+        ) as told:
+            assert [event async for event in provider.stream_turn(_turn(base_url=address))]
+    assert "geheim" not in str(told.value)
+
+
+@pytest.mark.parametrize(("completion", "total"), [(103, 135), (9, 135)])
+async def test_reasoning_is_counted_once(provider: OpenAIChatProvider, completion: int, total: int) -> None:
+    """Most servers count it within the completion, xAI beside it: the total tells. Output includes it either way."""
+    usage = {
+        "prompt_tokens": 32,
+        "completion_tokens": completion,
+        "total_tokens": total,
+        "completion_tokens_details": {"reasoning_tokens": 94},
+    }
+    *_, end = await _events(provider, _chunk({"content": "ok"}, "stop"), _chunk(usage=usage), _DONE)
+    assert isinstance(end, TurnEnd)
+    assert (end.usage.output_tokens, end.usage.reasoning_tokens) == (103, 94)

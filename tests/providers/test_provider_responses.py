@@ -40,6 +40,7 @@ from providers.messages import (
     TurnRequest,
 )
 from providers.openai_responses import OpenAIResponsesProvider
+from providers.openai_responses_events import ResponseReader
 from providers.replay_server import ReplayServer, Reply, json_error
 from providers.transport import Transport
 from queue_backends import TokenUsage
@@ -662,3 +663,21 @@ async def test_default_model(provider: OpenAIResponsesProvider) -> None:
         _ = [event async for event in provider.stream_turn(_turn(model="", base_url=server.url))]
     assert json.loads(server.requests[0].body)["model"] == "gpt-live"
     assert server.requests[0].headers["openai-organization"] == "org-1"
+
+
+def test_a_call_that_was_never_done() -> None:
+    """The response ended at its limit, and nothing says that this call is whole: it is not run."""
+    item = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look", "status": "in_progress"}
+    reader = ResponseReader("openai_responses")
+    for event in (
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"at":'},
+        {
+            "type": "response.incomplete",
+            "response": {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        },
+    ):
+        reader.read(json.dumps(event).encode())
+    end = reader.end()
+    assert end.stop_reason is StopReason.MAX_TOKENS
+    assert end.message.tool_calls == ()

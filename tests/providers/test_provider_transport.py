@@ -442,3 +442,15 @@ def test_nobody_else_speaks_http() -> None:
         if re.search(r"^\s*(?:import|from) (?:httpx|httpx_aiohttp|aiohttp)\b", path.read_text(), re.MULTILINE)
     }
     assert users == {"transport.py", "verbatim_client.py"}
+
+
+@pytest.mark.parametrize(("status", "length"), [(200, 480), (404, 180)])
+async def test_web_page_that_repeats_the_key(transport: Transport, status: int, length: int) -> None:
+    """Neither a key nor the half of one comes out with a page."""
+    page = f"<html><body>{'x' * length} you sent my-own-format-key</body></html>".encode()
+    async with ReplayServer([Reply(status=status, frames=(page,), content_type="text/html")]) as server:
+        call = Call(provider="acme", url=server.url, headers={"x-api-key": "my-own-format-key"})
+        with pytest.raises((BadResponse, InvalidRequest)) as told:
+            async with transport.stream_events(call, Limits()):
+                raise AssertionError("no stream")
+    assert "my-own" not in str(told.value)

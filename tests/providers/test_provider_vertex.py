@@ -11,7 +11,7 @@ import pytest
 
 from providers.errors import AuthenticationFailed, InvalidRequest, RateLimited
 from providers.messages import AgentConfig, Message, TextDelta, Thinking, ToolSpec, TurnEnd, TurnRequest
-from providers.replay_server import ReplayServer, Reply, json_error
+from providers.replay_server import Ending, ReplayServer, Reply, json_error
 from providers.transport import Transport
 from providers.vertex import VertexProvider
 from providers.vertex_address import address, read_model
@@ -298,3 +298,22 @@ async def test_closing_early_closes_the_connection(provider: VertexProvider) -> 
         assert isinstance(await anext(events), TextDelta)
         await events.aclose()
         await _end(provider, _turn(server.url))
+
+
+async def test_claude_needs_no_end_of_the_connection(provider: VertexProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message says itself when it is complete: a proxy that keeps the connection open holds nothing up."""
+    monkeypatch.setenv("GOOGLE_ACCESS_TOKEN", "ya29.token")
+    recorded = (Path(__file__).parent / "recordings" / "anthropic" / "text.sse").read_bytes()
+    async with ReplayServer([Reply(frames=(recorded,), ending=Ending.SILENCE)]) as server:
+        end = await _end(provider, _turn(server.url, model="claude-sonnet-4-5", idle_timeout_s=10.0))
+    assert end.message.text
+
+
+async def test_errors_of_claude_are_vertex_ais(provider: VertexProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads them knows whose they are."""
+    monkeypatch.setenv("GOOGLE_ACCESS_TOKEN", "ya29.token")
+    frame = b'data: {"type":"error","error":{"type":"invalid_request_error","message":"no"}}\n\n'
+    async with ReplayServer([Reply(frames=(frame,))]) as server:
+        with pytest.raises(InvalidRequest, match="vertex API error: invalid_request_error: no") as told:
+            await _end(provider, _turn(server.url, model="claude-sonnet-4-5"))
+    assert told.value.provider == "vertex"

@@ -167,6 +167,12 @@ class _Gatekeeper:
     def finished_turn(self, turn: int, attempt: int) -> None:
         raise AssertionError("no turn was finished before")
 
+    def goes_to(self, request: object, target: object) -> None:
+        raise AssertionError("there is no router")
+
+    def speaks(self, request: object) -> None:
+        raise AssertionError("there is no router")
+
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         is_gated.set(self.gates)
 

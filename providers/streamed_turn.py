@@ -1,4 +1,4 @@
-"""A streamed turn, whichever of OpenAI's protocols it comes in."""
+"""One streamed turn of any vendor: from an open stream to turn events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from providers.errors import ProviderError, StreamBroken
+from providers.errors import ProviderError
 from providers.event_stream import EventStream
 from providers.messages import LimitsSeen, TurnEnd, TurnEvent
 from queue_backends import TokenUsage
@@ -15,8 +15,10 @@ from queue_backends import TokenUsage
 class TurnReader(Protocol):
     """Makes turn events of the events of one protocol."""
 
-    complete: bool
-    """The answer's proper end was seen."""
+    @property
+    def complete(self) -> bool:
+        """Whether the answer's proper end was seen. Always false where only the stream's end tells."""
+        ...
 
     @property
     def usage(self) -> TokenUsage | None:
@@ -33,11 +35,11 @@ class TurnReader(Protocol):
 
 
 async def read_turn(
-    opened: AbstractAsyncContextManager[EventStream], reader: TurnReader
+    opening: AbstractAsyncContextManager[EventStream], reader: TurnReader
 ) -> AsyncGenerator[TurnEvent, None]:
     """The turn events of a stream. Raises a `ProviderError` that carries the usage known by then."""
     try:
-        async with opened as events:
+        async with opening as events:
             if events.limits is not None:
                 yield LimitsSeen(events.limits)
             async for batch in events:
@@ -52,12 +54,3 @@ async def read_turn(
         error.usage = error.usage or reader.usage
         raise
     yield end
-
-
-def broken_by(error: ProviderError) -> ProviderError:
-    """An error inside an answer that may pass is a broken stream: the turn can be started over."""
-    if not error.retryable:
-        return error
-    broken = StreamBroken(str(error), provider=error.provider, retry_after_s=error.retry_after_s)
-    broken.__cause__ = error
-    return broken
