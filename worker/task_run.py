@@ -143,6 +143,8 @@ class TaskRun:
                 around.providers.give_back(self._provider)
             elif self._routed is not None:
                 self._routed[1].give_back()
+        if outcome is not None:  # nothing of the run is on its way any more
+            self.chunks.on_lost = None
         if not (isinstance(outcome, Retry) and not outcome.counts):  # a run that was postponed has not failed
             metrics.task_ended(time.monotonic() - started, ok=isinstance(outcome, Ack) and outcome.result.ok)
         return outcome

@@ -80,11 +80,12 @@ class TurnBook:
         self._agent_metrics = metrics
         self._model_metrics: ModelMetrics | None = None
         self.past = past
-        self._spans: dict[int, Span] = {}
+        # Most runs are neither traced nor routed nor gated: an empty dict weighs 64 bytes.
+        self._spans: dict[int, Span] | None = None
         """By attempt: of calls that are under way and traced."""
-        self._targets: dict[int, Target] = {}
+        self._targets: dict[int, Target] | None = None
         """By attempt: where calls go, in a run whose calls have a choice."""
-        self._intents: dict[int, ModelCallIntent] = {}
+        self._intents: dict[int, ModelCallIntent] | None = None
         """By attempt: calls that stand in the gates or have passed them, and have not ended."""
 
     @property
@@ -121,6 +122,7 @@ class TurnBook:
 
     def goes_to(self, request: TurnRequest, target: Target) -> None:
         """The call goes to this target of a route; if that is not where it would go anyway, that is stored first."""
+        self._targets = self._targets or {}
         self._targets[request.attempt] = target
         if target.switch is not None:
             entry = Switched(
@@ -146,10 +148,11 @@ class TurnBook:
         chunks.turn, chunks.attempt = request.turn, request.attempt  # of two calls the one that speaks sets it again
         self.next_attempt = max(self.next_attempt, request.attempt + 1)
         if around.telemetry.enabled:
-            self._open_span(request, self._targets.get(request.attempt))
+            self._open_span(request, (self._targets or {}).get(request.attempt))
 
     def _open_span(self, request: TurnRequest, target: Target | None) -> None:
         config = request.config
+        self._spans = self._spans or {}
         span = self._spans[request.attempt] = self._around.telemetry.model_call(
             provider=self._provider if target is None else config.provider,
             model=config.model,
@@ -184,6 +187,7 @@ class TurnBook:
             for gate in reversed(entered):
                 gate.abandon(intent)
             raise
+        self._intents = self._intents or {}
         self._intents[request.attempt] = intent
 
     async def _leave_gates(self, intent: ModelCallIntent, record: TurnRecord, entry: UsageRecord) -> None:
@@ -201,11 +205,11 @@ class TurnBook:
 
     def close(self) -> None:
         """The run has ended: a call that had passed the gates and was then not sent gives back what it reserved."""
-        for attempt in list(self._intents):
+        for attempt in list(self._intents or ()):
             self._abandon(attempt)
 
     def _abandon(self, attempt: int) -> None:
-        if intent := self._intents.pop(attempt, None):
+        if self._intents and (intent := self._intents.pop(attempt, None)):
             for gate in reversed(self._around.gates):
                 gate.abandon(intent)
 
@@ -228,7 +232,7 @@ class TurnBook:
         entry = self._usage_record(record, usage, estimated=estimated)
         self._note(record, entry)
         self._add_cost(entry)
-        intent = self._intents.pop(record.attempt, None)
+        intent = self._intents.pop(record.attempt, None) if self._intents else None
         if record.outcome is CallOutcome.CANCELLED:
             if intent is not None:
                 for gate in reversed(self._around.gates):
@@ -247,7 +251,7 @@ class TurnBook:
         return self._model_metrics
 
     def _end_span(self, record: TurnRecord, usage: TokenUsage) -> None:
-        span = self._spans.pop(record.attempt, OFF)
+        span = (self._spans or {}).pop(record.attempt, OFF)
         span.usage(usage)
         span.set("gen_ai.response.model", record.end.model or None if record.end else None)
         if record.error:

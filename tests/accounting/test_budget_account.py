@@ -58,10 +58,9 @@ def test_spent_and_held_are_what_a_ledger_on_paper_says(rule: BudgetRule, steps:
             if not any(call[0] == worker for call in open_calls):
                 del silent_since[worker]
             if kind == "settle":
-                account, _ = settle(account, rule, worker, Amount(mine[1]), Amount(amount), now=now)
+                account, _ = settle(account, rule, Amount(amount), now=now)
                 spent += amount
-            else:
-                account, _ = give_back(account, worker, Amount(mine[1]))
+            account = give_back(account, worker, Amount(mine[1]))
     use = use_of(account, rule, now)
     lapsing = sum(tokens for name, tokens in open_calls if silent_since[name] + HOLD_S <= now)
     assert use.spent.tokens == spent + lapsing

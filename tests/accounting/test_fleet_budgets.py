@@ -16,10 +16,11 @@ from providers import BudgetExceeded
 from providers.pricing import ModelPrice, PriceBook
 from queue_backends import Backend, BackendUnavailable, CallOutcome, TokenUsage, open_backend
 from tests.accounting.calls import call_record, model_call, used
-from worker.budgets.gate import BudgetGate, BudgetWarning
+from worker.budgets.gate import BudgetGate
 from worker.budgets.live import following
 from worker.budgets.report import budget_uses
 from worker.budgets.rules import read_rule, read_rules
+from worker.budgets.warning import BudgetWarning
 from worker.call_estimates import CallEstimates
 from worker.call_gates import ModelCallIntent
 from worker.errors import BadSetting, Postponed

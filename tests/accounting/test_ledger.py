@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from queue_backends import Backend, BackendUnavailable, CallOutcome, TokenUsage, UsageRecord, open_backend
-from tests.postgresql_servers import PostgresqlServer
+from tests.postgresql_servers import PostgresqlServer, embedded_programs
 from worker.errors import BadSetting
 from worker.ledger.export import export, format_of
 from worker.ledger.grouping import FIELDS, grouped
@@ -281,6 +282,8 @@ async def test_a_sink_that_is_away_is_waited_for(backend: Backend, tmp_path: Pat
     [
         ("ftp://host/x", "is no sink: use file:///path.jsonl"),
         ("file:///", "names no file"),
+        ("file://host/x.jsonl", "names no file"),
+        ("file:///dev/null", "cannot write /dev/null"),
         ("redis://h?maxlen=many", "maxlen=many"),
         ("postgresql://h/db?table=a;drop", "table=a;drop"),
     ],
@@ -298,3 +301,128 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="choose another file"):
         await open_sink(f"file://{path}")
     assert path.read_text() == "mine\n"
+
+
+async def test_what_a_crash_wrote_beyond_the_cursor_comes_again_once(backend: Backend, tmp_path: Path) -> None:
+    """Lines that reached the file when the cursor did not are cut off, whole ones and a half one."""
+    path = tmp_path / "usage.jsonl"
+    await _write(backend, [_record(1)])
+    stream = UsageStream(backend.state, lambda: open_sink(f"file://{path}"))
+    await stream.run(until_caught_up=True)
+    with path.open("a") as file:
+        file.write('{"id": "t2:0:0"}\n{"id": "t')
+    await _write(backend, [_record(2), _record(3)])
+    await stream.run(until_caught_up=True)
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["t1:0:0", "t2:0:0", "t3:0:0"]
+
+
+async def test_a_full_disk_is_waited_for_and_breaks_no_line(backend: Backend, tmp_path: Path) -> None:
+    """What did not fit is cut off and comes again; the stream goes on by itself when there is room."""
+    path = tmp_path / "usage.jsonl"
+    await _write(backend, [_record(number) for number in range(300)])
+    stream = UsageStream(backend.state, lambda: open_sink(f"file://{path}"), every_s=0.05)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with capture_logs() as lines:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        try:
+            streaming = asyncio.create_task(stream.run(until_caught_up=True))
+            async with asyncio.timeout(30):
+                while not lines and not streaming.done():
+                    await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        async with asyncio.timeout(30):
+            await streaming
+    assert "cannot write" in lines[0]["error"]
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [f"t{n}:0:0" for n in range(300)]
+
+
+async def test_a_place_that_holds_another_queues_usage_is_refused(
+    backend: Backend, sink: tuple[str, Callable[[], list[str]]]
+) -> None:
+    """A cursor of one ledger says nothing in another: going on there would leave records out without a word."""
+    url, ids = sink
+    await _write(backend, [_record(1)])
+    await UsageStream(backend.state, lambda: open_sink(url)).run(until_caught_up=True)
+    async with await open_backend("memory://") as other:
+        await _write(other, [_record(2)])
+        with pytest.raises(BadSetting, match="usage of another queue"):
+            await UsageStream(other.state, lambda: open_sink(url)).run(until_caught_up=True)
+    assert ids() == ["t1:0:0"]
+
+
+async def test_a_stream_that_was_away_for_longer_than_records_are_kept_says_so(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """Nobody can tell what has gone meanwhile, but that something may have."""
+    await _write(backend, [_record(1)])
+    url = f"file://{tmp_path}/usage.jsonl"
+    with capture_logs() as lines:
+        for kept_s in (3600.0, 3600.0, 0.0):
+            await UsageStream(backend.state, lambda: open_sink(url), kept_s=kept_s).run(until_caught_up=True)
+    assert len(lines) == 1
+    assert "may have gone from the ledger unread" in lines[0]["event"]
+
+
+async def test_texts_that_postgresql_cannot_hold_do_not_stop_the_stream(
+    backend: Backend, postgresql_server: PostgresqlServer
+) -> None:
+    """A NUL is left out of a name; nothing else waits behind it for ever."""
+    address, table = postgresql_server.url().partition("?")[0], f"usage_{random.randrange(10**9)}"
+    await _write(backend, [_record(1, tenant="a\0b"), _record(2)])
+    async with asyncio.timeout(30):
+        await UsageStream(backend.state, lambda: open_sink(f"{address}?table={table}")).run(until_caught_up=True)
+    assert sorted(_table_ids(address, table)) == ["t1:0:0", "t2:0:0"]
+
+
+async def test_a_table_of_another_shape_is_refused_not_waited_for(
+    backend: Backend, postgresql_server: PostgresqlServer
+) -> None:
+    """That mends nothing by itself."""
+    address, table = postgresql_server.url().partition("?")[0], f"mine_{random.randrange(10**9)}"
+    with psycopg.connect(address) as connection:
+        connection.execute(f"CREATE TABLE {table} (id text)".encode())
+    await _write(backend, [_record(1)])
+    with pytest.raises(BadSetting, match="started_at"):
+        async with asyncio.timeout(30):
+            await UsageStream(backend.state, lambda: open_sink(f"{address}?table={table}")).run(until_caught_up=True)
+
+
+async def test_a_stream_goes_on_when_its_database_was_restarted(backend: Backend, tmp_path: Path) -> None:
+    """A connection that breaks in the middle is replaced, and nothing is there twice."""
+    programs = embedded_programs()
+    assert programs is not None
+    with PostgresqlServer(programs) as server:
+        address = server.url().partition("?")[0]
+        stream = UsageStream(backend.state, lambda: open_sink(address), every_s=0.05)
+        streaming = asyncio.create_task(stream.run())
+        for start in (0, 100):
+            await _write(backend, [_record(number) for number in range(start, start + 100)])
+            async with asyncio.timeout(30):
+                while stream.sent < start + 100:
+                    await asyncio.sleep(0.02)
+            if not start:
+                await asyncio.to_thread(server.stop)
+                await asyncio.to_thread(server.start)
+        streaming.cancel()
+        await asyncio.wait([streaming])
+        assert len(_table_ids(address, "shoal_usage")) == 200
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:se/cret@host:6379",
+        "redis://:secret@host:port",
+        "rediss://me:se?cret@host",
+        "postgresql://me:se/cret@host/db",
+        "postgresql://me:secret@[::1/db",
+        "postgresql://me:secret@host/db?no_such=option",
+    ],
+)
+async def test_no_message_shows_a_part_of_a_password(url: str) -> None:
+    """Addresses that cannot be read are named without what may be secret in them."""
+    with pytest.raises((BadSetting, ValueError, SinkUnavailable)) as refusal:
+        await open_sink(url)
+    assert isinstance(refusal.value, BadSetting | SinkUnavailable)
+    assert "cret" not in str(refusal.value)

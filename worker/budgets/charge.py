@@ -47,7 +47,9 @@ def account_key(rule: BudgetRule, account: str) -> str:
     return f"{PREFIX}{rule.name}:{rule.scope}:{rule.period}:{account}"
 
 
-def open_account(state: StateStore, rule: BudgetRule, account: str, *, at_least_s: float = 0.0) -> SharedRecord[Account]:
+def open_account(
+    state: StateStore, rule: BudgetRule, account: str, *, at_least_s: float = 0.0
+) -> SharedRecord[Account]:
     """The shared record of one account. Those of tasks, sessions, days and months end by themselves, but not before
     `at_least_s` after their last change."""
     ttl_s = min(_TTL_S.get(rule.scope, math.inf), _PERIOD_TTL_S.get(rule.period, math.inf))

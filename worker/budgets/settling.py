@@ -99,7 +99,7 @@ class Settling:
                 ended = [each if _is_done(each) else replace(each, doubt=error) for each in ended]
             self._left[key] = [*ended, *self._left.get(key, [])]
             return error
-        except Exception:  # an account that somebody has written by hand, for example: the others go on
+        except Exception:  # noqa: BLE001 - such as an account that somebody has written by hand: the others go on
             _log.exception("calls cannot be settled with a budget's account", account=key, calls=len(ended))
             return None
         if (rule := self._rule_now(charge.rule)) is not None:

@@ -72,7 +72,7 @@ class Warner:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """While this is entered, warnings are handed on; at its end, those that are left, if that does not take long."""
+        """While this is entered, warnings are handed on; at its end, those that are left, if that is quick."""
         telling = asyncio.create_task(self._tell(), name="budget warnings")
         try:
             yield
@@ -95,5 +95,5 @@ class Warner:
             try:
                 if self._hook is not None:
                     await self._hook(warning)
-            except Exception:  # a hook is anybody's code
+            except Exception:  # noqa: BLE001 - a hook is anybody's code
                 _log.exception("the hook of a budget's warning has failed", budget=warning.budget)

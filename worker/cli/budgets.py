@@ -28,12 +28,16 @@ def budgets() -> None:
 @budgets.command(
     "list",
     help="Show every budget and how much of it each account has used, the fullest first.\n\n"
-    + examples("shoal budgets list", "shoal budgets list --json"),
+    + examples("shoal budgets list", "shoal budgets list one-task --limit 5", "shoal budgets list --json"),
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many accounts each."
 )
 @shoal_options
-def list_budgets(call: Invocation) -> int:
-    """One table, or one JSON document for each account."""
-    return call.wait_for(_list(call))
+def list_budgets(call: Invocation, names: tuple[str, ...], limit: int) -> int:
+    """One table, or one JSON document for each account. Exit code 4 if there is no such budget."""
+    return call.wait_for(_list(call, names, limit))
 
 
 @budgets.command(
@@ -129,7 +133,7 @@ def _said(call: Invocation, verb: str, name: str) -> int:
     return OK
 
 
-async def _list(call: Invocation) -> int:
+async def _list(call: Invocation, names: tuple[str, ...], limit: int) -> int:
     from worker.budgets.live import rules_in_force
     from worker.budgets.report import budget_uses
     from worker.live_settings import LiveSettings
@@ -139,7 +143,12 @@ async def _list(call: Invocation) -> int:
         live = LiveSettings(fleet.backend.state)
         await live.load()
         rules = rules_in_force(settings.budgets, live)
-        uses = await budget_uses(fleet.backend.state, rules)
+        if unknown := [name for name in names if name not in rules]:
+            call.screen.note(f"no budget {unknown[0]!r} (see: shoal budgets list)", "bad")
+            return NOT_FOUND
+        rules = {name: rule for name, rule in rules.items() if not names or name in names}
+        found = await budget_uses(fleet.backend.state, rules)
+    uses = [use for rule in rules for use in [use for use in found if use.budget == rule][:limit]]
     if call.screen.as_json:
         for use in uses:
             call.screen.json(use)
@@ -158,6 +167,8 @@ async def _list(call: Invocation) -> int:
     )
     rows = [row for use in uses for row in _rows(use)] + _unused(rules, uses)
     call.screen.table(columns, rows, empty="no budgets: set one with `shoal budgets set`, or `budgets:` in shoal.yaml")
+    if len(found) > len(uses):
+        call.screen.note(f"{count(len(uses))} of {count(len(found))} accounts are shown (--limit)")
     return OK
 
 

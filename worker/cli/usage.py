@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from worker.usage import UsageReport, UsageTotals
 
 _OUTCOME_STYLES = {CallOutcome.FAILED: "bad", CallOutcome.CUT: "warn", CallOutcome.CANCELLED: "dim"}
+_ROOM_FOR_ALL = 100
 _TOTALS = ("day", "agent", "model", "tenant")
 """These are kept as totals; everything else is added up from the records."""
 _FIELDS = (
@@ -133,7 +134,7 @@ async def _groups(call: Invocation, span: Span, fields: Sequence[str], limit: in
         _plot(call, rows)
         return OK
     columns = (
-        *(Column(name) for name in fields),
+        *(Column(name, wide=True) for name in fields),
         Column("calls", right=True),
         Column("failed", right=True, style="bad"),
         Column("in", right=True),
@@ -143,11 +144,19 @@ async def _groups(call: Invocation, span: Span, fields: Sequence[str], limit: in
         Column("time", right=True, style="dim"),
         Column("cost", right=True, style="bold"),
     )
-    call.screen.table(columns, [_group_row(group) for group in shown], empty="nothing was used in that time")
+    _table(call, columns, [_group_row(group) for group in shown], empty="nothing was used in that time")
     if len(found) > len(shown):
         call.screen.note(f"{len(shown)} of {len(found)} groups are shown (--limit)")
     _note_unpriced(call, sum(group.unpriced_calls for group in found))
     return OK
+
+
+def _table(call: Invocation, columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]], *, empty: str) -> None:
+    """A narrow terminal gets the main columns alone: better than numbers that are cut."""
+    kept = list(range(len(columns)))
+    if call.screen.fancy and call.screen.size[0] < _ROOM_FOR_ALL:
+        kept = [index for index in kept if columns[index].style != "dim"]
+    call.screen.table([columns[index] for index in kept], [[row[index] for index in kept] for row in rows], empty=empty)
 
 
 def _plot(call: Invocation, rows: Sequence[tuple[str, float, int]]) -> None:
@@ -217,17 +226,17 @@ async def _records(call: Invocation, span: Span, limit: int) -> int:
         return OK
     columns = (
         Column("started"),
-        Column("task"),
-        Column("turn", right=True),
-        Column("agent"),
+        Column("task", wide=True),
+        Column("turn", right=True, style="dim"),
+        Column("agent", style="dim"),
         Column("model", wide=True),
         Column("in", right=True),
         Column("out", right=True),
         Column("cost", right=True),
-        Column("took", right=True),
+        Column("took", right=True, style="dim"),
         Column("outcome"),
     )
-    call.screen.table(columns, [_record_row(record) for record in found], empty="nothing was used yet")
+    _table(call, columns, [_record_row(record) for record in found], empty="nothing was used yet")
     return OK
 
 

@@ -141,7 +141,7 @@ def _target(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def _harmless(value: Value) -> Value:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -53,7 +53,9 @@ class UsageStream:
                 finally:
                     await sink.close()
             except (SinkUnavailable, BackendUnavailable) as error:
-                _log.warning("usage cannot be streamed now, trying again", error=str(error), in_s=round(self._pause_s, 1))
+                _log.warning(
+                    "usage cannot be streamed now, trying again", error=str(error), in_s=round(self._pause_s, 1)
+                )
                 await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
                 self._pause_s = min(self._pause_s * 2, _MOST_PAUSE_S)
             else:

@@ -22,6 +22,9 @@ def masked_url(url: str) -> str:
     except ValueError:
         return MASK
     userinfo, at, host = parts.netloc.rpartition("@")
+    if not at and ":" in parts.netloc and "@" in (behind := url.rpartition(parts.netloc)[2]):
+        # A password with a "/", "?" or "#" that should have been quoted: what looks like a path is a part of it.
+        return f"{parts.scheme}://{MASK}@{behind.rpartition('@')[2]}" if has_scheme else MASK
     if at:
         user = userinfo.partition(":")[0]
         host = f"{user}:{MASK}@{host}" if ":" in userinfo else f"{MASK}@{host}"

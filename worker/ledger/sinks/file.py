@@ -92,6 +92,7 @@ class FileSink:
                 raise BadSetting(
                     f"{self._path} has lines but no {self._place_path.name}: choose another file"
                 ) from None
+            self._write_place(_Place())  # from now on what is in the file is ours, however little of a line
             return _Place()
         except msgspec.MsgspecError as error:
             raise BadSetting(f"{self._place_path} cannot be read: {error}") from error

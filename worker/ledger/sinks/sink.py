@@ -51,7 +51,10 @@ async def open_sink(url: str) -> UsageSink:
 
     Raises `BadSetting` for an address that is none, `SinkUnavailable` if it cannot be reached.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        raise BadSetting("the sink's address is no URL: is there a bracket in it that should be written %5B?") from None
     module = _SINKS.get(scheme)
     if module is None:
         raise BadSetting(
