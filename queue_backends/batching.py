@@ -17,6 +17,10 @@ MOST_CHARS = 4_000_000
 
 def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
     """`items` in order, cut into batches of a bounded number and a bounded size; a large item goes alone."""
+    if len(items) <= MOST_ITEMS and sum(map(size_of, items)) <= MOST_CHARS:  # nearly always
+        if items:
+            yield items
+        return
     start, size = 0, 0
     for position, item in enumerate(items):
         own = size_of(item)

@@ -5,19 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from queue_backends.batching import batches
 from queue_backends.errors import QueueError, QueueFull
 
 T = TypeVar("T")
-
-
-class _Submission(NamedTuple, Generic[T]):
-    """An item on its way in, and whoever waits for its id."""
-
-    item: T
-    accepted: asyncio.Future[str]
 
 
 class Gatherer(Generic[T]):
@@ -30,16 +23,19 @@ class Gatherer(Generic[T]):
         """`add` returns the ids in order, or raises and has added nothing; `size_of` bounds what goes in one call."""
         self._add = add
         self._size_of = size_of
-        self._waiting: list[_Submission[T]] = []
+        self._items: list[T] = []
+        self._accepted: list[asyncio.Future[str]] = []
+        """Of each item, what its submitter waits for."""
         self._sending: asyncio.Task[None] | None = None
 
-    async def submit(self, item: T) -> str:
-        """The item's id, once it is accepted. Raises what `add` raises."""
+    def submit(self, item: T) -> asyncio.Future[str]:
+        """The item's id, once it is accepted. Raises, when awaited, what `add` raises."""
         accepted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Submission(item, accepted))
+        self._items.append(item)
+        self._accepted.append(accepted)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all(), name="submit")
-        return await accepted
+        return accepted
 
     async def close(self, timeout_s: float) -> None:
         """Let what is on its way arrive."""
@@ -47,33 +43,37 @@ class Gatherer(Generic[T]):
             await asyncio.wait([self._sending], timeout=timeout_s)
 
     async def _send_all(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for batch in batches(waiting, lambda submission: self._size_of(submission.item)):
-                await self._send(batch)
+        while self._items:
+            items, self._items = self._items, []
+            accepted, self._accepted = self._accepted, []
+            start = 0
+            for batch in batches(items, self._size_of):
+                await self._send(batch, accepted[start : start + len(batch)])
+                start += len(batch)
 
-    async def _send(self, batch: Sequence[_Submission[T]]) -> None:
+    async def _send(self, items: Sequence[T], accepted: Sequence[asyncio.Future[str]]) -> None:
         try:
-            ids = await self._add([submission.item for submission in batch])
+            ids = await self._add(items)
         except QueueFull as error:
-            if len(batch) == 1:
-                _refuse(batch, error)
-            for submission in batch if len(batch) > 1 else ():  # some of them may fit
-                await self._send([submission])
+            if len(items) == 1:
+                _refuse(accepted, error)
+                return
+            for item, future in zip(items, accepted, strict=True):  # some of them may fit
+                await self._send([item], [future])
         except QueueError as error:
-            _refuse(batch, error)
+            _refuse(accepted, error)
         except BaseException:
-            for submission in batch:
-                submission.accepted.cancel()
+            for future in accepted:
+                future.cancel()
             raise
         else:
-            for submission, item_id in zip(batch, ids, strict=True):
-                if not submission.accepted.done():
-                    submission.accepted.set_result(item_id)
+            for future, item_id in zip(accepted, ids, strict=True):
+                if not future.done():
+                    future.set_result(item_id)
 
 
-def _refuse(batch: Sequence[_Submission[T]], error: QueueError) -> None:
+def _refuse(accepted: Sequence[asyncio.Future[str]], error: QueueError) -> None:
     """Each caller gets an exception of its own, for its own traceback."""
-    for submission in batch:
-        if not submission.accepted.done():
-            submission.accepted.set_exception(type(error)(str(error)))
+    for future in accepted:
+        if not future.done():
+            future.set_exception(type(error)(str(error)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import operator
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -258,7 +259,7 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024, is_delive
     """
     if not task.prompt.strip() and not task.history:
         raise InvalidTask("prompt is empty: give the task some text, or a history to continue")
-    size = _utf8_size("prompt", task.prompt)
+    size = len(task.prompt) if task.prompt.isascii() else _utf8_size("prompt", task.prompt)
     if size > max_prompt_bytes:
         raise InvalidTask(f"prompt has {size} bytes, at most {max_prompt_bytes} are allowed: shorten it or pass a link")
     if not is_delivered and not "".join(_texts_of(task)).isascii():
@@ -389,10 +390,9 @@ def entry_count(fields: Mapping[str, str], name: str) -> int:
 def task_to_entry(task: Task, enqueued_at: str) -> dict[str, str]:
     """The queue entry of a task: text fields only, defaults left out, `meta` spread flat."""
     entry = {"prompt": task.prompt, "enqueued_at": task.enqueued_at or enqueued_at}
-    for name in _TEXT_FIELDS:
-        value = getattr(task, name)
-        if value:
-            entry[name] = value
+    texts = _texts_of(task)
+    if any(texts):
+        entry.update((name, text) for name, text in zip(_TEXT_FIELDS, texts, strict=True) if text)
     if task.attempt:
         entry["attempt"] = str(task.attempt)
     if task.priority is not Priority.NORMAL:
@@ -435,7 +435,7 @@ _texts_of = operator.attrgetter(*_TEXT_FIELDS)
 _ENTRY_INTERNAL = frozenset({"attempt", "next_attempt", "original_task_id", "spent"})
 _ENTRY_FIELDS: Mapping[str, Any] = {
     "prompt": str,
-    "enqueued_at": str,
+    "enqueued_at": sys.intern,  # one text for all tasks of the same second, instead of 70 bytes for each
     **dict.fromkeys(_TEXT_FIELDS, str),
     "priority": Priority,
     "deadline": _moment,

@@ -129,14 +129,14 @@ class Fleet:
             task = Task(
                 prompt=task,
                 agent=agent,
-                priority=Priority(priority),
+                priority=priority if type(priority) is Priority else Priority(priority),
                 idempotency_key=idempotency_key,
-                meta=dict(meta or {}),
-                history=tuple(dict(message) for message in history),
+                meta=dict(meta) if meta else {},
+                history=tuple(map(dict, history)),
                 tenant=tenant,
                 session_id=session_id,
                 deadline=time.time() + deadline_s if deadline_s is not None else None,
-                overrides=msgspec.to_builtins(overrides),
+                overrides=msgspec.to_builtins(overrides) if overrides else {},
             )
         if delay_s is not None:
             run_at = time.time() + delay_s

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def inject(task: Task) -> Task:
     """The task with `traceparent`, `tracestate` and `baggage` of the current OpenTelemetry span, whoever opened it."""
-    if task.traceparent or "opentelemetry.trace" not in sys.modules:
-        return task  # nobody here can have opened a span
+    telemetry = sys.modules.get("opentelemetry.context")
+    if task.traceparent or telemetry is None or not telemetry.get_current():
+        return task  # nobody here has opened a span
     from opentelemetry.baggage.propagation import W3CBaggagePropagator
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -276,7 +276,14 @@ class TurnBook:
             team=around.team,
             role=around.role,
             prices=around.prices,
+            is_free=self._is_free(record),
         )
+
+    def _is_free(self, record: TurnRecord) -> bool:
+        """No vendor bills a call that failed before its answer began. A provider that runs whole tasks may have made
+        others before."""
+        is_whole_run = self._tools is not None and self._tools.is_whole_run
+        return record.outcome is CallOutcome.FAILED and record.usage == TokenUsage() and not is_whole_run
 
     def _note(self, record: TurnRecord, usage: UsageRecord) -> None:
         around = self._around

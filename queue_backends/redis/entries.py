@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -91,4 +92,4 @@ def delivery_of(fence: Fence, raw: RawFields, options: BackendOptions) -> Delive
 
 def flat(entry: Mapping[str, Any]) -> list[str]:
     """Fields as the scripts take them."""
-    return [part for pair in entry.items() for part in pair]
+    return list(chain.from_iterable(entry.items()))

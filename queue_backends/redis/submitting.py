@@ -39,16 +39,16 @@ class Submitter:
         self._keys = keys
         self._options = options
         self._stats = stats
-        self._gatherer = Gatherer(self._add, lambda submission: _chars(submission[0]))
+        self._gatherer = Gatherer(self._add, _submission_chars)
         self._names: list[str] = []
         """Under which nobody is calling now."""
         self._calls = 0
 
-    async def submit(self, task: Task, run_at: float | None) -> str:
+    def submit(self, task: Task, run_at: float | None) -> asyncio.Future[str]:
         """Accept one task, in the same round trip as others that are submitted at this time."""
         self._check(task)
         check_run_at(run_at)
-        return await self._gatherer.submit((task, run_at))
+        return self._gatherer.submit((task, run_at))
 
     async def submit_many(self, tasks: Sequence[Task], run_at: float | None) -> list[str]:
         """Accept several tasks, all checked before the first is added."""
@@ -126,3 +126,7 @@ class Submitter:
 
 def _chars(task: Task) -> int:
     return len(task.prompt)
+
+
+def _submission_chars(submission: Submission) -> int:
+    return len(submission[0].prompt)
