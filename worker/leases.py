@@ -65,10 +65,10 @@ class LeaseKeeper:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, delivery: Delivery) -> None:
-        """Renew it from now on."""
+    def hold(self, delivery: Delivery, key: DeliveryKey | None = None) -> None:
+        """Renew it from now on. Who has its key already saves another one's memory."""
         with self._held_lock:
-            self._held[key_of(delivery)] = delivery
+            self._held[key or key_of(delivery)] = delivery
 
     def drop(self, delivery: Delivery) -> None:
         """It is over, or lost."""

@@ -6,6 +6,7 @@ import asyncio
 import enum
 import functools
 import time
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +32,6 @@ from worker.routing.run_providers import RunProviders
 from worker.routing.run_router import RunRouter
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
-from worker.telemetry import Span
 from worker.time_limits import TimeLimits
 from worker.tools.interfaces import ToolContext
 from worker.turn_book import ROUTE, TurnBook
@@ -127,54 +127,56 @@ class TaskRun:
 
     async def outcome(self) -> Outcome | None:
         """Run the task; returns what shall be committed, or None if it is no longer ours."""
-        around = self.around
+        around, task = self.around, self.task
         self._job = asyncio.current_task()
-        started = time.monotonic()
-        metrics = around.metrics.agent(self.task.agent, around.role)
-        waited_s = queue_wait_s(self.task)
-        metrics.task_started(waited_s)
-        try:
-            with around.telemetry.task(self.task, role=around.role, team=around.team, queue_wait_s=waited_s) as span:
-                outcome = await self._run_to_outcome(span)
-        finally:
-            if self.ending.book is not None:
-                self.ending.book.close()
-            if self._provider is not None:
-                around.providers.give_back(self._provider)
-            elif self._routed is not None:
-                self._routed[1].give_back()
-        if outcome is not None:  # nothing of the run is on its way any more
-            self.chunks.on_lost = None
-        if not (isinstance(outcome, Retry) and not outcome.counts):  # a run that was postponed has not failed
-            metrics.task_ended(time.monotonic() - started, ok=isinstance(outcome, Ack) and outcome.result.ok)
-        return outcome
-
-    async def _run_to_outcome(self, span: Span) -> Outcome | None:
-        if self.was_stopped():  # before it had begun
-            return await self._stopped()
-        limits = self._begin_limits()
-        try:
+        waited_s = queue_wait_s(task)
+        around.metrics.agent(task.agent, around.role).task_started(waited_s)
+        with around.telemetry.task(task, role=around.role, team=around.team, queue_wait_s=waited_s) as span:
+            if self.was_stopped():  # before it had begun
+                return await self._stopped()
+            limits = self._begin_limits()
             try:
-                output = await self._work()
-            finally:
-                self._end_limits(limits)
-        except asyncio.CancelledError:
-            if not self.was_stopped():
-                raise
-            span.fail(str(self.stop_reason), kind="stopped")
-            return await self._stopped()
-        except LeaseLost:
-            self.chunks.lost = True
-            return None
-        except (ProviderError, WorkerError, QueueError) as error:
-            span.fail(error)
-            return await self._failed(error)
-        except Exception as error:  # a provider is anybody's code: whatever it raises is a failed attempt
-            log.exception("provider crashed", task=self.task.id)
-            span.fail(error)
-            return await self._failed(error)
-        span.usage(self.ending.spent.usage)
-        return await self.ending.succeeded(output)
+                try:
+                    past = NO_PAST if self.delivery.first else await self._recall()
+                    if around.providers.unsettled:  # a provider's live settings have changed
+                        await self._settle_provider()
+                    run = await self._work(past)
+                finally:
+                    self._end_limits(limits)
+            except asyncio.CancelledError:
+                if not self.was_stopped():
+                    raise
+                span.fail(str(self.stop_reason), kind="stopped")
+                return await self._stopped()
+            except LeaseLost:
+                self.chunks.lost = True
+                return None
+            except (ProviderError, WorkerError, QueueError) as error:
+                span.fail(error)
+                return await self._failed(error)
+            except Exception as error:  # a provider is anybody's code: whatever it raises is a failed attempt
+                log.exception("provider crashed", task=task.id)
+                span.fail(error)
+                return await self._failed(error)
+            span.usage(self.ending.spent.usage)
+            self._book.answered(run)
+            return await self.ending.succeeded(run.output)
+
+    def close(self, outcome: Outcome | None, took_s: float) -> None:
+        """The run is over, and this came of it: give back what it held."""
+        around = self.around
+        if self.ending.book is not None:
+            self.ending.book.close()
+        if self._provider is not None:
+            around.providers.give_back(self._provider)
+        elif self._routed is not None:
+            self._routed[1].give_back()
+        if outcome is None:
+            return
+        self.chunks.on_lost = None  # nothing of the run is on its way any more
+        if not (isinstance(outcome, Retry) and not outcome.counts):  # a run that was postponed has not failed
+            ok = isinstance(outcome, Ack) and outcome.result.ok
+            around.metrics.agent(self.task.agent, around.role).task_ended(took_s, ok=ok)
 
     def _begin_limits(self) -> asyncio.TimerHandle | None:
         """The timer of the task's own deadline, if it has one."""
@@ -193,21 +195,15 @@ class TaskRun:
 
     # Each coroutine that waits for another one weighs 300 bytes per task and costs 0.3 µs: hence few, and longer ones.
 
-    async def _work(self) -> str:
-        """The run itself: recall what was done before, refuse what cannot run, then let the provider work."""
-        past = NO_PAST if self.delivery.first else await self._recall()
-        if self.around.providers.unsettled:  # a provider's live settings have changed
-            await self._settle_provider()
+    def _work(self, past: Past) -> Coroutine[Any, Any, tool_loop.Run]:
+        """The run itself: refuse what cannot run, then let the provider work."""
         provider, book = self._open_book(past)
         self._refuse_hopeless()
         config, tools = book.config, self.around.tools.specs(book.config.tools)
         if not (provider is None or isinstance(provider, ChatProvider)):
             task = structured.asked(provider, config, self.task)
-            whole = provider.run_task(config, task, tools, self._call_tool_and_note, self.chunks)
-            output = await book.whole_run(whole)
-            book.structured = structured.value_of(config, output)
-            return output
-        run = await tool_loop.run(
+            return book.whole_run(provider.run_task(config, task, tools, self._call_tool_and_note, self.chunks))
+        return tool_loop.run(
             provider,
             config,
             self.task,
@@ -219,9 +215,6 @@ class TaskRun:
             resumption=past.resumption,
             router=self._routed[0] if self._routed is not None else None,
         )
-        book.stop_reason = run.stop_reason.value
-        book.structured = run.structured
-        return run.output
 
     async def _settle_provider(self) -> None:
         config = self.around.agents.config_for(self.task)

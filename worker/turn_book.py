@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from contextlib import closing
 from typing import Any
 
-from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnRequest
-from providers.tool_loop import TurnRecord
+from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnRequest, structured
+from providers.tool_loop import Run, TurnRecord
 from providers.turn_routing import Target
 from queue_backends import CallOutcome, Delivery, TokenUsage, UsageRecord
 from worker.call_gates import CallGate, ModelCallIntent
@@ -325,7 +325,12 @@ class TurnBook:
         is_last = how in ("dead", "cancelled")
         self._chunks.note(*self._around.journal.records(self._delivery.task.id, entry, is_last=is_last))
 
-    async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> str:
+    def answered(self, run: Run) -> None:
+        """Note what the run came to. Why a provider that runs whole tasks stopped, nobody knows."""
+        self.stop_reason = "" if self._tools is not None and self._tools.is_whole_run else run.stop_reason.value
+        self.structured = run.structured
+
+    async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> Run:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""
         self.tools.is_whole_run = True
         attempt = self._delivery.next_attempt
@@ -355,7 +360,8 @@ class TurnBook:
                 await self.after_turn(record(CallOutcome.FAILED, used or TokenUsage(), str(error)))
                 raise
         await self.after_turn(record(CallOutcome.COMPLETED, usage))
-        return output
+        value = structured.value_of(self.config, output)
+        return Run(output=output, usage=usage, turns=1, messages=(), structured=value)
 
 
 def _tools_follow(record: TurnRecord) -> bool:

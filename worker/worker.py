@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -150,23 +150,34 @@ class Worker:
     def _start(self, delivery: Delivery) -> None:
         assert self._runs is not None  # noqa: S101 - the pull loop runs inside that group
         run = TaskRun(delivery, self._around, self._time_limits)
-        self._running[key_of(delivery)] = run
-        self._leases.hold(delivery)
+        key = key_of(delivery)
+        self._running[key] = run
+        self._leases.hold(delivery, key)
         self._metrics.pulled += 1
         self._metrics.running = len(self._running)
         if self._early_cancels.take(delivery.task.id):
             run.stop(Stop.CANCELLED)
-        self._runs.create_task(self._run_one(run, run.outcome), name=delivery.task.id)
+        self._runs.create_task(self._run_one(run), name=delivery.task.id)
 
-    async def _run_one(self, run: TaskRun, to_its_end: Callable[[], Awaitable[Outcome | None]]) -> None:
+    async def _run_one(self, run: TaskRun) -> None:
+        began, outcome = time.monotonic(), None
         try:
-            outcome = await to_its_end()
-        except Exception as error:  # the run's own error handling has failed: that must not end the worker
-            log.exception("a run ended in an unforeseen way", task=run.task.id)
-            outcome = run.crashed(error)
+            outcome = await run.outcome()
+        except Exception as error:  # noqa: BLE001 - the run's own handling has failed: that must not end the worker
+            outcome = _unforeseen(run, error)
         except BaseException:  # cancelled from above
             self._settle(run, Release(delivery=run.delivery))
             raise
+        finally:
+            run.close(outcome, time.monotonic() - began)
+        self._settle(run, outcome)
+
+    async def _end_one(self, run: TaskRun) -> None:
+        """Let a run say its last words that does not end by itself."""
+        try:
+            outcome = await run.abandoned()
+        except Exception as error:  # noqa: BLE001 - as above
+            outcome = _unforeseen(run, error)
         self._settle(run, outcome)
 
     def _settle(self, run: TaskRun, outcome: Outcome | None) -> None:
@@ -216,7 +227,7 @@ class Worker:
     def _give_up(self, run: TaskRun) -> None:
         assert self._runs is not None  # noqa: S101 - a run was started inside that group
         self._given_up.add(key_of(run.delivery))
-        self._runs.create_task(self._run_one(run, run.abandoned), name=f"end of {run.task.id}")
+        self._runs.create_task(self._end_one(run), name=f"end of {run.task.id}")
 
     # Leaving
 
@@ -245,3 +256,8 @@ class Worker:
         except TimeoutError:
             return False
         return True
+
+
+def _unforeseen(run: TaskRun, error: Exception) -> Outcome:
+    log.error("a run ended in an unforeseen way", task=run.task.id, exc_info=error)
+    return run.crashed(error)
