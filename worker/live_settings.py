@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self, cast
+from typing import Self
 
 import structlog
 
-from queue_backends import BackendUnavailable, QueueError, StateChange, StateStore
+from queue_backends import BackendUnavailable, StateChange, StateStore
 from worker.errors import BadSetting
+from worker.following import Following
 from worker.sealing import CannotOpen, Sealer
 from worker.setting_keys import check_key, is_secret
 
@@ -28,11 +27,8 @@ PREFIX = "settings:"
 MOST_SETTINGS = 10_000
 REFERENCE = "env:"
 _HELLO = f"{PREFIX}~hello"
-_HELLO_TTL_S = 60.0
 _UNSET_TTL_S = 30 * 24 * 3600.0
 _LOAD_LIMIT_S = 60.0
-_HELLO_AGAIN_S = (0.01, 0.02, 0.05, 0.2, 0.5, 1.0)
-_RETRY_S = 0.5
 _RECONCILE_S = 600.0
 """So often everything is read anew, for keys that somebody deleted by other means while this process was cut off."""
 
@@ -55,11 +51,11 @@ class LiveSettings:
         self._values: dict[str, str] = {}
         self._unreadable: dict[str, str] = {}
         self._callbacks: list[Changed] = []
-        self._follower: asyncio.Task[None] | None = None
-        self._loaded = asyncio.Event()
+        self._following = Following(
+            state, PREFIX, _HELLO, what="live settings", changed=self._heard, keep=self._keep_whole
+        )
         self._touched: set[str] = set()
         """Keys that a change has come for since the present reading began: what was read of them may be older."""
-        self._has_complained = False
 
     def __repr__(self) -> str:
         return f"<LiveSettings, {len(self._values)} keys>"
@@ -141,12 +137,12 @@ class LiveSettings:
 
     async def __aenter__(self) -> Self:
         """Read all settings and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
-        self._follower = asyncio.create_task(self._follow(), name="live settings")
+        self._following.start()
         try:
             async with asyncio.timeout(_LOAD_LIMIT_S):
-                await self._loaded.wait()
+                await self._following.loaded()
         except BaseException as error:
-            await self._stop()
+            await self._following.stop()
             if isinstance(error, TimeoutError):
                 raise BackendUnavailable(f"the live settings could not be read within {_LOAD_LIMIT_S:g} s") from error
             raise
@@ -155,70 +151,18 @@ class LiveSettings:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        await self._following.stop()
 
-    async def _stop(self) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait([self._follower])
-            self._follower = None
+    def _heard(self, change: StateChange) -> None:
+        key = change.key.removeprefix(PREFIX)
+        self._touched.add(key)
+        self._put(key, _text(change.value or b""))
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self._follow_one_watch()
-            except* QueueError as errors:
-                self._complain(errors)
-            except* Exception:  # whatever it is, the values stay and the next try may do better
-                log.exception("live settings cannot be followed, trying again")
-            await asyncio.sleep(_RETRY_S)
-
-    def _complain(self, errors: BaseExceptionGroup[QueueError]) -> None:
-        if not self._has_complained:
-            self._has_complained = True
-            error: BaseException = errors
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            log.warning("live settings cannot be followed, trying again", error=str(error))
-
-    async def _follow_one_watch(self) -> None:
-        """Watch first and read then, so that no change falls between the two."""
-        heard = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(self._listen(heard), name="live settings' watch")
-            keeping = tasks.create_task(self._keep_whole(heard), name="live settings' readings")
-            await asyncio.wait([listening, keeping], return_when=asyncio.FIRST_COMPLETED)
-            listening.cancel()
-            keeping.cancel()
-
-    async def _listen(self, heard: asyncio.Event) -> None:
-        # Every store's watch is an async generator, which has to be closed by whoever leaves it early.
-        changes = cast("AsyncGenerator[StateChange, None]", self._state.watch(PREFIX))
-        async with aclosing(changes):
-            async for change in changes:
-                heard.set()
-                if change.key != _HELLO:
-                    key = change.key.removeprefix(PREFIX)
-                    self._touched.add(key)
-                    self._put(key, _text(change.value or b""))
-
-    async def _keep_whole(self, heard: asyncio.Event) -> None:
-        await self._until(heard)
+    async def _keep_whole(self) -> None:
         while True:
             await self.load()
-            self._loaded.set()
-            self._has_complained = False
+            self._following.has_read()
             await asyncio.sleep(_RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
-
-    async def _until(self, heard: asyncio.Event) -> None:
-        """Return once the watch has begun, which only a change that arrives can tell."""
-        tries = 0
-        while not heard.is_set():
-            await self._state.set(_HELLO, secrets.token_hex(4).encode(), ttl_s=_HELLO_TTL_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_HELLO_AGAIN_S[min(tries, len(_HELLO_AGAIN_S) - 1)]):
-                    await heard.wait()
-            tries += 1
 
     def _put(self, key: str, stored: str) -> None:
         before = self._values.get(key)

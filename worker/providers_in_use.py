@@ -21,6 +21,8 @@ from worker.setting_keys import DEFAULT_PROVIDER, PLUGIN
 FALLBACK = "openai"
 SETTLE_LIMIT_S = 10.0
 """So long may a new instance take to accept its settings."""
+CLOSE_LIMIT_S = 10.0
+"""So long may an instance take to close."""
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +151,7 @@ class ProvidersInUse:
                 raise
             log.exception("a provider does not take its settings, it goes on with the old ones", provider=name)
             return
+        before = self._instances.get(name)  # somebody may have made one without waiting for its settings
         self._instances[name], self._settings[name] = instance, values
         if before is not None:
             self._retire(before)
@@ -202,6 +205,9 @@ async def _configure(name: str, instance: LLMProvider, values: Mapping[str, str]
 
 async def _close(instance: LLMProvider) -> None:
     try:
-        await closed(instance)
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            await closed(instance)
+    except TimeoutError:
+        log.warning("a provider did not close in time", provider=instance.name, limit_s=CLOSE_LIMIT_S)
     except Exception:  # it is anybody's code, and there is nothing left to do with it
         log.exception("a provider could not be closed", provider=instance.name)

@@ -52,10 +52,12 @@ def record_of(
     team: str = "",
     role: str = "",
     prices: PriceBook | None = None,
+    is_free: bool = False,
 ) -> UsageRecord:
     """The record of one model call that was sent for `task`; its id is `{task_id}:{turn}:{attempt}`.
 
-    `agent` is the one that ran, if the task names none. The cost is computed here, by `prices` or by list price.
+    `agent` is the one that ran, if the task names none. The cost is computed here, by `prices` or by list price;
+    a call that is known to be free has none.
     """
     price = prices.cost_usd if prices else cost_usd
     return UsageRecord(
@@ -68,7 +70,7 @@ def record_of(
         started_at=started_at,
         duration_ms=duration_ms,
         time_to_first_chunk_ms=time_to_first_chunk_ms,
-        cost_usd=price(provider, model, usage),
+        cost_usd=0.0 if is_free else price(provider, model, usage),
         estimated=estimated,
         agent=agent or task.agent,
         tenant=task.tenant,

@@ -51,7 +51,8 @@ def test_limits_and_their_use(shoal: Shoal, with_backend: WithBackend, tmp_path:
     assert "anthropic:TEAM_KEY" in table
     assert table.split("requests/min")[1].split()[:3] == ["2", "600", "0%"]
     assert "calls at once" in table
-    (use,) = [json.loads(line) for line in shoal("limits", "list", "--json").out.splitlines()]
+    assert shoal("limits", "list", "--json").out == shoal("limits", "--json").out
+    (use,) = [json.loads(line) for line in shoal("limits", "--json").out.splitlines()]
     assert (use["limit"], use["account"], use["granted"], use["refused"]) == ("claude", "anthropic:TEAM_KEY", 2, 0)
     assert {kind["kind"]: kind["limit"] for kind in use["uses"]} == {"requests": 600.0, "concurrent": 4}
 

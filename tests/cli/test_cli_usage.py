@@ -73,7 +73,8 @@ def test_wrong_fields_are_refused_with_those_there_are(shoal: Shoal) -> None:
     """The message lists what can be grouped by, or asked for."""
     assert "is none of hour, day, month" in shoal("usage", "--by", "colour").err
     assert "fields are agent, model" in shoal("usage", "--where", "colour=red").err
-    assert "is no time" in shoal("usage", "--since", "yesterday").err
+    for text in ("yesterday", "2026", "nan", "-5"):
+        assert "is no time" in shoal("usage", f"--since={text}").err
 
 
 def test_records_are_exported_and_streamed(shoal: Shoal, tmp_path: Path) -> None:
@@ -103,6 +104,8 @@ def test_a_budget_is_set_shown_and_taken_away(shoal: Shoal) -> None:
         "$5.00",
         "0%",
     ]
+    assert shoal("budgets", "list", "acme").out == shoal("budgets", "list").out
+    assert shoal("budgets", "list", "nobody").code == 4
     refused = shoal("budgets", "set", "b", "--scope", "agent")
     assert refused.code == 2
     assert "no limit is given: set tokens, or usd, or both" in refused.err

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from providers import (
     ChatProvider,
     Message,
-    ProviderError,
     StopReason,
     TextDelta,
     TurnEnd,
@@ -29,7 +28,9 @@ class Cue:
         self.speak = asyncio.Event()
         self.end = asyncio.Event()
         self.gone = asyncio.Event()
-        self.error: ProviderError | None = None
+        self.told: TokenUsage | None = None
+        """What it tells of its usage before it waits for anything, as vendors do with the size of the prompt."""
+        self.error: Exception | None = None
         self.calls = 0
 
 
@@ -47,6 +48,8 @@ class Stage(ChatProvider):
         cue.calls += 1
         cue.asked.set()
         try:
+            if cue.told is not None:
+                yield UsageUpdate(cue.told)
             await cue.speak.wait()
             if cue.error is not None:
                 raise cue.error

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from providers import AgentConfig, Message, Overloaded, TurnRequest
+from providers import AgentConfig, AuthenticationFailed, Message, Overloaded, TurnRequest
 from providers.pricing import ModelPrice, PriceBook
 from providers.scripted import ScriptedProvider
 from providers.turn_routing import CallEnd, Target
@@ -280,3 +280,19 @@ async def test_a_slow_loser_counts_as_slow(memory: StateStore) -> None:
     target = await router.first(REQUEST)
     router.ended(target, CallEnd(outcome=CallOutcome.CANCELLED, lasted_s=3.0))
     assert await asked_first(desk) == "b"
+
+
+async def test_a_run_with_old_settings_says_nothing_against_the_new(memory: StateStore) -> None:
+    """It keeps the instance that it began with, and the key that was taken back: its failures open no circuit that the
+    new key has closed."""
+    desk = Desk(["gpt-a", "gpt-b"], memory)
+    old = desk.run()
+    await answered(old, await old.first(REQUEST))
+    desk.states.forget("openai")
+    for _ in range(2):
+        target = await old.first(REQUEST)
+        assert target.config.model == "gpt-a"
+        spare = await old.next(failed(old, target, AuthenticationFailed("revoked")))
+        assert spare is not None
+        failed(old, spare, AuthenticationFailed("revoked"))
+    assert await asked_first(desk, task_id="2-0") == "gpt-a"

@@ -40,7 +40,7 @@ async def test_a_killed_worker_costs_no_turn_and_the_run_stays_where_it_went(
         settings = {
             "routes": {"main": [anthropic(a), openai(b)]},
             "agent": {"route": "main"},
-            "backend": {"lease_s": 1},
+            "backend": {"lease_s": 4},  # lost while nobody has died, it would cost the turn that is waited for
         }
         handle = await fleet.submit("How is the weather in Lisbon?")
         with workers(1, tmp_path, queue_url, settings) as (doomed,):

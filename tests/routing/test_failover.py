@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from providers import AgentConfig, CallTool, ChunkFn, Overloaded, ToolSpec, register
+from providers import AgentConfig, CallTool, ChunkFn, LLMProvider, Overloaded, ToolSpec, register
 from providers.replay_server import ReplayServer
 from queue_backends import Backend, CallOutcome, Task, TokenUsage
 from tests.routing.conftest import WorkerFactory
@@ -51,6 +51,7 @@ async def test_a_failing_target_is_left_for_the_next(
         ("good", CallOutcome.COMPLETED),
     ]
     assert [record.id for record in records] == [f"{result.task_id}:0:0", f"{result.task_id}:0:1"]
+    assert (records[0].cost_usd, result.cost_usd) == (0.0, records[1].cost_usd)  # nobody bills an error
     failed, switched, completed = await journal_of(backend, result.task_id)
     assert isinstance(failed, ModelCall)
     assert isinstance(switched, Switched)
@@ -278,6 +279,43 @@ async def test_a_target_that_cannot_be_called_is_passed_by(routed: WorkerFactory
     assert "runs whole tasks" in failed.error
 
 
+async def test_a_provider_that_cannot_be_made_is_passed_by(routed: WorkerFactory) -> None:
+    """Whatever its constructor raises, a missing package, say, is a failure of that target alone."""
+
+    def make() -> LLMProvider:
+        raise ImportError("no module named vendor_sdk")
+
+    register("unmade", make)
+    async with routed({"main": [{"provider": "unmade", "model": "m"}, GOOD]}) as (fleet, _):
+        result, chunks = await ended(await fleet.submit("hi"))
+    assert result.output == "here you are"
+    assert switches(chunks) == [("unmade/m", "scripted/good", "unfit")]
+
+
+async def test_a_call_whose_adapter_crashes_is_in_the_books(
+    routed: WorkerFactory, backend: Backend, cues: dict[str, Cue]
+) -> None:
+    """It was sent, and is paid for: it has its record, like any call that failed."""
+    cues["first"].error = KeyError("delta")
+    cues["first"].speak.set()
+    async with routed({"main": [{"provider": "stage", "model": "first"}]}, max_retries=0) as (fleet, _):
+        result, _chunks = await ended(await fleet.submit("hi"))
+    assert "delta" in result.error
+    assert [record.outcome for record in await calls_of(backend, result.task_id)] == [CallOutcome.FAILED]
+
+
+async def test_one_targets_error_is_raised_as_it_is(routed: WorkerFactory, cues: dict[str, Cue]) -> None:
+    """With what caused it: an error must not be its own cause, which some programs follow without end."""
+    cause = ConnectionResetError("gone")
+    cues["first"].error = Overloaded("too much to do")
+    cues["first"].error.__cause__ = cause
+    cues["first"].speak.set()
+    route = {"main": {"targets": [{"provider": "stage", "model": "first"}]}}
+    async with routed(route, max_retries=0) as (fleet, _):
+        await ended(await fleet.submit("hi"))
+    assert cues["first"].error.__cause__ is cause
+
+
 async def test_a_task_chooses_its_route_or_its_model(routed: WorkerFactory) -> None:
     """An override names another route; one that names a model means that model; one that names no route that there
     is fails at once, with the names that there are."""
@@ -313,6 +351,10 @@ async def test_a_live_route_counts_at_once_and_a_running_task_keeps_its_own(
 
 
 async def answers(fleet: Fleet, text: str) -> None:
-    """Submit tasks until one is answered so."""
-    while (await ended(await fleet.submit("hi")))[0].output != text:
+    """Submit tasks until one is answered so; if none is, say where they went instead, and why."""
+    for _ in range(500):
+        result, chunks = await ended(await fleet.submit("hi"))
+        if result.output == text:
+            return
         await asyncio.sleep(0.02)
+    raise AssertionError(f"no answer is {text!r}: {result}, {[chunk.metadata for chunk in chunks]}")

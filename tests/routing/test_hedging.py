@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from providers import Overloaded, Refused
-from queue_backends import RUN_CANCELLED, Backend, CallOutcome
+from providers import AgentConfig, AuthenticationFailed, LLMProvider, Overloaded, Refused
+from queue_backends import RUN_CANCELLED, Backend, CallOutcome, TokenUsage
 from tests.routing.conftest import WorkerFactory
 from tests.routing.stage import Cue
 from tests.routing.targets import LIMIT_S, calls_of, ended, journal_of, shown, switches
 from worker.journal import Switched
+from worker.routing.run_providers import RunProviders
 from worker.task_run import Stop
 
 
@@ -76,6 +77,79 @@ async def test_when_both_speak_at_once_one_is_heard(
     assert result.output == text
     outcomes = [record.outcome for record in await calls_of(backend, result.task_id)]
     assert sorted(outcomes) == [CallOutcome.CANCELLED, CallOutcome.COMPLETED]
+
+
+async def test_the_size_of_the_prompt_is_no_word(routed: WorkerFactory, backend: Backend, cues: dict[str, Cue]) -> None:
+    """A vendor that tells its usage before the answer begins has said nothing yet, and gets a hedge; what it told is
+    what the loser's record says."""
+    cues["first"].told = TokenUsage(input_tokens=70, output_tokens=1)
+    cues["second"].speak.set()
+    cues["second"].end.set()
+    async with asyncio.timeout(LIMIT_S), routed(route("first", "second")) as (fleet, _):
+        result, _chunks = await ended(await fleet.submit("hi"))
+        lost, won = await calls_of(backend, result.task_id)
+    assert result.output == "second speaks"
+    assert (lost.outcome, lost.estimated, lost.usage.input_tokens) == (CallOutcome.CANCELLED, False, 70)
+    assert won.outcome is CallOutcome.COMPLETED
+
+
+class SlowlyTaken:
+    """The instance for the model `second` comes when the test lets it, or not at all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looked_for, self.found = asyncio.Event(), asyncio.Event()
+        self.error: Exception | None = None
+        self._take = RunProviders.take
+        monkeypatch.setattr(RunProviders, "take", lambda providers, config: self.take(providers, config))
+
+    async def take(self, providers: RunProviders, config: AgentConfig) -> LLMProvider:
+        if config.model == "second":
+            self.looked_for.set()
+            await self.found.wait()
+            if self.error is not None:
+                raise self.error
+        return await self._take(providers, config)
+
+
+async def test_no_hedge_is_begun_once_the_first_has_spoken(
+    routed: WorkerFactory, backend: Backend, cues: dict[str, Cue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second target that takes its time to be found, as one with new settings may, is not called any more."""
+    slow = SlowlyTaken(monkeypatch)
+    async with asyncio.timeout(LIMIT_S), routed(route("first", "second")) as (fleet, worker):
+        handle = await fleet.submit("hi")
+        await slow.looked_for.wait()
+        cues["first"].speak.set()
+        cues["first"].end.set()
+        await cues["first"].gone.wait()
+        slow.found.set()
+        result, _ = await ended(handle)
+        assert all(state.in_flight == 0 for _, state in worker._around.routing.states.known())
+    assert result.output == "first speaks"
+    assert cues["second"].calls == 0
+    assert not [entry for entry in await journal_of(backend, result.task_id) if isinstance(entry, Switched)]
+    assert len(await calls_of(backend, result.task_id)) == 1
+
+
+async def test_a_hedge_that_cannot_be_found_while_the_first_call_fails(
+    routed: WorkerFactory, cues: dict[str, Cue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn goes on at a third target, as after any failure."""
+    slow = SlowlyTaken(monkeypatch)
+    slow.error = AuthenticationFailed("no key")
+    cues["first"].error = Overloaded("too much to do")
+    cues["third"].speak.set()
+    cues["third"].end.set()
+    async with asyncio.timeout(LIMIT_S), routed(route("first", "second", "third"), max_retries=0) as (fleet, worker):
+        handle = await fleet.submit("hi")
+        await slow.looked_for.wait()
+        cues["first"].speak.set()
+        while any(state.in_flight for _, state in worker._around.routing.states.known()):
+            await asyncio.sleep(0)
+        slow.found.set()
+        result, chunks = await ended(handle)
+    assert (result.output, result.error) == ("third speaks", "")
+    assert [switch[1] for switch in switches(chunks)] == ["stage/third"]
 
 
 async def test_a_call_that_speaks_in_time_has_no_hedge(

@@ -109,7 +109,7 @@ async def test_the_timeline_tells_the_switch(routed: WorkerFactory, backend: Bac
         result, _ = await ended(await fleet.submit("hi"))
     rows = timeline(await read_journal(backend.state, result.task_id), result)
     assert [(text(row[2]), text(row[6])) for row in rows] == [
-        ("model", "failed: bad is overloaded"),
+        ("model", "scripted/bad: failed: bad is overloaded"),
         ("switch", "scripted/good after scripted/bad: overloaded"),
         ("model", "good"),
         ("answered", ""),

@@ -14,6 +14,7 @@ import providers
 from providers import AgentConfig, CallTool, ChunkFn, ConfigParam, InvalidRequest, ProviderError, ToolSpec
 from providers.live_config import Configurable
 from queue_backends import Backend, Task, TokenUsage, open_backend
+from worker import providers_in_use
 from worker.assembly import open_worker
 from worker.client import Fleet
 from worker.live_settings import LiveSettings
@@ -89,11 +90,11 @@ async def live(backend: Backend) -> AsyncIterator[LiveSettings]:
 @asynccontextmanager
 async def in_use(live: LiveSettings, **options: Any) -> AsyncIterator[ProvidersInUse]:
     """The providers of one worker, closed in the end."""
-    providers_in_use = ProvidersInUse(live, **options)
+    used = ProvidersInUse(live, **options)
     try:
-        yield providers_in_use
+        yield used
     finally:
-        await providers_in_use.close()
+        await used.close()
 
 
 async def leased(used: ProvidersInUse) -> Noted:
@@ -121,6 +122,46 @@ async def test_a_run_in_flight_keeps_its_settings_and_later_ones_get_the_new(bac
             await closed.wait()
             assert [instance.is_closed for instance in ran] == [True, False]
     assert [instance.is_closed for instance in ran] == [True, True]
+
+
+async def test_an_instance_that_was_made_meanwhile_is_closed_too(live: LiveSettings) -> None:
+    """Somebody who did not wait for the settings got one of its own, which is not left open."""
+    made: list[Noted] = []
+
+    class Hasty(Noted):
+        """While it takes its settings, somebody else asks for the provider."""
+
+        async def config_updated(self, values: Mapping[str, str]) -> None:
+            await super().config_updated(values)
+            hasty = used.take(AGENT)
+            assert isinstance(hasty, Noted)
+            made.append(hasty)
+            used.give_back(hasty)
+
+    providers.register("noted", Hasty)
+    await live.set(URL, "http://a")
+    async with in_use(live) as used:
+        settled = await leased(used)
+        assert settled.value("base_url") == "http://a"
+    assert [instance.is_closed for instance in made] == [True]
+    assert settled.is_closed
+
+
+async def test_a_provider_that_does_not_close_keeps_nobody_waiting(
+    live: LiveSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends all the same, and says which one it was."""
+    monkeypatch.setattr(providers_in_use, "CLOSE_LIMIT_S", 0.01)
+
+    class Stuck(Noted):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    providers.register("noted", Stuck)
+    with capture_logs() as logs:
+        async with asyncio.timeout(LIMIT_S), in_use(live) as used:
+            await leased(used)
+    assert [(line["event"], line["provider"]) for line in logs] == [("a provider did not close in time", "noted")]
 
 
 async def test_without_a_change_all_runs_share_one_instance(live: LiveSettings) -> None:

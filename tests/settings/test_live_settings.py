@@ -18,6 +18,7 @@ from providers.live_config import Configurable
 from queue_backends import Backend, StateChange, StateStore, open_backend
 from tests.proxies import Proxy
 from tests.servers import Server
+from worker import following
 from worker.errors import BadSetting
 from worker.live_settings import PREFIX, LiveSettings
 from worker.sealing import SEALED, Sealer
@@ -206,6 +207,28 @@ async def test_nothing_falls_between_reading_and_watching(backend: Backend) -> N
         await LiveSettings(backend.state).set("plugin.chatty.retries", "3")
         late.may_begin.set()
         assert await entering == "3"
+
+
+async def test_a_watch_that_tells_nothing_is_given_up_for_another(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subscription that is lost without a word, as behind some proxies, keeps no worker from its settings."""
+
+    class DeafAtFirst(LateWatch):
+        times = 0
+
+        async def watch(self, prefix: str) -> AsyncIterator[StateChange]:
+            self.times += 1
+            if self.times == 1:
+                await asyncio.Event().wait()
+            async for change in self._state.watch(prefix):
+                yield change
+
+    monkeypatch.setattr(following, "_HEARD_LIMIT_S", 0.05)
+    await LiveSettings(backend.state).set("plugin.chatty.retries", "3")
+    with capture_logs():
+        async with asyncio.timeout(LIMIT_S), LiveSettings(DeafAtFirst(backend.state)) as live:
+            assert live.get("plugin.chatty.retries") == "3"
 
 
 async def test_a_watch_that_ends_is_begun_again(backend: Backend) -> None:

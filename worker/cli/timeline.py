@@ -83,9 +83,16 @@ def _model_call(entry: ModelCall) -> Row:
     is_well = record.outcome is CallOutcome.COMPLETED
     known = record.usage.input_tokens is not None or record.usage.output_tokens is not None
     tokens = ("~" if record.estimated else "") + count(record.usage.total_tokens) if known else "?"
-    what = Cell(record.model) if is_well else Cell(f"{record.outcome.value}: {shorten(entry.error, 80)}", "warn")
+    what = Cell(record.model) if is_well else Cell(_unfinished(entry), "warn")
     took = duration(record.duration_ms / 1000)
     return (str(entry.turn), "model" if is_well else Cell("model", "warn"), took, tokens, usd(record.cost_usd), what)
+
+
+def _unfinished(entry: ModelCall) -> str:
+    """How a call ended that gave no answer; and where, if its run had a choice."""
+    how = entry.usage.outcome.value
+    said = how if entry.error in ("", how) else f"{how}: {shorten(entry.error, 80)}"
+    return f"{entry.target}: {said}" if entry.target else said
 
 
 def _tool(turn: int, name: str, finished: ToolFinished | None, worker: str) -> Row:

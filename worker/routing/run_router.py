@@ -19,7 +19,7 @@ from providers import (
 )
 from providers.pricing import PriceBook
 from providers.turn_routing import CallEnd, Switch, Target
-from queue_backends import CallOutcome, Task
+from queue_backends import CallOutcome, QueueError, Task
 from worker.errors import Postponed
 from worker.routing.breaker import Permit
 from worker.routing.errors import AllTargetsFailed, UnfitTarget
@@ -99,6 +99,8 @@ class RunRouter:
         """Targets whose window is no larger than one that the conversation did not fit into."""
         self._unsure: set[str] = set()
         """Those whose window nobody knows, once that matters: they are asked after the others."""
+        self._settings_of: dict[str, int] = {}
+        """Provider -> which of its settings the run's instance has, by the number of their changes."""
         self._reserved: dict[int, tuple[str, Permit]] = {}
         """`id` of a reserved target -> its name, and the permit of its circuit."""
 
@@ -126,7 +128,7 @@ class RunRouter:
 
     async def second(self, beside: int) -> Target | None:
         """Another target, beside one that says nothing."""
-        return await self._choose(beside=beside)
+        return await self._choose(beside=beside, slow=self._under_way()[-1])
 
     def again(self, target: Target) -> Target:
         """The same target once more."""
@@ -138,7 +140,11 @@ class RunRouter:
         """Note what a call tells of its target."""
         state = self._states.of(self._by_name(target.name))
         state.in_flight -= 1
-        self._settle(state, self._reserved.pop(id(target))[1], end)
+        permit = self._reserved.pop(id(target))[1]
+        if self._settings_of.get(target.config.provider) == self._states.changes(target.config.provider):
+            self._settle(state, permit, end)
+        else:  # the run has an instance with settings that no new run has
+            state.breaker.abandoned(permit)
         if isinstance(end.error, Exception):
             self._failed[target.name] = end.error
         if target.switch is not None and target.switch.beside is not None:
@@ -195,16 +201,19 @@ class RunRouter:
     # Choosing
 
     async def _choose(
-        self, *, preferred: str = "", because: Exception | None = None, beside: int | None = None
+        self, *, preferred: str = "", because: Exception | None = None, beside: int | None = None, slow: str = ""
     ) -> Target | None:
-        """The first target, in order, that can be asked. What cannot be called at all counts as failed."""
+        """The first target, in order, that can be asked. What cannot be called at all counts as failed.
+
+        With `beside` it goes beside that call, at the target `slow`, which may have ended by the time one is found.
+        """
         order = ordered(self.route, self._states, self._prices, self._task.session_id or self._task.id)
         order.sort(key=lambda target: (target.name != preferred, target.name in self._unsure))
         order = [target for target in order if target.name not in self._too_small]
         for position, declared in enumerate(order):
             if not self._is_free(declared):
                 continue
-            switch = self._switch(declared, order[0], because, beside)
+            switch = self._switch(declared, order[0], because, beside, slow)
             others = any(self._is_free(other) for other in order[position + 1 :])
             try:
                 return await self._opened(declared, switch, has_others=others)
@@ -233,11 +242,11 @@ class RunRouter:
         return None
 
     def _switch(
-        self, target: RouteTarget, head: RouteTarget, because: Exception | None, beside: int | None
+        self, target: RouteTarget, head: RouteTarget, because: Exception | None, beside: int | None, slow: str
     ) -> Switch | None:
         """Why a call goes to `target`; None if it goes where it would go anyway."""
         if beside is not None:
-            before, reason, error = self._under_way()[-1], "slow", ""
+            before, reason, error = slow, "slow", ""
         elif because is not None:
             before, reason, error = next(reversed(self._failed), head.name), reason_of(because), one_line(because)
         elif target is not head and (away := self._away(head)) is not None:
@@ -259,7 +268,7 @@ class RunRouter:
         config = declared.config_for(self._agent)
         if has_others:  # a request that waits for one vendor's limit had better go to another
             config = replace(config, max_retry_wait_s=min(config.max_retry_wait_s, self.route.retry_wait_s))
-        provider = await self._take(config)
+        provider = await self._taken(config)
         if not isinstance(provider, ChatProvider):
             raise UnfitTarget(f"provider {declared.provider} runs whole tasks: it cannot be one of a route's targets")
         target = Target(name=declared.name, provider=provider, config=config, switch=switch)
@@ -267,6 +276,19 @@ class RunRouter:
         if switch is not None:
             self._tell(switch)
         return target
+
+    async def _taken(self, config: AgentConfig) -> LLMProvider:
+        """The run's instance of a provider. Raises a `ProviderError`, whatever it is that keeps it from being made."""
+        self._settings_of.setdefault(config.provider, self._states.changes(config.provider))
+        try:
+            return await self._take(config)
+        except (ProviderError, QueueError):
+            raise
+        except Exception as error:  # a provider is anybody's code, and other targets may do
+            log.exception("a target's provider cannot be made", route=self.route.name, provider=config.provider)
+            raise UnfitTarget(
+                f"provider {config.provider} cannot be made: {type(error).__name__}: {one_line(error)}"
+            ) from error
 
     def _reserve(self, declared: RouteTarget, target: Target) -> None:
         state = self._states.of(declared)
@@ -323,7 +345,7 @@ class RunRouter:
     async def _window(self, target: RouteTarget) -> int | None:
         config = target.config_for(self._agent)
         try:
-            provider = await self._take(config)
+            provider = await self._taken(config)
         except ProviderError:
             return target.max_context
         return await window_of(target, self._states.of(target), provider, config)

@@ -72,6 +72,7 @@ class TargetStates:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._states: dict[Identity, TargetState] = {}
+        self._changes: dict[str, int] = {}
 
     def of(self, target: RouteTarget) -> TargetState:
         """The state of a target; the same for all routes that name the same place."""
@@ -83,9 +84,14 @@ class TargetStates:
 
     def forget(self, provider: str) -> None:
         """A provider's settings have changed."""
+        self._changes[provider] = self.changes(provider) + 1
         for identity, state in self._states.items():
             if identity[0] == provider:
                 state.forget()
+
+    def changes(self, provider: str) -> int:
+        """How often a provider's settings have changed."""
+        return self._changes.get(provider, 0)
 
     def known(self) -> Iterable[tuple[Identity, TargetState]]:
         """Every target that was ever asked for, with its state."""
