@@ -174,7 +174,11 @@ _BIG = frozenset({"tasks", "results", "streams", "chunks", "keys", "records", "i
 
 _EXPLAIN = b"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
 _MOST_ROWS = 600
-_OTHERWISE: dict[str, dict[str, Any]] = {"scan_keys": {"after": b"17"}, "read_log": {"log": b"7"}, "read_on": {"log": b"7", "transaction": "0", "position": 0}}
+_OTHERWISE: dict[str, dict[str, Any]] = {
+    "scan_keys": {"after": b"17"},
+    "read_log": {"log": b"7"},
+    "read_on": {"log": b"7", "transaction": "0", "position": 0},
+}
 
 
 def _problems(plan: dict[str, Any]) -> list[str]:
