@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
+from providers.errors import ProviderError
 from providers.remote.addresses import Address
 from providers.remote.dialect import Dialect
 
@@ -28,6 +30,15 @@ class ChannelOptions(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ChannelOptions(plugin_name={self.plugin_name!r}, ca_file={self.ca_file!r})"
+
+    def trusted(self) -> bytes | None:
+        """The certificates in `ca_file`, None for the system's. Raises `ProviderError` if it cannot be read."""
+        if not self.ca_file:
+            return None
+        try:
+            return Path(self.ca_file).read_bytes()
+        except OSError as error:
+            raise ProviderError(f"TLS: {error.filename} cannot be read: {error.strerror}") from error
 
     def metadata(self, dialect: Dialect) -> list[tuple[str, str]]:
         """What goes along with each call."""

@@ -84,7 +84,8 @@ class EngineLink:
         self._options = options or ChannelOptions(plugin_name=membership.name)
         self._dialect = Dialect.PYTHON
         self._channel: PluginChannel | None = None
-        self._is_registered = False
+        self._may_be_registered = False
+        """Also while the engine takes us in and has not answered yet: who leaves then has to take leave, too."""
 
     async def run(self) -> None:
         """Endless; ends by cancellation."""
@@ -93,9 +94,9 @@ class EngineLink:
             await self._beat_until_unknown()
 
     async def goodbye(self) -> None:
-        """Take leave, if we were registered. Never fails, takes at most three seconds."""
-        if self._is_registered:
-            self._is_registered = False
+        """Take leave, if the engine may know us. Never fails, takes at most three seconds."""
+        if self._may_be_registered:
+            self._may_be_registered = False
             try:
                 await self._ask("DeregisterPlugin", self._instance(), Acknowledged, GOODBYE_LIMIT_S)
             except CallFailed as failed:
@@ -120,16 +121,18 @@ class EngineLink:
             instance_id=own.instance_id,
             tenant_id=own.tenant_id,
         )
+        self._may_be_registered = True
         try:
             answer = await self._ask("RegisterPlugin", request, RegisterPluginResponse, CALL_LIMIT_S)
         except CallFailed as failed:
+            self._may_be_registered = failed.status == "DEADLINE_EXCEEDED"
             if failed.is_other_dialect:
                 await self._close_channel()
                 self._dialect = self._dialect.other
             return f"{_REASONS.get(failed.status, 'registration_rejected')}: {failed}"
         if not answer.success:
+            self._may_be_registered = False
             return f"registration_rejected: {answer.error or 'the engine does not say why'}"
-        self._is_registered = True
         log.info("registered with the engine at %s as %s", self._engine, answer.plugin_id or own.name)
         await self._fetch_config()
         return None

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
+from providers.errors import ProviderError
 from providers.remote.addresses import Address
 from providers.remote.channel import KEEPALIVE_S, KEEPALIVE_TIMEOUT_S, ChannelOptions
 from providers.remote.dialect import Dialect
@@ -59,7 +60,7 @@ class GoChannel:
             address.host,
             address.port,
             codec=_JsonBytes(options.max_message_bytes),
-            ssl=_trusting(options.ca_file) if address.tls else None,
+            ssl=_trusting(options) if address.tls else None,
             config=config,
         )
 
@@ -82,7 +83,7 @@ class GoChannel:
         except Exception as error:
             raise self._failed(error) from error
         if answer is None:
-            raise CallFailed("INTERNAL", "the peer ended the call without an answer")
+            raise CallFailed("UNAVAILABLE", "the peer ended the call without an answer")
         return answer
 
     async def stream(self, method: str, body: bytes) -> AsyncIterator[bytes]:
@@ -121,7 +122,7 @@ class GoChannel:
         if isinstance(error, CallFailed):
             return error
         # grpclib asserts that a message is whole and plain, and lets h2's errors through.
-        return CallFailed("INTERNAL", f"the peer breaks the protocol: {type(error).__name__}: {error}".rstrip(": "))
+        return CallFailed("UNAVAILABLE", f"the peer breaks the protocol: {type(error).__name__}: {error}".rstrip(": "))
 
     async def aclose(self) -> None:
         """End all calls and the connection."""
@@ -137,7 +138,11 @@ async def _ended(call: asyncio.Task[Any]) -> None:
         call.exception()
 
 
-def _trusting(ca_file: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file or None)
+def _trusting(options: ChannelOptions) -> ssl.SSLContext:
+    trusted = options.trusted()
+    try:
+        context = ssl.create_default_context(cadata=trusted.decode("ascii", "replace") if trusted else None)
+    except ssl.SSLError as error:
+        raise ProviderError(f"TLS: {options.ca_file} holds no certificates (PEM): {error.reason}") from error
     context.set_alpn_protocols(["h2"])
     return context

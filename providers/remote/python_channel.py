@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from providers.remote.addresses import Address
@@ -31,8 +30,7 @@ class PythonChannel:
         settings = channel_settings(options.max_message_bytes)
         if not address.tls:
             return self._grpc.aio.insecure_channel(address.target, options=settings)
-        roots = Path(options.ca_file).read_bytes() if options.ca_file else None
-        credentials = self._grpc.ssl_channel_credentials(root_certificates=roots)
+        credentials = self._grpc.ssl_channel_credentials(root_certificates=options.trusted())
         return self._grpc.aio.secure_channel(address.target, credentials, options=settings)
 
     async def unary(self, method: str, body: bytes, *, timeout_s: float | None) -> bytes:

@@ -71,6 +71,7 @@ async def serve_async(
     """
     around = PluginEnvironment.read(os.environ if environ is None else environ)
     identity = _identity(provider, name, version, description)
+    around.channel_options(identity.name).trusted()  # so that a wrong file is an error at once
     served = ServedProvider(provider, identity, config or AgentConfig(model=""))
     server = JsonServer(PLUGIN_SERVICE, served.methods(), {"ChatStream": served.chat_stream}, around.server_options())
     try:

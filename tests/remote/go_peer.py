@@ -42,7 +42,10 @@ class Seen(NamedTuple):
         return json.loads(self.body)
 
 
-Answer = dict[str, Any] | list[dict[str, Any]]
+DROP = object()
+"""In a list of answers: the connection is closed there. Bytes go out as they are, without a frame."""
+
+Answer = dict[str, Any] | list[Any]
 Handler = Callable[[dict[str, Any]], "Answer | Awaitable[Answer]"]
 
 
@@ -201,7 +204,11 @@ class _ServerConnection:
             return
         self.h2.send_headers(stream_id, [(":status", "200"), ("content-type", JSON_TYPE)])
         for message in answer if isinstance(answer, list) else [answer]:
-            self.h2.send_data(stream_id, frame(message))
+            if message is DROP:
+                self.flush()
+                self.writer.close()
+                return
+            self.h2.send_data(stream_id, message if isinstance(message, bytes) else frame(message))
         self.h2.send_headers(stream_id, _trailers(0, ""), end_stream=True)
         self.flush()
         self.running.pop(stream_id, None)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from providers import ProviderError
 from providers.remote import Dialect, RemoteInstance, connect
@@ -26,9 +29,14 @@ from worker.settings.plugins import ExternalPlugin
 
 
 @pytest.fixture(autouse=True)
-def _own_queue(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_queue_and_log(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TASK_QUEUE_URL", queue_url)
     monkeypatch.setenv("NO_COLOR", "1")
+    root = logging.getLogger()
+    for name, value in (("handlers", root.handlers[:]), ("level", root.level)):
+        monkeypatch.setattr(root, name, value)  # commands set up the process' log: that is taken back
+    yield
+    structlog.reset_defaults()
 
 
 def store(queue_url: str, *approvals: Approval) -> None:
@@ -74,9 +82,29 @@ def test_serve_refuses_what_cannot_work(capsys: pytest.CaptureFixture[str], monk
     ):
         assert run(["serve", *arguments]) == 2
         assert problem in capsys.readouterr().err
+    monkeypatch.setenv("SHOAL_PLUGINS_TLS_CA", "/no/such/file")
+    assert run(["serve"]) != 0
+    assert "TLS: /no/such/file cannot be read" in capsys.readouterr().err
     monkeypatch.setenv("SHOAL_PLUGINS_HEALTH_CHECK_INTERVAL", "often")
     assert run(["serve"]) == 2
     assert "'often' is no time span" in capsys.readouterr().err
+
+
+def test_provider_serve_refuses_what_cannot_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, the variable or the name that is wrong, in one line."""
+    for name, value, problem in (
+        ("SHOAL_PLUGIN_CA", "/no/such/file", "TLS: /no/such/file cannot be read"),
+        ("MIRASTACK_ENGINE_ADDR", "here:there", "invalid MIRASTACK_ENGINE_ADDR: 'here:there' is no address"),
+        ("MIRASTACK_PLUGIN_ADDR", "203.0.113.7:80", "MIRASTACK_PLUGIN_ADDR: cannot listen on 203.0.113.7:80"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            assert run(["provider", "serve", "mock"]) != 0
+        assert problem in capsys.readouterr().err
+    assert run(["provider", "serve", "mock", "--as", "a b"]) != 0
+    assert "'a b' is no name for a plugin" in capsys.readouterr().err
 
 
 def test_doctor_asks_a_remote_provider(

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -42,9 +42,9 @@ class Program:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.stop(signal.SIGKILL)
         if error is not None:
             sys.stderr.write("".join(self.lines[-30:]))
-        await self.stop(signal.SIGKILL)
 
     async def line_with(self, text: str) -> str:
         """Wait for a line that has this in it."""
@@ -63,7 +63,8 @@ class Program:
         if self.process.returncode is None:
             self.process.send_signal(number)
         async with asyncio.timeout(LIMIT_S):
-            await self.process.communicate()
+            rest, _ = await self.process.communicate()
+        self.lines.append(rest.decode())
         assert self.process.returncode is not None
         return self.process.returncode
 
@@ -113,15 +114,49 @@ async def answered(backend: Backend, prompt: str) -> TaskResult:
     return await backend.queue.wait(await backend.queue.submit(Task(prompt=prompt)), LIMIT_S)
 
 
-async def seen(directory: RemoteDirectory, *states: bool) -> None:
-    """Wait until the parrot has so many processes, in these states of health."""
+async def seen(directory: RemoteDirectory, *, healthy: bool, but_not: str = "") -> str:
+    """Wait until some process of the parrot, another one than that, is in this state of health; gives its id."""
+    found: list[str] = []
+
+    def is_seen() -> bool:
+        others = (each for each in directory.instances("parrot") if each.instance_id != but_not)
+        found[:] = [each.instance_id for each in others if each.healthy is healthy]
+        return bool(found)
+
+    await shown(directory, is_seen)
+    return found[0]
+
+
+async def gone(directory: RemoteDirectory, instance_id: str) -> None:
+    """Wait until that process of the parrot is not registered."""
+    await shown(directory, lambda: all(each.instance_id != instance_id for each in directory.instances("parrot")))
+
+
+async def shown(directory: RemoteDirectory, condition: Callable[[], bool]) -> None:
+    """Wait until the directory shows it."""
     changed = asyncio.Event()
     forget = directory.on_change(changed.set)
     async with asyncio.timeout(LIMIT_S):
-        while sorted(each.healthy for each in directory.instances("parrot")) != sorted(states):
+        while not condition():
             changed.clear()
             await changed.wait()
     forget()
+
+
+async def ended(pid: int) -> None:
+    """Wait until a process that is not our child has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    over, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(descriptor, over.set)
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def test_provider_process_lives_dies_and_comes_back(queue_url: str, backend: Backend) -> None:
@@ -133,7 +168,7 @@ async def test_provider_process_lives_dies_and_comes_back(queue_url: str, backen
         address, engine = await stack.enter_async_context(fleet(queue_url, stack))
 
         first = await stack.enter_async_context(parrot(address))
-        await seen(directory, True)
+        first_id = await seen(directory, healthy=True)
         result = await answered(backend, "hello there")
         assert (result.output, result.error) == ("You said: hello there ", "")
         assert (result.usage.input_tokens, result.usage.output_tokens) == (2, 4)
@@ -143,45 +178,50 @@ async def test_provider_process_lives_dies_and_comes_back(queue_url: str, backen
             assert result.output == "You said: hello "
 
         await live.set("plugin.parrot.mood", "ill")
-        await seen(directory, False)
+        await seen(directory, healthy=False)
         waiting = await backend.queue.submit(Task(prompt="are you well?"))
         await live.set("plugin.parrot.mood", "fine")
-        await seen(directory, True)
+        await seen(directory, healthy=True)
         assert (await backend.queue.wait(waiting, LIMIT_S)).output == "I heard: are you well? "
 
         await first.stop(signal.SIGKILL)
         waiting = await backend.queue.submit(Task(prompt="still there?"))
         second = await stack.enter_async_context(parrot(address))
         assert (await backend.queue.wait(waiting, LIMIT_S)).output == "I heard: still there? "
-        await seen(directory, True)  # the dead one has missed its heartbeats
+        second_id = await seen(directory, healthy=True, but_not=first_id)
 
         assert await second.stop() == 0
-        await seen(directory)
+        await gone(directory, second_id)
         assert await engine.stop() == 0
 
 
-async def test_providers_in_a_folder_live_with_the_engine(queue_url: str, backend: Backend, tmp_path: Path) -> None:
-    """An executable in `plugins.dir` is started, restarted after a crash, and stopped with `shoal serve`."""
-    program = tmp_path / "parrot" / "run"
+async def test_providers_in_a_folder_live_and_die_with_the_engine(
+    queue_url: str, backend: Backend, tmp_path: Path
+) -> None:
+    """An executable in `plugins.dir` is started, restarted after a crash, and ended with `shoal serve`, also with one
+    that is killed; so is what a script has started."""
+    program, pid_file = tmp_path / "parrot" / "run", tmp_path / "pid"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho $$ > "{tmp_path}/pid"\nexec "{sys.executable}" "{PARROT}"\n')
+    program.write_text(f'#!/bin/sh\n"{sys.executable}" "{PARROT}" &\necho $! > "{pid_file}"\nwait $!\n')
     program.chmod(0o755)
+    command = ("serve", "--grpc-port", "0", "--plugins-dir", str(tmp_path))
     async with AsyncExitStack() as stack:
         directory = await stack.enter_async_context(RemoteDirectory(backend.state))
-        command = ("serve", "--grpc-port", "0", "--plugins-dir", str(tmp_path))
         engine = await stack.enter_async_context(shoal(*command, queue_url=queue_url))
-        await address_of(engine)
-        await seen(directory, True)
-        [before] = directory.instances("parrot")
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-        await seen(directory, True, False)
-        await seen(directory, True)
-        [after] = directory.instances("parrot")
-        assert after.instance_id != before.instance_id
-        pid = int((tmp_path / "pid").read_text())
+        before = await seen(directory, healthy=True)
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        after = await seen(directory, healthy=True, but_not=before)
+        pid = int(pid_file.read_text())
         assert await engine.stop() == 0
-        await seen(directory)
-        assert not Path(f"/proc/{pid}").exists()
+        await gone(directory, after)
+        await ended(pid)
+
+        engine = await stack.enter_async_context(shoal(*command, queue_url=queue_url))
+        third = await seen(directory, healthy=True, but_not=before)
+        assert third != after
+        pid = int(pid_file.read_text())
+        await engine.stop(signal.SIGKILL)
+        await ended(pid)
 
 
 async def test_built_in_provider_is_served_by_the_command_line(queue_url: str, backend: Backend) -> None:
@@ -199,5 +239,5 @@ async def test_built_in_provider_is_served_by_the_command_line(queue_url: str, b
         command = ("provider", "serve", "mock", "--as", "parrot")
         served = shoal(*command, queue_url=queue_url, MIRASTACK_ENGINE_ADDR=address)
         await stack.enter_async_context(served)
-        await seen(directory, True)
+        await seen(directory, healthy=True)
         assert (await answered(backend, "hi")).output == "mock response"

@@ -126,7 +126,19 @@ def test_optional_fields_are_left_out() -> None:
     }
 
 
-@pytest.mark.parametrize("data", [b"nonsense", b"[1]", b'"x"', b'{"name":[]}', b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense",
+        b"[1]",
+        b'"x"',
+        b'{"name":[]}',
+        b"\xff",
+        b'{"name":null,"version":nonsense}',
+        b'{"name":null,"version":"\xff"}',
+        b'{"metadata":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
 def test_what_is_no_message_is_refused(data: bytes) -> None:
     """Garbage gets an error, never a half-read message."""
     with pytest.raises(BadMessage):
@@ -292,6 +304,15 @@ def test_errors_between_two_shoal_processes_stay_what_they_are() -> None:
     assert (again.status, again.retry_after_s, again.usage) == (429, 2.5, usage)
 
 
+def test_numbers_that_nobody_can_mean_are_unknown() -> None:
+    """A peer's counts and waits cannot break or stop whoever reads them."""
+    wild = {"input_tokens": "9" * 5000, "output_tokens": "\u0662", "error_status": "9" * 30, "retry_after_s": "inf"}
+    assert end_of({"content": "x", **wild}).usage == TokenUsage()
+    for wait in ("inf", "nan", "-1", "1e300", "x"):
+        error = error_of("x", {**wild, "retry_after_s": wait}, "p")
+        assert (error.status, error.retry_after_s, error.usage) == (None, None, None)
+
+
 def test_addresses() -> None:
     """Host and port, IPv6 in brackets, TLS by its scheme; anything else is named."""
     assert parse_address("host:50051") == Address("host", 50051)
@@ -299,7 +320,8 @@ def test_addresses() -> None:
     assert parse_address("[::1]:80").target == "[::1]:80"
     assert parse_address("engine", default_port=9090).port == 9090
     assert parse_listen(":9090") == ("0.0.0.0", 9090)
-    for wrong in ("", "host", "host:", ":80", "host:0", "host:99999"):
+    wrong_ones = ("", "host", "host:", ":80", "host:0", "host:99999", "host:\uff11\uff12", "a b:80")
+    for wrong in (*wrong_ones, "unix:///run/x:1", "ipv4:10.0.0.1,10.0.0.2:80", "host/path:80", "[unix:/x]:80"):
         with pytest.raises(ValueError, match="address"):
             parse_address(wrong)
 
@@ -321,6 +343,12 @@ def test_environment_of_a_plugin() -> None:
     assert there.engine == Address("engine", 9090)
     assert there.heartbeat_s == 1.0
     assert "s3cret" not in repr(there) + repr(there.server_options()) + repr(there.channel_options("x"))
-    for name, value in {"MIRASTACK_PLUGIN_ADDR": "x", "MIRASTACK_PLUGIN_HEARTBEAT_INTERVAL": "soon"}.items():
+    for name, value in (
+        ("MIRASTACK_PLUGIN_ADDR", "x"),
+        ("MIRASTACK_PLUGIN_HEARTBEAT_INTERVAL", "soon"),
+        ("MIRASTACK_PLUGIN_HEARTBEAT_INTERVAL", "inf"),
+        ("MIRASTACK_PLUGIN_MAX_MESSAGE_BYTES", "nan"),
+        ("MIRASTACK_PLUGIN_MAX_MESSAGE_BYTES", "-1"),
+    ):
         with pytest.raises(InvalidRequest, match=name):
             PluginEnvironment.read({name: value})

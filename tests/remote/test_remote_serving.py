@@ -285,6 +285,21 @@ async def test_registers_with_a_go_engine_beats_and_says_goodbye(served: Served)
 
 
 @pytest.mark.usefixtures("_quick_retries")
+async def test_goodbye_to_an_engine_that_was_about_to_take_us_in(served: Served) -> None:
+    """Told to stop before the answer came: the engine may have us on its list already."""
+    engine = Engine()
+
+    async def hang(_: Mapping[str, Any]) -> Any:
+        await asyncio.Event().wait()
+
+    engine.peer.handlers["RegisterPlugin"] = hang
+    async with engine.peer:
+        async with served(Echo(), engine=engine.peer.address):
+            await engine.peer.wait_for(lambda: bool(engine.peer.calls("RegisterPlugin")))
+        await engine.peer.wait_for(lambda: bool(engine.peer.calls("DeregisterPlugin")))
+
+
+@pytest.mark.usefixtures("_quick_retries")
 async def test_registers_anew_with_the_same_id_when_asked(served: Served) -> None:
     """An engine that has forgotten it says so in a heartbeat's answer."""
     engine = Engine()

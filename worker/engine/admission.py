@@ -26,9 +26,15 @@ from providers.remote.payload import FEATURE
 from providers.remote.plugin_messages import Action, GetSchemaResponse, InfoResponse, ParamItem
 from providers.remote.tenants import DEFAULT_TENANT_ID, tenant_id
 from providers.remote.wire import AGENT, CONNECTOR, READ, BadMessage, decode
+from queue_backends.messages import encode_json
 
 CALL_BACK_LIMIT_S = 5.0
 ACTION_LIMIT_S = 120.0
+MOST_BYTES = 1 << 20
+"""Of what is kept of one plugin."""
+MOST_SETTINGS = 200
+MOST_ACTIONS = 500
+_LONGEST_ID = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _KEY = re.compile(r"[A-Za-z0-9_:@*-][A-Za-z0-9_.:@*-]{0,99}")
 _TYPES = {"string": "string", "number": "number", "boolean": "boolean"}
@@ -58,8 +64,12 @@ class Applicant(Struct, frozen=True, kw_only=True):
 
 def applicant(request: RegisterPluginRequest, dialect: Dialect, peer_host: str) -> Applicant:
     """Who registers itself. Raises `NotAdmitted` for what is missing or malformed."""
+    if not _NAME.fullmatch(request.name):
+        raise NotAdmitted(f"{request.name[:100]!r} is no name for a plugin: use letters, digits, _ and -, at most 100")
     if not request.instance_id:
         raise NotAdmitted("instance_id is empty: send an id of your own that stays the same for the process")
+    if len(request.instance_id) > _LONGEST_ID or not request.instance_id.isprintable():
+        raise NotAdmitted(f"instance_id: use at most {_LONGEST_ID} characters")
     try:
         address = parse_address(request.grpc_addr)
     except ValueError as error:
@@ -90,15 +100,24 @@ async def admitted(who: Applicant, options: ChannelOptions, shadow: Sequence[str
         )
     client, info, address = await _called_back(who, options)
     try:
-        schema = await _schema(client)
+        schema = await _schema(who, client)
     finally:
         await client.aclose()
     _check(who, info)
+    found = _instance(who, info, schema, client.dialect, address)
+    if (size := len(encode_json(found))) > MOST_BYTES:
+        raise NotAdmitted(f"what it says of itself has {size} bytes: at most {MOST_BYTES} are kept")
+    return found
+
+
+def _instance(
+    who: Applicant, info: InfoResponse, schema: GetSchemaResponse, dialect: Dialect, address: str
+) -> RemoteInstance:
     return RemoteInstance(
         name=who.name,
         instance_id=who.instance_id,
         address=address,
-        dialect=client.dialect,
+        dialect=dialect,
         plugin_type=info.type or who.plugin_type,
         version=info.version or who.version,
         description=info.description,
@@ -133,11 +152,14 @@ async def _called_back(who: Applicant, options: ChannelOptions) -> tuple[PluginC
     raise NotAdmitted(f"the engine cannot call back: {problem}; set MIRASTACK_PLUGIN_ADVERTISE_ADDR")
 
 
-async def _schema(client: PluginClient) -> GetSchemaResponse:
+async def _schema(who: Applicant, client: PluginClient) -> GetSchemaResponse:
+    """What Info does not tell; a plugin that cannot say is taken in by its Info alone."""
     try:
-        return await client.schema() or GetSchemaResponse()
-    except CallFailed as failed:
-        raise NotAdmitted(f"GetSchema: {failed}") from failed
+        async with asyncio.timeout(CALL_BACK_LIMIT_S):
+            return await client.schema() or GetSchemaResponse()
+    except (CallFailed, TimeoutError) as failed:
+        log.warning("a plugin's GetSchema failed", plugin=who.name, error=str(failed) or "no answer in time")
+        return GetSchemaResponse()
 
 
 def _check(who: Applicant, info: InfoResponse) -> None:
@@ -146,14 +168,21 @@ def _check(who: Applicant, info: InfoResponse) -> None:
     kind = info.type or who.plugin_type
     if not AGENT <= kind <= CONNECTOR:
         raise NotAdmitted(f"plugin type {kind} is unknown: 1 is an agent, 2 a provider, 3 a connector")
+    if len(info.config_schema) > MOST_SETTINGS:
+        raise NotAdmitted(f"it declares {len(info.config_schema)} settings: use at most {MOST_SETTINGS}")
     for item in info.config_schema:
         if not _KEY.fullmatch(item.key):
-            raise NotAdmitted(f"{item.key!r} is no name for a setting: use letters, digits, _, - and .")
+            raise NotAdmitted(f"{item.key[:100]!r} is no name for a setting: use letters, digits, _, - and .")
     ids = [action.id for action in info.actions]
+    if len(ids) > MOST_ACTIONS:
+        raise NotAdmitted(f"it declares {len(ids)} actions: use at most {MOST_ACTIONS}")
     if twice := sorted({each for each in ids if ids.count(each) > 1}):
         raise NotAdmitted(f"action {twice[0]!r} is declared twice")
     if not all(ids):
         raise NotAdmitted("an action has no id")
+    tools = [_tool_name(who.name, each) for each in ids]
+    if alike := sorted(each for each, tool in zip(ids, tools, strict=True) if tools.count(tool) > 1):
+        raise NotAdmitted(f"the actions {alike[0]!r} and {alike[1]!r} would be the same tool for a model: rename one")
 
 
 def _param(item: Any) -> ConfigParam:
@@ -184,15 +213,18 @@ def _input_of(action: Action | None) -> str:
 
 
 def _tool(plugin: str, action: Action, input_params: str) -> ToolSpec:
-    name = _NO_TOOL_NAME.sub("_", f"{plugin}__{action.id}")[:_LONGEST_TOOL_NAME]
     return ToolSpec(
-        name=name,
+        name=_tool_name(plugin, action.id),
         description=action.description,
         input_schema=_schema_of(plugin, action.id, input_params),
         idempotent=action.permission == READ,
         timeout_s=ACTION_LIMIT_S,
         kind="plugin",
     )
+
+
+def _tool_name(plugin: str, action_id: str) -> str:
+    return _NO_TOOL_NAME.sub("_", f"{plugin}__{action_id}")[:_LONGEST_TOOL_NAME]
 
 
 def _schema_of(plugin: str, action: str, input_params: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from queue_backends import StateChange, StateStore
+from queue_backends import QueueError, StateChange, StateStore
 from queue_backends.messages import encode_json
 from worker.errors import ApprovalNotFound
 
@@ -27,6 +27,7 @@ PREFIX = "approvals/"
 LONGEST_S = 24 * 3600.0
 _KEPT_S = 3600.0
 _LOOK_AGAIN_S = 5.0
+_TAKE_BACK_S = 1.0
 
 
 class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,11 +65,17 @@ class Approvals:
         now = time.time()
         asked = replace(question, id=secrets.token_hex(4), asked_at=now, until=now + timeout_s)
         await self._state.set(PREFIX + asked.id, encode_json(asked), ttl_s=timeout_s + _KEPT_S)
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout_s):
                 return await self._decided(asked)
-        await self._state.delete(PREFIX + asked.id)
-        return asked
+        except TimeoutError:
+            await self._state.delete(PREFIX + asked.id)
+            return asked
+        except asyncio.CancelledError:  # who asked is gone, and nobody shall answer into the void
+            with contextlib.suppress(QueueError, TimeoutError):
+                async with asyncio.timeout(_TAKE_BACK_S):
+                    await self._state.delete(PREFIX + asked.id)
+            raise
 
     async def _decided(self, asked: Approval) -> Approval:
         """Wake at the answer. The watch may begin a moment after it was given, so that is looked up now and then."""

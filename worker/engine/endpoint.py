@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 
 from providers.remote.addresses import Address
+from providers.remote.environment import is_loopback
 from providers.remote.json_server import JsonServer
 from providers.remote.tenants import DEFAULT_TENANT_ID
 from providers.remote.wire import ENGINE_SERVICE
@@ -65,6 +66,7 @@ async def engine_running(
     had or `plugins.dir` is none, `ProviderError` if gRPC is not installed.
     """
     options = EngineOptions.of(plugins, shares_port=shares_port, environ=environ)
+    options.channel.trusted()  # so that a wrong file is an error at once
     folder = _folder(plugins)
     async with AsyncExitStack() as stack:
         directory = await stack.enter_async_context(RemoteDirectory(state))
@@ -79,6 +81,12 @@ async def engine_running(
         stack.push_async_callback(server.stop, STOP_GRACE_S)
         engine = Engine(host=options.host, port=port, directory=directory, live=live)
         await stack.enter_async_context(_duties(plugins, folder, engine, options, state))
+        if not is_loopback(options.host) and not options.server.token:
+            log.warning(
+                "whoever reaches this address can register and is given prompts and settings: set a shared token",
+                address=f"{options.host}:{port}",
+                variable=plugins.token_env,
+            )
         log.info("plugins may register", address=f"{options.host}:{port}", tls=bool(options.server.tls_cert))
         yield engine
 

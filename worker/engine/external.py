@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from providers.remote.addresses import parse_address
 from providers.remote.dialect import Dialect
 from providers.remote.instances import Source
 from queue_backends import QueueError
@@ -55,19 +56,32 @@ class ExternalPlugins:
         try:
             while True:
                 changed.clear()
-                if self._directory.instances(plugin.name):
+                if await self._is_there(plugin):
                     delay_s = FIRST_DELAY_S
-                    await changed.wait()
+                    await self._change(changed, self._options.heartbeat_s)
                 elif await self._try(plugin):
-                    await self._settled(changed, FIRST_DELAY_S)
+                    await self._change(changed, FIRST_DELAY_S)  # until the mirror shows what was just written
                 else:
                     await asyncio.sleep(delay_s)
                     delay_s = min(2 * delay_s, LONGEST_DELAY_S)
         finally:
             forget()
 
-    async def _settled(self, changed: asyncio.Event, most_s: float) -> None:
-        """Wait until the mirror shows what was just written."""
+    async def _is_there(self, plugin: ExternalPlugin) -> bool:
+        """Whether it has registered by itself, or is registered by us as the settings say; then we beat for it."""
+        registry = self._directory.registry
+        present = self._directory.instances(plugin.name)
+        with contextlib.suppress(QueueError):
+            if any(each.source is Source.SELF for each in present):
+                if any(each.instance_id == _id_of(plugin) for each in present):
+                    await registry.remove(plugin.name, _id_of(plugin))
+            elif not any(each.address == _address_of(plugin) for each in present):
+                return False
+            else:
+                await registry.beat(_id_of(plugin), self._options.lost_after_s)
+        return True
+
+    async def _change(self, changed: asyncio.Event, most_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await changed.wait()
@@ -75,14 +89,14 @@ class ExternalPlugins:
     async def _try(self, plugin: ExternalPlugin) -> bool:
         who = Applicant(
             name=plugin.name,
-            addresses=[plugin.addr],
+            addresses=[_address_of(plugin)],
             instance_id=_id_of(plugin),
             dialect=Dialect.PYTHON,  # a Go plugin does not understand that, and is asked in its own way then
             source=Source.EXTERNAL,
         )
         try:
             instance = await admitted(who, self._options.channel, self._options.shadow)
-            await self._directory.registry.add(instance)
+            await self._directory.registry.add(instance, beat_ttl_s=self._options.lost_after_s)
         except (NotAdmitted, QueueError) as error:
             log.warning("an external plugin is not there yet", plugin=plugin.name, reason=str(error))
             return False
@@ -95,6 +109,10 @@ class ExternalPlugins:
             async with asyncio.timeout(2):
                 for plugin in self._plugins:
                     await self._directory.registry.remove(plugin.name, _id_of(plugin))
+
+
+def _address_of(plugin: ExternalPlugin) -> str:
+    return str(parse_address(plugin.addr))
 
 
 def _id_of(plugin: ExternalPlugin) -> str:

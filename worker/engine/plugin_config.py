@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from providers import ConfigParam, ProviderError
-from providers.live_config import resolved
+from providers.live_config import REFERENCE, resolved
 from providers.remote.client import PluginClient
 from providers.remote.faults import CallFailed
 from providers.remote.instances import RemoteInstance
@@ -25,10 +25,14 @@ def prefix_of(plugin: str) -> str:
 
 
 async def seed(live: LiveSettings, instance: RemoteInstance) -> None:
-    """Give each declared setting that has a default and no value its default. Raises `BackendUnavailable`."""
+    """Give each declared setting that has a default and no value its default. Raises `BackendUnavailable`.
+
+    Not so a reference: a plugin must not choose which of the engine's variables it is told.
+    """
     prefix = prefix_of(instance.name)
     for param in instance.params:
-        if param.default and live.get(prefix + param.key) is None:
+        is_value = bool(param.default) and not param.default.startswith(REFERENCE)
+        if is_value and live.get(prefix + param.key) is None:
             try:
                 await live.set(prefix + param.key, param.default)
             except BadSetting as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -41,7 +42,7 @@ from providers.remote.plugin_messages import ExecuteResponse
 from providers.remote.tenants import may_meet, tenant_id
 from providers.remote.wire import PERMISSIONS, BadMessage, Message, decode, encode
 from queue_backends import QueueError
-from worker.engine.admission import NotAdmitted, admitted, applicant
+from worker.engine.admission import Applicant, NotAdmitted, admitted, applicant
 from worker.engine.approvals import Approval, Approvals
 from worker.engine.options import EngineOptions
 from worker.engine.plugin_config import seed_quietly, values_for
@@ -54,7 +55,14 @@ CALL_LIMIT_S = 120.0
 RESULT_TTL_S = 24 * 3600.0
 CACHE_TTL_S = 30 * 24 * 3600.0
 """Of cached values that are to last for good: everything here has a lifetime."""
+LONGEST_CACHE_TTL_S = 365 * 24 * 3600
+MOST_PROCESSES = 1000
+MOST_NAMES = 1000
+MOST_AT_ONCE = 32
+"""Registrations in progress: each is a call back that may take seconds."""
 _MOST_KEY_CHARS = 512
+_MOST_KEYS = 1000
+_MOST_SAID = 1000
 _LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error"}
 
 log = structlog.get_logger(__name__)
@@ -73,6 +81,7 @@ class EngineService:
         self._live = live
         self._options = options
         self._approvals = Approvals(self._state)
+        self._entrance = asyncio.Semaphore(MOST_AT_ONCE)
 
     def methods(self) -> dict[str, Method]:
         """All calls by name."""
@@ -101,9 +110,11 @@ class EngineService:
         self._check_tenant(request.tenant_id)
         try:
             who = applicant(request, caller.dialect(), _host(caller.peer))
-            instance = await admitted(who, self._options.channel, self._options.shadow)
+            self._check_room(who)
+            async with self._entrance:
+                instance = await admitted(who, self._options.channel, self._options.shadow)
         except NotAdmitted as error:
-            log.warning("a plugin was turned down", plugin=request.name, peer=caller.peer, reason=str(error))
+            log.warning("a plugin was turned down", plugin=request.name[:100], peer=caller.peer, reason=str(error))
             return encode(RegisterPluginResponse(error=str(error)))
         await self._registry.add(instance, beat_ttl_s=self._options.lost_after_s)
         await seed_quietly(self._live, instance)
@@ -117,11 +128,24 @@ class EngineService:
         )
         return encode(RegisterPluginResponse(success=True, plugin_id=f"{instance.name}/{instance.instance_id}"))
 
+    def _check_room(self, who: Applicant) -> None:
+        """Nobody fills the store, or keeps us busy with calling back."""
+        directory = self._remote.directory
+        is_here = any(each.instance_id == who.instance_id for each in directory.instances(who.name))
+        if not is_here and len(directory.all()) >= MOST_PROCESSES:
+            raise Refused("RESOURCE_EXHAUSTED", f"{MOST_PROCESSES} processes are registered already")
+        if who.name not in directory.known() and len(directory.known()) >= MOST_NAMES:
+            raise Refused("RESOURCE_EXHAUSTED", f"{MOST_NAMES} plugins are or were registered already")
+        if self._entrance.locked():
+            raise Refused("RESOURCE_EXHAUSTED", f"{MOST_AT_ONCE} plugins register at this moment: try again")
+
     async def _supersede(self, new: RemoteInstance) -> None:
-        """Who registers itself takes the place of what the settings say of that name, and of who was at its address."""
+        """Who registers itself takes the place of what the settings say of that name, and of whoever was at its
+        address: there can only be one."""
         for each in await self._registry.instances():
-            is_former = each.address == new.address and each.instance_id != new.instance_id
-            if each.name == new.name and (each.source is Source.EXTERNAL or is_former):
+            is_new = (each.name, each.instance_id) == (new.name, new.instance_id)
+            is_external = each.name == new.name and each.source is Source.EXTERNAL
+            if not is_new and (is_external or each.address == new.address):
                 await self._registry.remove(each.name, each.instance_id)
 
     async def deregister(self, body: bytes, caller: Caller) -> bytes:
@@ -171,6 +195,8 @@ class EngineService:
     async def cache_get_batch(self, body: bytes, caller: Caller) -> bytes:
         """Several, in the order of the keys."""
         request = _read(CacheGetBatchRequest, body)
+        if len(request.keys) > _MOST_KEYS:
+            raise Refused("INVALID_ARGUMENT", f"keys: use at most {_MOST_KEYS}")
         entries = [await self._cached(key, request.tenant_id, caller) for key in request.keys]
         return encode(CacheGetBatchResponse(entries=entries))
 
@@ -186,7 +212,7 @@ class EngineService:
             value = unpacked(request.value, caller.dialect())
         except ValueError as error:
             raise Refused("INVALID_ARGUMENT", f"value: {error}") from error
-        ttl_s = float(request.ttl_seconds) if request.ttl_seconds > 0 else CACHE_TTL_S
+        ttl_s = float(min(request.ttl_seconds, LONGEST_CACHE_TTL_S)) if request.ttl_seconds > 0 else CACHE_TTL_S
         await self._state.set(self._cache_key(request.key, request.tenant_id), value, ttl_s=ttl_s)
         return encode(Success(success=True))
 
@@ -236,7 +262,8 @@ class EngineService:
         request = _read(LogEventRequest, body)
         level = _LEVELS.get(request.severity.lower(), "info")
         data = unpacked_json(request.data_json).decode(errors="replace")[:10_000]
-        getattr(log, level)("a plugin says", plugin=request.plugin_name, said=request.event_type, data=data)
+        plugin, said = request.plugin_name[:_MOST_SAID], request.event_type[:_MOST_SAID]
+        getattr(log, level)("a plugin says", plugin=plugin, said=said, data=data)
         return encode(Acknowledged(acknowledged=True))
 
     async def call_plugin(self, body: bytes, caller: Caller) -> bytes:
