@@ -29,7 +29,7 @@ REFERENCE = "env:"
 _HELLO = f"{PREFIX}~hello"
 _UNSET_TTL_S = 30 * 24 * 3600.0
 _LOAD_LIMIT_S = 60.0
-_RECONCILE_S = 600.0
+_RECONCILE_S = 6 * 3600.0
 """So often everything is read anew, for keys that somebody deleted by other means while this process was cut off."""
 
 log = structlog.get_logger(__name__)

@@ -147,6 +147,12 @@ class PubSubHub:
                 await self._command(pubsub, verb, name)
         except (redis.exceptions.RedisError, OSError):
             return  # the reader meets the same fault, reconnects, and subscribes to what is wanted then
+        except AttributeError:
+            if pubsub is self._pubsub:
+                raise  # else the driver has stumbled over what the reader has closed meanwhile
+        finally:
+            if pubsub is not self._pubsub:  # the driver may have opened a connection again that the reader had closed
+                await self._closed(pubsub)
 
     async def _command(self, pubsub: Any, verb: str, *names: str) -> None:
         """The driver's own methods keep books that we have no use for, and its older versions know no sharded ones."""
@@ -201,8 +207,11 @@ class PubSubHub:
         self._reading = None
         pubsub, self._pubsub = self._pubsub, None
         if pubsub is not None:
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await pubsub.aclose()
+            await self._closed(pubsub)
+
+    async def _closed(self, pubsub: Any) -> None:
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            await pubsub.aclose()
 
     async def _read(self) -> None:
         async with asyncio.timeout(None) as self._reading:

@@ -132,15 +132,16 @@ async def test_an_idle_worker_sends_few_commands(backend: Backend, client: redis
 
 
 async def test_what_a_worker_reads_is_bounded(backend: Backend, client: redis.Redis, stream: str) -> None:
-    """Each command of a run's life, inside scripts too, that could read a range has a limit or names one entry."""
-    with client.monitor() as monitor:
-        async with open_worker(load_settings({}, file=None, overrides=_settings()), backend):
+    """Each command of a run's life, inside scripts too, that could read a range has a limit or names one entry. What a
+    worker reads once, when it starts, is another matter."""
+    async with open_worker(load_settings({}, file=None, overrides=_settings()), backend):
+        with client.monitor() as monitor:
             fleet = Fleet(backend)
             tasks = [await fleet.submit("hello") for _ in range(20)]
             for task in tasks:
                 await task.result(timeout_s=WITHIN_S)
-        client.echo("all has been said")
-        said = _until(monitor.next_command, "all has been said")
+            client.echo("all has been said")
+            said = _until(monitor.next_command, "all has been said")
     ours = [line for line in said if stream in line]
     assert len(ours) > 100
     assert [line for line in ours if not _is_bounded(line)] == []
