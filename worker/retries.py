@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from providers import AuthenticationFailed, InvalidRequest, ProviderError
+from providers import AuthenticationFailed, InvalidRequest, ProviderError, UnknownProvider
 from providers.errors import PERMANENT_PREFIX
 from queue_backends import QueueError
 from worker.errors import AgentNotFound, DeadlineExceeded, Postponed, WaitedTooLong
@@ -61,6 +61,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
 def is_permanent(error: Exception, text: str) -> bool:
     """Whether the same task can never succeed."""
+    if isinstance(error, UnknownProvider):
+        return False  # it may be a process of its own that has just registered, or is about to
     if isinstance(error, ProviderError):
         return not error.retryable
     if isinstance(error, AgentNotFound | DeadlineExceeded | WaitedTooLong | QueueError):
