@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -226,8 +226,3 @@ def timestamp(text: str) -> float:
 def _headers_of(raw: bytes) -> dict[str, str]:
     lines = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n")[1:])
     return {name: value.strip() for name, separator, value in lines if separator}
-
-
-def rfc3339(at: float) -> str:
-    """A moment as the server reads it."""
-    return (datetime.fromtimestamp(0, UTC) + timedelta(seconds=at)).isoformat().replace("+00:00", "Z")

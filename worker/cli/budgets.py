@@ -8,6 +8,7 @@ import click
 
 from worker.cli.failures import NOT_FOUND, OK
 from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.live_rules import LiveRules
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, moment
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from worker.budgets.report import BudgetUse
     from worker.budgets.rules import Rules
 
+_RULES = LiveRules("budget", "budgets.", "shoal budgets list")
 _BAR_CELLS = 12
 _SCOPES = ("task", "session", "agent", "team", "tenant", "key", "fleet")
 _PERIODS = ("day", "month", "ever")
@@ -77,7 +79,7 @@ def set_budget(
     rule |= {key: value for key, value in given.items() if value not in (None, {})}
     if warn_only:
         rule["hard"] = False
-    return call.wait_for(_set(call, name, rule))
+    return call.wait_for(_RULES.put(call, name, rule))
 
 
 @budgets.command(
@@ -89,7 +91,7 @@ def set_budget(
 @shoal_options
 def unset_budget(call: Invocation, name: str) -> int:
     """Exit code 4 if there is no such live budget."""
-    return call.wait_for(_unset(call, name))
+    return call.wait_for(_RULES.drop(call, name))
 
 
 def _patterns(given: tuple[str, ...]) -> dict[str, str]:
@@ -100,37 +102,6 @@ def _patterns(given: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--where {text!r}: write NAME=PATTERN, such as model=gpt-*")
         patterns[kind] = pattern
     return patterns
-
-
-async def _set(call: Invocation, name: str, rule: dict[str, object]) -> int:
-    import msgspec
-
-    from worker.budgets.live import PREFIX
-    from worker.live_settings import LiveSettings
-
-    async with call.fleet() as fleet:
-        await LiveSettings(fleet.backend.state).set(PREFIX + name, msgspec.json.encode(rule).decode())
-    return _said(call, "set", name)
-
-
-async def _unset(call: Invocation, name: str) -> int:
-    from worker.budgets.live import PREFIX
-    from worker.live_settings import LiveSettings
-
-    async with call.fleet() as fleet:
-        was_there = await LiveSettings(fleet.backend.state).unset(PREFIX + name)
-    if not was_there:
-        call.screen.note(f"no live budget {name!r} is set (see: shoal budgets list)", "bad")
-        return NOT_FOUND
-    return _said(call, "unset", name)
-
-
-def _said(call: Invocation, verb: str, name: str) -> int:
-    if call.screen.as_json:
-        call.screen.json({verb: name})
-    else:
-        call.screen.line(f"budget {name} is {verb}")
-    return OK
 
 
 async def _list(call: Invocation, names: tuple[str, ...], limit: int) -> int:

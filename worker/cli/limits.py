@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from worker.cli.failures import NOT_FOUND, OK
+from worker.cli.failures import OK
 from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.live_rules import LiveRules
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, duration
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from worker.rate_limits.report import AccountUse, KindUse
     from worker.rate_limits.rules import Limits
 
+_RULES = LiveRules("limit", "limits.", "shoal limits")
 _PARTS = ("key", "provider", "model", "route", "agent", "tenant", "team")
 _KINDS = {
     "requests": "requests/min",
@@ -104,7 +106,7 @@ def set_limit(
         "wait_s": wait,
         "learn": False if no_learn else None,
     }
-    return call.wait_for(_set(call, name, {key: value for key, value in given.items() if value is not None}))
+    return call.wait_for(_RULES.put(call, name, {key: value for key, value in given.items() if value is not None}))
 
 
 @limits.command(
@@ -116,7 +118,7 @@ def set_limit(
 @shoal_options
 def unset_limit(call: Invocation, name: str) -> int:
     """Exit code 4 if there is no such live limit."""
-    return call.wait_for(_unset(call, name))
+    return call.wait_for(_RULES.drop(call, name))
 
 
 def _pairs(option: str, given: tuple[str, ...], *, is_number: bool = False) -> dict[str, str]:
@@ -128,37 +130,6 @@ def _pairs(option: str, given: tuple[str, ...], *, is_number: bool = False) -> d
             raise click.UsageError(f"{option} {text!r}: write {form}")
         pairs[name] = value
     return pairs
-
-
-async def _set(call: Invocation, name: str, limit: dict[str, object]) -> int:
-    import msgspec
-
-    from worker.live_settings import LiveSettings
-    from worker.rate_limits.live import PREFIX
-
-    async with call.fleet() as fleet:
-        await LiveSettings(fleet.backend.state).set(PREFIX + name, msgspec.json.encode(limit).decode())
-    return _said(call, "set", name)
-
-
-async def _unset(call: Invocation, name: str) -> int:
-    from worker.live_settings import LiveSettings
-    from worker.rate_limits.live import PREFIX
-
-    async with call.fleet() as fleet:
-        was_there = await LiveSettings(fleet.backend.state).unset(PREFIX + name)
-    if not was_there:
-        call.screen.note(f"no live limit {name!r} is set (see: shoal limits)", "bad")
-        return NOT_FOUND
-    return _said(call, "unset", name)
-
-
-def _said(call: Invocation, verb: str, name: str) -> int:
-    if call.screen.as_json:
-        call.screen.json({verb: name})
-    else:
-        call.screen.line(f"limit {name} is {verb}")
-    return OK
 
 
 async def _list(call: Invocation) -> int:
