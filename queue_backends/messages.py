@@ -113,6 +113,9 @@ class Task(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Submitting the same key again gives the same task id and adds no second task."""
     tenant: str = ""
     session_id: str = ""
+    conversation_id: str = ""
+    """The conversation whose earlier messages the run begins with, and which it adds to. The workers keep it; `history`
+    comes after what they have. Empty: none."""
     overrides: JsonObject = {}
     """Fields of the agent's configuration that differ for this task, such as `{"model": "..."}`."""
     stream_key: str = ""
@@ -429,6 +432,7 @@ _TEXT_FIELDS: Sequence[str] = (
     "idempotency_key",
     "tenant",
     "session_id",
+    "conversation_id",
     "stream_key",
 )
 _texts_of = operator.attrgetter(*_TEXT_FIELDS)

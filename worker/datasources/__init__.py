@@ -1,0 +1,1 @@
+"""Data sources: texts that agents search by meaning."""

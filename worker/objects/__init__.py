@@ -1,0 +1,20 @@
+"""Objects that people declare and change while the fleet runs: agents, apps, models, data sources, keys.
+
+Stored once, versioned, and mirrored in every process that uses them.
+"""
+
+from worker.objects.errors import BadObject, ObjectConflict, ObjectError, ObjectExists, ObjectNotFound
+from worker.objects.slug import slugified
+from worker.objects.store import Declared, ObjectStore, Stored
+
+__all__ = [
+    "BadObject",
+    "Declared",
+    "ObjectConflict",
+    "ObjectError",
+    "ObjectExists",
+    "ObjectNotFound",
+    "ObjectStore",
+    "Stored",
+    "slugified",
+]

@@ -1,0 +1,363 @@
+"""A store of one kind of declared objects, and a mirror of it in each process.
+
+- `objects/<kind>/<namespace>/<slug>` holds the object as JSON. A deleted one leaves a tombstone for a month, so that a
+  process that was cut off hears of it too.
+- The log `objects/<kind>/<namespace>/<slug>` keeps the versions that there were.
+- The counter set `objects/ids` gives ids: numbers, per kind, never used twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from queue_backends import BackendUnavailable, LogRecord, StateChange, StateStore
+from worker.following import Following
+from worker.objects.errors import BadObject, ObjectConflict, ObjectExists, ObjectNotFound
+from worker.objects.slug import check_slug
+
+MOST_OBJECTS = 10_000
+"""Of one kind: each process holds all of them."""
+MOST_BYTES = 256 * 1024
+GLOBAL = ""
+"""The namespace that everybody sees."""
+
+_IDS = "objects/ids"
+_KEEP_VERSIONS_S = 365 * 24 * 3600.0
+_TOMBSTONE_TTL_S = 30 * 24 * 3600.0
+_LOAD_LIMIT_S = 60.0
+_RECONCILE_S = 6 * 3600.0
+_TRIES = 20
+
+log = structlog.get_logger(__name__)
+
+
+class Declared(Protocol):
+    """What every kind of object has. Slug and namespace are its address and never change."""
+
+    @property
+    def slug(self) -> str: ...
+
+    @property
+    def namespace(self) -> str:
+        """Whose it is (a tenant); empty: everybody's."""
+        ...
+
+
+T = TypeVar("T", bound=Declared)
+
+
+class Stored(Struct, Generic[T], frozen=True, kw_only=True, omit_defaults=True):
+    """An object as it is kept."""
+
+    id: int
+    version: int
+    """Counts from 1, up by one with each change."""
+    created_at: float
+    """Unix seconds, as the other one."""
+    updated_at: float
+    updated_by: str = ""
+    """Who made this version: a caller's name, never a secret."""
+    value: T
+
+
+class _Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The JSON of one key: an object, or what is left of a deleted one (`value` absent)."""
+
+    id: int
+    version: int
+    created_at: float
+    updated_at: float
+    updated_by: str = ""
+    value: msgspec.Raw | None = None
+
+
+Changed = Callable[["Stored[Any] | None", "Stored[Any] | None"], None]
+"""Is told an object before and after a change; None: there was none, there is none any more. Must return at once."""
+
+
+class ObjectStore(Generic[T]):
+    """All objects of one kind. Entered (`async with`), it holds all of them and follows every change, which takes well
+    below a second; while the store is away it keeps what it knew last.
+
+    Not entered, it holds what `load` read, and the methods that write work as well.
+    """
+
+    def __init__(self, state: StateStore, kind: str, of: type[T], *, check: Callable[[T], None] | None = None) -> None:
+        """`check` raises `BadObject` for what may not be stored."""
+        self.kind = kind
+        self._state = state
+        self._type = of
+        self._check = check
+        self._prefix = f"objects/{kind}/"
+        self._hello = f"{self._prefix}~hello"
+        self._objects: dict[tuple[str, str], Stored[T]] = {}
+        self._by_id: dict[int, Stored[T]] = {}
+        self._callbacks: list[Changed] = []
+        self._following = Following(
+            state, self._prefix, self._hello, what=f"{kind} objects", changed=self._heard, keep=self._keep_whole
+        )
+        self._touched: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<ObjectStore {self.kind}, {len(self._objects)} objects>"
+
+    # Reading
+
+    def get(self, slug: str, namespace: str = GLOBAL) -> Stored[T] | None:
+        """The object of exactly that namespace."""
+        return self._objects.get((namespace, slug))
+
+    def visible(self, slug: str, namespace: str) -> Stored[T] | None:
+        """The object that a member of a namespace means by a slug: its own, or else everybody's."""
+        return self._objects.get((namespace, slug)) or self._objects.get((GLOBAL, slug))
+
+    def by_id(self, number: int) -> Stored[T] | None:
+        """The object of that id."""
+        return self._by_id.get(number)
+
+    def all(self) -> Sequence[Stored[T]]:
+        """All objects, the newest first."""
+        return sorted(self._by_id.values(), key=lambda each: each.id, reverse=True)
+
+    def on_change(self, callback: Changed) -> Callable[[], None]:
+        """Call back, in this event loop, for each change from now on; call what is returned to stop that."""
+        self._callbacks.append(callback)
+
+        def forget() -> None:
+            with contextlib.suppress(ValueError):
+                self._callbacks.remove(callback)
+
+        return forget
+
+    async def versions(self, slug: str, namespace: str = GLOBAL, *, limit: int = 100) -> list[Stored[T]]:
+        """What the object was, the newest version first, deleted objects too. Raises `BackendUnavailable`."""
+        entries = await self._state.read_log(self._key(slug, namespace), limit=limit, newest_first=True)
+        return [msgspec.json.decode(entry.value, type=Stored[self._type]) for entry in entries]  # type: ignore[name-defined]  # a type known at run time only
+
+    async def read(self, slug: str, namespace: str = GLOBAL) -> Stored[T]:
+        """The object as it stands in the store, whatever the mirror knows.
+
+        Raises `ObjectNotFound`, `BackendUnavailable`.
+        """
+        _, kept = await self._read(slug, namespace)
+        found = self._opened(kept) if kept is not None else None
+        if found is None:
+            raise self._not_found(slug, namespace)
+        return found
+
+    # Writing
+
+    async def create(self, value: T, *, by: str = "") -> Stored[T]:
+        """Store a new object. Raises `BadObject`, `ObjectExists`, `BackendUnavailable`."""
+        self._check_value(value)
+        if len(self._objects) >= MOST_OBJECTS:
+            raise BadObject(f"there are {MOST_OBJECTS} {self.kind} objects already: delete some")
+        number: int | None = None
+        for _ in range(_TRIES):
+            raw, kept = await self._read(value.slug, value.namespace)
+            if kept is not None and kept.value is not None:
+                raise ObjectExists(
+                    f"there is a {self.kind} {value.slug!r} already: change that one, or choose another slug"
+                )
+            if number is None:
+                number = await self._state.add(_IDS, self.kind, 1)
+            now = time.time()
+            version = kept.version + 1 if kept is not None else 1
+            new = Stored(id=number or 0, version=version, created_at=now, updated_at=now, updated_by=by, value=value)
+            if await self._write(raw, new):
+                return new
+        raise self._contended(value.slug)
+
+    async def update(self, value: T, *, expected_version: int | None = None, by: str = "") -> Stored[T]:
+        """Replace the object that has the value's slug and namespace.
+
+        Raises `BadObject`, `ObjectNotFound`, `ObjectConflict` if it is at another version than was expected,
+        `BackendUnavailable`.
+        """
+        self._check_value(value)
+        return await self.change(value.slug, lambda _: value, value.namespace, expected_version=expected_version, by=by)
+
+    async def change(
+        self,
+        slug: str,
+        change: Callable[[T], T],
+        namespace: str = GLOBAL,
+        *,
+        expected_version: int | None = None,
+        by: str = "",
+    ) -> Stored[T]:
+        """Make a new version out of the present one; `change` may be called several times. Raises as `update`."""
+        for _ in range(_TRIES):
+            raw, kept = await self._read(slug, namespace)
+            present = self._opened(kept) if kept is not None else None
+            if kept is None or present is None:
+                raise self._not_found(slug, namespace)
+            self._check_version(slug, present.version, expected_version)
+            value = change(present.value)
+            if value == present.value:
+                return present
+            self._check_value(value)
+            if (value.slug, value.namespace) != (slug, namespace):
+                raise BadObject(f"{self.kind} {slug!r}: slug and namespace cannot be changed: create a new object")
+            new = Stored(
+                id=present.id,
+                version=present.version + 1,
+                created_at=present.created_at,
+                updated_at=time.time(),
+                updated_by=by,
+                value=value,
+            )
+            if await self._write(raw, new):
+                return new
+        raise self._contended(slug)
+
+    async def delete(self, slug: str, namespace: str = GLOBAL, *, expected_version: int | None = None) -> Stored[T]:
+        """Delete an object and return what it was. Raises as `update`."""
+        key = self._key(slug, namespace)
+        for _ in range(_TRIES):
+            raw, kept = await self._read(slug, namespace)
+            present = self._opened(kept) if kept is not None else None
+            if kept is None or present is None:
+                raise self._not_found(slug, namespace)
+            self._check_version(slug, present.version, expected_version)
+            tombstone = _Kept(
+                id=present.id, version=present.version, created_at=present.created_at, updated_at=time.time()
+            )
+            left = msgspec.json.encode(tombstone)
+            self._touched.discard(key)
+            if await self._state.compare_and_set(key, raw, left, ttl_s=_TOMBSTONE_TTL_S):
+                if key not in self._touched:
+                    self._put(key, left)
+                return present
+        raise self._contended(slug)
+
+    def _check_value(self, value: T) -> None:
+        check_slug("slug", value.slug)
+        if value.namespace:
+            check_slug("namespace", value.namespace)
+        if self._check is not None:
+            self._check(value)
+        try:
+            size = len(msgspec.json.encode(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadObject(f"{self.kind} {value.slug!r} cannot be written as JSON: {error}") from error
+        if size > MOST_BYTES:
+            raise BadObject(f"{self.kind} {value.slug!r} has {size} bytes, at most {MOST_BYTES} are allowed")
+
+    def _check_version(self, slug: str, present: int, expected: int | None) -> None:
+        if expected is not None and expected != present:
+            raise ObjectConflict(
+                f"{self.kind} {slug!r} is at version {present}, not {expected}: somebody has changed it meanwhile; "
+                "read it again"
+            )
+
+    def _not_found(self, slug: str, namespace: str) -> ObjectNotFound:
+        where = f" in namespace {namespace!r}" if namespace else ""
+        return ObjectNotFound(f"there is no {self.kind} {slug[:100]!r}{where}")
+
+    def _contended(self, slug: str) -> BackendUnavailable:
+        return BackendUnavailable(f"{self.kind} {slug!r} was changed by others {_TRIES} times meanwhile: try again")
+
+    async def _write(self, expected: bytes | None, new: Stored[T]) -> bool:
+        key, encoded = self._key(new.value.slug, new.value.namespace), msgspec.json.encode(new)
+        self._touched.discard(key)
+        if not await self._state.compare_and_set(key, expected, encoded):
+            return False
+        if key not in self._touched:  # our own write shows at once, unless the watch has told of a newer one
+            self._put(key, encoded)
+        record = LogRecord(log=key, id=f"{new.id}:{new.version}", value=encoded, keep_s=_KEEP_VERSIONS_S)
+        await self._state.append_once([record])
+        return True
+
+    async def _read(self, slug: str, namespace: str) -> tuple[bytes | None, _Kept | None]:
+        raw = await self._state.get(self._key(slug, namespace))
+        return raw, (msgspec.json.decode(raw, type=_Kept) if raw else None)
+
+    def _key(self, slug: str, namespace: str) -> str:
+        return f"{self._prefix}{namespace}/{slug}"
+
+    def _opened(self, kept: _Kept) -> Stored[T] | None:
+        if kept.value is None:
+            return None
+        return Stored(
+            id=kept.id,
+            version=kept.version,
+            created_at=kept.created_at,
+            updated_at=kept.updated_at,
+            updated_by=kept.updated_by,
+            value=msgspec.json.decode(kept.value, type=self._type),
+        )
+
+    # Following
+
+    async def load(self) -> None:
+        """Read all objects anew. Raises `BackendUnavailable`; then those known before stay."""
+        self._touched.clear()
+        found = {key: value async for key, value in self._state.scan(self._prefix) if key != self._hello}
+        gone = [key for namespace, slug in self._objects if (key := self._key(slug, namespace)) not in found]
+        for key, value in (*found.items(), *((key, b"") for key in gone)):
+            if key not in self._touched:
+                self._put(key, value)
+
+    async def __aenter__(self) -> Self:
+        """Read all objects and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
+        self._following.start()
+        try:
+            async with asyncio.timeout(_LOAD_LIMIT_S):
+                await self._following.loaded()
+        except BaseException as error:
+            await self._following.stop()
+            if isinstance(error, TimeoutError):
+                text = f"the {self.kind} objects could not be read within {_LOAD_LIMIT_S:g} s"
+                raise BackendUnavailable(text) from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._following.stop()
+
+    def _heard(self, change: StateChange) -> None:
+        self._touched.add(change.key)
+        self._put(change.key, change.value or b"")
+
+    async def _keep_whole(self) -> None:
+        while True:
+            await self.load()
+            self._following.has_read()
+            await asyncio.sleep(_RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+
+    def _put(self, key: str, raw: bytes) -> None:
+        namespace, _, slug = key.removeprefix(self._prefix).partition("/")
+        before = self._objects.get((namespace, slug))
+        try:
+            kept = msgspec.json.decode(raw, type=_Kept) if raw else None
+            after = self._opened(kept) if kept is not None else None
+        except msgspec.MsgspecError as error:  # written by a newer version, or by hand
+            log.warning("a declared object cannot be read", kind=self.kind, slug=slug, error=str(error))
+            return
+        if after == before:
+            return
+        if before is not None:
+            self._by_id.pop(before.id, None)
+        if after is None:
+            self._objects.pop((namespace, slug), None)
+        else:
+            self._objects[namespace, slug] = after
+            self._by_id[after.id] = after
+        for callback in tuple(self._callbacks):
+            try:
+                callback(before, after)
+            except Exception:  # the others are told all the same
+                log.exception("a change of an object was not taken", kind=self.kind, slug=slug)

@@ -1,0 +1,1 @@
+"""Sessions: conversations with an agent that outlive connections, gateways and workers."""
