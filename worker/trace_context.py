@@ -13,20 +13,26 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 
-def inject(task: Task) -> Task:
-    """The task with `traceparent`, `tracestate` and `baggage` of the current OpenTelemetry span, whoever opened it."""
+def carrier() -> dict[str, str]:
+    """`traceparent`, `tracestate` and `baggage` of the current OpenTelemetry span, whoever opened it; empty without."""
     telemetry = sys.modules.get("opentelemetry.context")
-    if task.traceparent or telemetry is None or not telemetry.get_current():
-        return task  # nobody here has opened a span
+    if telemetry is None or not telemetry.get_current():
+        return {}  # nobody here has opened a span
     from opentelemetry.baggage.propagation import W3CBaggagePropagator
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
-    if not carrier:
+    found: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(found)
+    if found:
+        W3CBaggagePropagator().inject(found)
+    return found
+
+
+def inject(task: Task) -> Task:
+    """The task with the trace of the current span, unless it has one already."""
+    if task.traceparent or not (found := carrier()):
         return task
-    W3CBaggagePropagator().inject(carrier)
-    return msgspec.structs.replace(task, **carrier)
+    return msgspec.structs.replace(task, **found)
 
 
 def parent_of(task: Task) -> Context:
@@ -35,7 +41,7 @@ def parent_of(task: Task) -> Context:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    carrier = {"traceparent": task.traceparent, "tracestate": task.tracestate, "baggage": task.baggage}
-    carrier = {name: value for name, value in carrier.items() if value}
-    context = TraceContextTextMapPropagator().extract(carrier, Context())
-    return W3CBaggagePropagator().extract(carrier, context)
+    told = {"traceparent": task.traceparent, "tracestate": task.tracestate, "baggage": task.baggage}
+    told = {name: value for name, value in told.items() if value}
+    context = TraceContextTextMapPropagator().extract(told, Context())
+    return W3CBaggagePropagator().extract(told, context)

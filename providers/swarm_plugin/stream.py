@@ -19,7 +19,7 @@ from providers.errors import (
     Unavailable,
 )
 from queue_backends.swarm_plugin.messages import LLM_SERVICE, RunTaskMessage
-from queue_backends.swarm_plugin.protobuf import MalformedMessage, decode, encode
+from queue_backends.protobuf import MalformedMessage, decode, encode
 
 RUN_TASK = f"/{LLM_SERVICE}/RunTask"
 NAME = "grpc"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from queue_backends.swarm_plugin.protobuf import Message
+from queue_backends.protobuf import Message
 
 PACKAGE = "swarm.plugin.v1"
 LLM_SERVICE = f"{PACKAGE}.LLMProvider"

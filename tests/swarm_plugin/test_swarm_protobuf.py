@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from queue_backends.swarm_plugin import messages as ours
-from queue_backends.swarm_plugin.protobuf import MalformedMessage, Message, decode, encode
+from queue_backends.protobuf import MalformedMessage, Message, decode, encode
 
 NAMES: dict[type[Message], str] = {
     ours.RunTaskMessage: "RunTaskMessage",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,18 +11,13 @@ from pathlib import Path
 import structlog
 
 from worker.errors import BadSetting
+from worker.warded_process import end_warded, next_line, start_warded
 
-GRACE_S = 8.0
-"""From SIGTERM to SIGKILL; a plugin has a grace of five seconds of its own."""
-STOP_WITHIN_S = GRACE_S + 2
-"""What its warden needs for that."""
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0
 """Who has run for so long is restarted at once when it ends."""
 PORT_LINE = b"MIRASTACK_PLUGIN_PORT="
-_LONGEST_LINE = 64 * 1024
-_WARDEN = Path(__file__).with_name("warden.py")
 
 log = structlog.get_logger(__name__)
 
@@ -67,46 +60,17 @@ class ColocatedPlugins:
 
     async def _run_once(self, program: Path) -> str:
         """Start it and wait for its end; says what that was."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(_WARDEN), f"{GRACE_S:g}", str(program)),
-            cwd=program.parent,
-            env={**os.environ, **self._changes()},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_LONGEST_LINE,
-            start_new_session=True,  # Ctrl-C is for us; they are told by us
-        )
+        process = await start_warded(program, env={**os.environ, **self._changes()})
         log.info("a plugin was started", program=str(program))
         try:
             await self._read(program, process)
             return f"exit code {await process.wait()}"
         finally:
-            await asyncio.shield(self._stop(process))
+            await asyncio.shield(end_warded(process))
 
     async def _read(self, program: Path, process: asyncio.subprocess.Process) -> None:
         """Take what it writes on stdout, so that it never waits for us; its log goes to stderr, which is ours."""
-        assert process.stdout is not None  # noqa: S101 - it was asked for
-        while True:
-            try:
-                line = await process.stdout.readline()
-            except ValueError:  # longer than any line we want
-                continue
-            if not line:
-                return
+        while line := await next_line(process.stdout):
             if line.startswith(PORT_LINE):
                 port = line.removeprefix(PORT_LINE).decode(errors="replace").strip()
                 log.info("a plugin listens", program=str(program), port=port)
-
-    async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        """End it in order, then by force. Its warden does so when we end in any other way."""
-        if process.returncode is not None:
-            return
-        assert process.stdin is not None  # noqa: S101 - it was asked for
-        process.stdin.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_WITHIN_S):
-                await process.wait()
-                return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -23,7 +23,7 @@ from queue_backends.swarm_plugin.messages import (
     ToolCallRequest,
     ToolCallResult,
 )
-from queue_backends.swarm_plugin.protobuf import MalformedMessage, decode, encode
+from queue_backends.protobuf import MalformedMessage, decode, encode
 from worker.providers_in_use import ProvidersInUse
 from worker.retries import error_text, is_permanent
 

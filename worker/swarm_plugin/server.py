@@ -29,7 +29,7 @@ from queue_backends.swarm_plugin.messages import (
     ResultsRequest,
     SubmitRequest,
 )
-from queue_backends.swarm_plugin.protobuf import MalformedMessage, Message, decode, encode
+from queue_backends.protobuf import MalformedMessage, Message, decode, encode
 from worker.errors import BadSetting
 from worker.swarm_plugin.llm_service import LLMService
 from worker.swarm_plugin.queue_service import QueueService

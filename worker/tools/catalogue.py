@@ -124,7 +124,8 @@ class ToolCatalogue:
         return found
 
     def _choose(self, entries: dict[str, _Entry], names: Sequence[str] | None) -> tuple[ToolSpec, ...]:
-        specs = [entry.tool.spec for entry in entries.values()]
+        # A data source's tool is given with the data source, not by name (`ResolvedAgent.tool_specs`).
+        specs = [spec for entry in entries.values() if (spec := entry.tool.spec).kind != "datasource"]
         chosen = [spec for spec in specs if spec is not READ_OUTPUT and (names is None or _is_chosen(spec.name, names))]
         if all(spec.kind == "builtin" for spec in chosen):
             return tuple(chosen)
@@ -175,15 +176,17 @@ class ToolCatalogue:
 
     def _current(self) -> dict[str, _Entry]:
         """The present tools by name. Built anew only after a server's list has changed."""
-        if not self._servers:
-            return self._entries
+        known = self._listed
+        if len(known) == len(self._servers):
+            for server, tools in zip(self._servers, known, strict=True):
+                if server.tools() is not tools:
+                    break
+            else:
+                return self._entries
         listed = tuple(server.tools() for server in self._servers)
-        if len(listed) != len(self._listed) or any(
-            new is not old for new, old in zip(listed, self._listed, strict=True)
-        ):
-            # `_listed` last: the health pages' thread looks here too, and must not take the old entries for the new.
-            self._entries, self._left_out = self._index(listed)
-            self._listed = listed
+        # `_listed` last: the health pages' thread looks here too, and must not take the old entries for the new.
+        self._entries, self._left_out = self._index(listed)
+        self._listed = listed
         return self._entries
 
     def _index(self, listed: tuple[Sequence[Tool], ...]) -> tuple[dict[str, _Entry], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Protocol Buffers' binary form, for messages that are plain: texts, bytes, whole numbers, text maps, other messages.
+"""Protocol Buffers' binary form, for messages that are plain: texts, bytes, numbers, truth values, text maps, messages.
 
 A message is a frozen Struct whose fields have the numbers 1, 2, 3, … in the order of their declaration. Generated code
 would tie an installation to one release of the protobuf runtime, for these few messages.
@@ -8,6 +8,7 @@ Source: the encoding guide of Protocol Buffers, https://protobuf.dev/programming
 from __future__ import annotations
 
 import functools
+import struct
 import types
 import typing
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_WIRE_TYPES = {int: _VARINT, bool: _VARINT, float: _FIXED64}
+"""All others are `_BYTES`."""
 _MOST_VARINT_BYTES = 10
 _64_BITS = (1 << 64) - 1
 
@@ -35,7 +38,7 @@ class _Field(typing.NamedTuple):
     name: str
     number: int
     kind: Any
-    """`str`, `bytes`, `int`, `dict` for a map of texts, or a message's class."""
+    """`str`, `bytes`, `int`, `bool`, `float` (a double), `dict` for a map of texts, or a message's class."""
     is_repeated: bool
 
 
@@ -50,10 +53,14 @@ def encode(message: Message) -> bytes:
         elif field.is_repeated:
             for item in value:
                 _put_bytes(out, field.number, _bytes_of(item))
-        elif field.kind is int:
+        elif field.kind in (int, bool):
             if value:
                 _put_varint(out, field.number << 3 | _VARINT)
-                _put_varint(out, value & _64_BITS)
+                _put_varint(out, int(value) & _64_BITS)
+        elif field.kind is float:
+            if value:
+                _put_varint(out, field.number << 3 | _FIXED64)
+                out += struct.pack("<d", value)
         elif isinstance(value, Message) or value:
             _put_bytes(out, field.number, _bytes_of(value))
     return bytes(out)
@@ -67,7 +74,7 @@ def decode(kind: type[M], data: bytes) -> M:
         field = known.get(number)
         if field is None:
             continue
-        if wire != (_VARINT if field.kind is int else _BYTES):
+        if wire != _WIRE_TYPES.get(field.kind, _BYTES):
             raise MalformedMessage(f"{kind.__name__}.{field.name} has wire type {wire}")
         value = _value(field.kind, raw)
         if field.kind is dict:
@@ -159,6 +166,10 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 def _value(kind: Any, raw: Any) -> Any:
     if kind is int:
         return raw - (1 << 64) if raw >> 63 else raw
+    if kind is bool:
+        return bool(raw)
+    if kind is float:
+        return struct.unpack("<d", raw)[0]
     if kind is bytes:
         return bytes(raw)
     if kind is str:

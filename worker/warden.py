@@ -22,7 +22,7 @@ _LOOK_S = 0.05
 
 def main(grace_s: float, program: str) -> int:
     """Run it; returns the exit code."""
-    child = subprocess.Popen([program], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - of `plugins.dir`
+    child = subprocess.Popen([program], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's choice
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the end of standard input counts
     is_told = threading.Event()

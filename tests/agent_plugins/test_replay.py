@@ -1,0 +1,248 @@
+"""Plugins whose worker dies: nothing that was paid for or done is repeated, and nothing is shown twice."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+import providers
+from providers import (
+    ChatProvider,
+    Message,
+    StopReason,
+    TextDelta,
+    TextPart,
+    ToolCall,
+    ToolOutcome,
+    TurnEnd,
+    TurnEvent,
+    TurnRequest,
+)
+from queue_backends import Backend, BackendOptions, CallOutcome, Chunk, Task, TokenUsage, open_backend
+from tests.agent_plugins.dying import Dying
+from tests.agent_plugins.plugin_folders import write_plugin
+from worker.agents.model import Agent
+from worker.assembly import open_worker
+from worker.cli.turns import Turns, Verdict
+from worker.client import Fleet, Handle
+from worker.definitions import Definitions
+from worker.journal import ModelCall, PluginStep, TakenOver, read_journal
+from worker.settings import Settings, load_settings
+from worker.tool_book import INTERRUPTED
+from worker.usage import UsageReport
+
+LIMIT_S = 30
+OPTIONS = BackendOptions(lease_s=0.2, max_deliveries=50)
+USAGE = TokenUsage(input_tokens=100, output_tokens=10)
+ASKED: list[str] = []
+
+TOOLS = """
+from worker import tool
+
+def _write(line):
+    with open({diary!r}, "a") as diary:
+        diary.write(line + "\\n")
+
+@tool
+async def note(text: str) -> str:
+    '''Write something down, once.'''
+    _write("note " + text)
+    return "noted " + text
+
+@tool(idempotent=True)
+async def peek(text: str) -> str:
+    '''Look something up.'''
+    _write("peek " + text)
+    return "saw " + text
+"""
+
+SEQUENTIAL = """
+async def handle_message(self, request, stream):
+    await stream.thinking("planning")
+    plan = await self.services.call_llm("plan")
+    await stream.content(f"plan: {plan.text}; ")
+    noted = await self.services.execute_tool("note", {"text": "A"}, stream_to=stream)
+    count = int((await self.services.kv.get("count") or b"0").decode()) + 1
+    await self.services.kv.set("count", str(count))
+    await stream.content("looking; ")
+    looked = await self.services.call_llm("look", tools="auto", stream_to=stream)
+    await stream.content(f"; {looked.text.upper()}, {'noted' in noted.content or 'interrupted' in noted.content}; ")
+    parts = await asyncio.gather(*(self.services.call_llm(f"part {n}") for n in (1, 2)))
+    await stream.content(" ".join(part.text for part in parts))
+    await self.services.call_llm("end", stream_to=stream)
+"""
+OUTPUT = (
+    "plan: answer to plan; looking; answer to look; ANSWER TO LOOK, True; answer to part 1 answer to part 2"
+    "answer to end"
+)
+
+
+class Told(ChatProvider):
+    """Answers every prompt with a text of its own; asks for the tool `peek` first if it may."""
+
+    name = "told"
+
+    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+        prompt = next(message.text for message in request.messages if message.text)
+        has_looked = any(isinstance(part, ToolOutcome) for message in request.messages for part in message.parts)
+        ASKED.append(f"{prompt}/{request.turn}")
+        await asyncio.sleep(0)
+        if request.tools and not has_looked:
+            yield TextDelta("let me see ")
+            call = ToolCall(id="c", name="peek", arguments='{"text": "B"}')
+            parts: tuple[Any, ...] = (TextPart(text="let me see "), call)
+            yield TurnEnd(
+                message=Message(role=providers.Role.ASSISTANT, parts=parts),
+                stop_reason=StopReason.TOOL_USE,
+                usage=USAGE,
+                model="m",
+            )
+            return
+        words = ["answer ", "to ", prompt]
+        for word in words:
+            yield TextDelta(word)
+            await asyncio.sleep(0)
+        yield TurnEnd(
+            message=Message.assistant("".join(words)), stop_reason=StopReason.END_TURN, usage=USAGE, model="m"
+        )
+
+
+@pytest.fixture(autouse=True)
+def told() -> None:
+    """The provider, with an empty diary."""
+    ASKED.clear()
+    providers.register("told", Told)
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Path:
+    """Where the tools write what they do."""
+    return tmp_path / "diary"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, diary: Path) -> Settings:
+    """Workers with the tools and the plugins."""
+    tools = tmp_path / "tools.py"
+    tools.write_text(TOOLS.format(diary=str(diary)))
+    overrides = {
+        "agent.model": "m",
+        "agent.provider": "told",
+        "retry_base_s": 0.0,
+        "grace_s": 0.0,
+        "python_tools": (str(tools),),
+        "agent_plugins_dir": str(tmp_path / "plugins"),
+    }
+    return load_settings({}, file=None, overrides=overrides)
+
+
+@asynccontextmanager
+async def store(name: str) -> AsyncIterator[Any]:
+    """Opens backends on one memory store, in which the agent `bot` is declared."""
+    async with await open_backend(f"memory://{name}", OPTIONS) as first:
+
+        async def another() -> Backend:
+            return await open_backend(f"memory://{name}", OPTIONS)
+
+        async with Definitions(first.state) as declared:
+            await declared.agents.create(Agent(slug="bot", plugin="test-agent"))
+        yield another
+
+
+async def killed_at(
+    number: int, when: Literal["before", "after"], settings: Settings, name: str
+) -> tuple[bool, int, Any, list[Chunk], Backend]:
+    """Answer a message with a worker that dies at a write, and then one that does not."""
+    async with store(name) as another:
+        dying = Dying(await another(), number, when)
+        backend = await another()
+        task_id = (await Fleet(backend).submit(Task(prompt="go", agent="bot"))).id
+        finished = asyncio.create_task(Handle(backend, task_id).result(LIMIT_S))
+        async with asyncio.timeout(LIMIT_S), open_worker(settings, dying):
+            dead = asyncio.create_task(dying.dead.wait())
+            await asyncio.wait([finished, dead], return_when=asyncio.FIRST_COMPLETED)
+            dead.cancel()
+        asked = len(ASKED)
+        async with open_worker(settings, await another()):
+            async with asyncio.timeout(LIMIT_S):
+                chunks = [chunk async for chunk in Handle(backend, task_id)]
+            result = await finished
+        return dying.dead.is_set(), asked, result, chunks, backend
+
+
+def seen(chunks: Sequence[Chunk]) -> list[tuple[str, str]]:
+    """What a consumer has before it that follows the one rule of turns, without the final chunk: (kind, text)."""
+    turns, shown = Turns(), []
+    for chunk in chunks:
+        verdict = turns.judge(chunk)
+        assert verdict is not Verdict.SKIP, "a chunk of an earlier section came late"
+        if verdict is Verdict.RESTART:
+            shown = [each for each in shown if each[0] != chunk.turn]
+        if not chunk.is_final:
+            shown.append((chunk.turn, chunk.type, chunk.content))
+    joined: list[tuple[str, str]] = []
+    for _, kind, content in shown:
+        if joined and joined[-1][0] == kind and kind in ("CONTENT", "THINKING"):
+            joined[-1] = (kind, joined[-1][1] + content)
+        elif content:
+            joined.append((kind, content))
+    return joined
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_worker_that_dies_at_any_write_repeats_nothing(
+    when: Literal["before", "after"], settings: Settings, diary: Path, tmp_path: Path
+) -> None:
+    """Killed before or after each of its writes in turn: whoever goes on makes no model call again whose answer is
+    stored, calls no tool again that has answered, counts its counter up once; consumers see everything once; and every
+    model call that was sent is in the books."""
+    write_plugin(tmp_path / "plugins", SEQUENTIAL)
+    for number in itertools.count(1):
+        ASKED.clear()
+        diary.write_text("")
+        died, _, result, chunks, backend = await killed_at(number, when, settings, f"plugin-{when}-{number}")
+        where = f"killed {when} write {number}"
+        entries = [moment.entry for moment in await read_journal(backend.state, result.task_id)]
+        takers = {entry.worker for entry in entries if isinstance(entry, TakenOver)}
+        stored = {e.turn for e in entries if isinstance(e, ModelCall) and e.end and e.worker not in takers}
+        repeated = {e.turn for e in entries if isinstance(e, ModelCall) and e.end and e.worker in takers}
+        assert not stored & repeated, where
+        assert result.error == "", where
+        assert result.output == OUTPUT, where
+        effects = Counter(diary.read_text().splitlines())
+        assert effects["note A"] <= 1, where
+        assert [(k, "noted A" if text == INTERRUPTED else text) for k, text in seen(chunks)] == EVERYTHING_ONCE, where
+        assert [chunk.seq for chunk in chunks] == list(range(len(chunks))), where
+        assert [chunk.is_final for chunk in chunks].count(True) == 1, where
+        kept = [value async for key, value in backend.state.scan("agent_plugins/kv/")]
+        assert kept == [b"1"], where
+        records = await UsageReport(backend.state).recent()
+        sent = [record for record in records if record.outcome is not CallOutcome.LOST]
+        assert len(ASKED) <= len(records), where
+        assert len({record.id for record in records}) == len(records), where
+        assert len(sent) <= len(ASKED), where
+        assert len([step for step in entries if isinstance(step, PluginStep)]) == 8, where
+        await backend.close()
+        if not died:
+            assert ASKED == ["plan/0", "look/0", "look/1", "part 1/0", "part 2/0", "end/0"]
+            assert number > 15  # it did die at every write there is
+            return
+
+
+EVERYTHING_ONCE = [
+    ("THINKING", "planning"),
+    ("CONTENT", "plan: answer to plan; "),
+    ("TOOL_CALL", "note"),
+    ("TOOL_RESULT", "noted A"),
+    ("CONTENT", "looking; let me see "),
+    ("TOOL_CALL", "peek"),
+    ("TOOL_RESULT", "saw B"),
+    ("CONTENT", "answer to look; ANSWER TO LOOK, True; answer to part 1 answer to part 2answer to end"),
+]

@@ -1,0 +1,124 @@
+"""What earlier deliveries of a message have left: steps that ended, and sections of the stream that are out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from providers import ToolOutcome
+from providers.turn_routing import Switch
+from queue_backends import Delivery
+from worker.journal import (
+    AttemptEnded,
+    Entry,
+    ModelCall,
+    PluginAnswer,
+    PluginShown,
+    PluginStep,
+    Switched,
+    TakenOver,
+    ToolFinished,
+    ToolStarted,
+)
+from worker.recall import LostCall, Past, recall
+
+STEP_TURNS = 1000
+"""Step `n` has the turns from `n * STEP_TURNS` on."""
+
+
+class RecordedStep(Struct, frozen=True, kw_only=True):
+    """A step that an earlier delivery has begun."""
+
+    entry: PluginStep
+    position: int
+    """Among all steps, in the order in which they were begun."""
+
+
+class Recording:
+    """The past of one message. Empty for a message that nobody had before."""
+
+    def __init__(self, entries: Sequence[Entry], delivery: Delivery) -> None:
+        self._entries = entries
+        self._delivery = delivery
+        self.steps: dict[str, RecordedStep] = {}
+        """By name: those that still count."""
+        self.next_number = 1
+        for position, entry in enumerate(each for each in entries if isinstance(each, PluginStep)):
+            if (before := self.steps.get(entry.name)) is not None:  # it was begun anew, with something else
+                self.void_from(before.position)
+            self.steps[entry.name] = RecordedStep(entry=entry, position=position)
+            self.next_number = max(self.next_number, entry.number + 1)
+        self.answers = _answers(entries)
+        """By number: of steps that are neither model nor tool calls, and errors."""
+        self.outcomes: dict[str, ToolOutcome] = {e.key: e.outcome for e in entries if isinstance(e, ToolFinished)}
+        """Of tool calls, by the key of the tool book."""
+        finished = self.outcomes.keys()
+        self.interrupted = frozenset(e.key for e in entries if isinstance(e, ToolStarted) and e.key not in finished)
+        shown = [entry for entry in entries if isinstance(entry, PluginShown)]
+        self.next_section = max((entry.section for entry in shown), default=-1) + 1
+        # A dead letter that is requeued begins a new stream: what was shown before is shown there again.
+        since = max((n for n, e in enumerate(entries) if isinstance(e, AttemptEnded) and e.how == "dead"), default=-1)
+        self.shown = Counter(entry.label for entry in entries[since + 1 :] if isinstance(entry, PluginShown))
+        """Labels of sections that are out."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody had the message before."""
+        return not self._entries
+
+    def void_from(self, position: int) -> int:
+        """Steps that were begun since then do not count any more; returns how many there were."""
+        void = [name for name, step in self.steps.items() if step.position >= position]
+        for name in void:
+            del self.steps[name]
+        return len(void)
+
+    def past_of(self, number: int) -> Past:
+        """The past of one model call, as the tool loop goes on from it: its turns are counted from 0."""
+        return recall(list(self._entries_of(number)), self._delivery)
+
+    def lost_calls(self) -> tuple[LostCall, ...]:
+        """The model calls that may have been under way when the worker before died."""
+        if self._delivery.redeliveries == 0:
+            return ()
+        return tuple(
+            LostCall(call.turn + step.entry.number * STEP_TURNS, call.attempt, call.switch or _place_of(step.entry))
+            for step in self.steps.values()
+            if step.entry.what == "model" and not self._has_ended(step.entry.number)
+            for call in self.past_of(step.entry.number).lost_calls
+        )
+
+    def _has_ended(self, number: int) -> bool:
+        return number in self.answers
+
+    def _entries_of(self, number: int) -> Iterable[Entry]:
+        first = number * STEP_TURNS
+        for entry in self._entries:
+            if isinstance(entry, TakenOver | AttemptEnded):
+                yield entry
+            elif (
+                isinstance(entry, ModelCall | Switched | ToolStarted | ToolFinished)
+                and first <= entry.turn < first + STEP_TURNS
+            ):
+                yield replace(entry, turn=entry.turn - first)
+
+
+def _answers(entries: Sequence[Entry]) -> dict[int, PluginAnswer]:
+    """Values stay; an error counts until the attempt has ended that met it: then it is tried again."""
+    answers: dict[int, PluginAnswer] = {}
+    for entry in entries:
+        if isinstance(entry, PluginAnswer):
+            answers[entry.number] = entry
+        elif isinstance(entry, AttemptEnded):
+            answers = {number: answer for number, answer in answers.items() if not answer.error_type}
+    return answers
+
+
+def _place_of(step: PluginStep) -> Switch | None:
+    """Where a call went, for the record of one that was lost."""
+    if not step.provider and not step.model:
+        return None
+    return Switch(route="", target="", provider=step.provider, model=step.model, before="", reason="")
