@@ -21,7 +21,7 @@ ENV PATH=/opt/shoal/bin:$PATH \
     SHOAL_HEALTH_PORT=8080
 USER 10001:10001
 WORKDIR /var/lib/shoal
-EXPOSE 8080
+EXPOSE 8000 8080
 # SIGTERM drains: no new task, running ones finish within SHOAL_GRACE_SECONDS, the rest goes back to the queue.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \

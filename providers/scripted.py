@@ -14,7 +14,8 @@ object itself, in `AgentConfig.options["script"]`):
             usage: {input_tokens: 120, output_tokens: 30}
             fault: {kind: stream_broken, after_chunks: 3, attempts: 1}
 
-Turns are taken in order; after the last one it is repeated. A fault strikes the first `attempts` attempts of its turn.
+Turns are taken in order, those of a conversation that is continued after calls for its client included; after the last
+one it is repeated. A fault strikes the first `attempts` attempts of its turn.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
+from providers import lexical_vectors
 from providers.capabilities import Capability
 from providers.errors import (
     AuthenticationFailed,
@@ -184,7 +186,7 @@ class ScriptedProvider(Configurable, ChatProvider):
         """The script's turn, word by word."""
         script = await self._script(request.config)
         prompt = _prompt(request.messages)
-        turn = script.turn(prompt, request.turn)
+        turn = script.turn(prompt, max(request.turn, _turns_since_prompt(request.messages)))
         text = _filled(turn.text, prompt, request.messages)
         usage = turn.usage or _mock_usage(prompt, text)
         fault = turn.fault if turn.fault and request.attempt < turn.fault.attempts else None
@@ -223,7 +225,10 @@ class ScriptedProvider(Configurable, ChatProvider):
         return _filled(turn.text, prompt, ())
 
     async def embed(self, config: AgentConfig, texts: Sequence[str]) -> list[list[float]]:
-        """ark's mock vector: all zero but the first number, which is the text's length."""
+        """ark's mock vector: all zero but the first number, which is the text's length. With `options.embedding_model`
+        `lexical`, vectors of the words (`providers.lexical_vectors`), with which real texts can be searched."""
+        if config.options.get("embedding_model") == lexical_vectors.MODEL:
+            return await asyncio.to_thread(lambda: [lexical_vectors.lexical_vector(text) for text in texts])
         return [[len(text) / 10_000] + [0.0] * (EMBEDDING_DIMENSIONS - 1) for text in texts]
 
     async def count_tokens(self, config: AgentConfig, messages: Sequence[Message]) -> int:
@@ -272,6 +277,17 @@ def _prompt(messages: Sequence[Message]) -> str:
         if message.role is Role.USER and (text := message.text):
             return text
     return ""
+
+
+def _turns_since_prompt(messages: Sequence[Message]) -> int:
+    """Answers since the last prompt. They are more than the run's own where it continues one that ended with calls for
+    its client."""
+    turns = 0
+    for message in reversed(messages):
+        if message.role is Role.USER and message.text:
+            break
+        turns += message.role is Role.ASSISTANT
+    return turns
 
 
 def _tool_results(messages: Sequence[Message]) -> Iterator[str]:

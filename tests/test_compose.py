@@ -124,8 +124,15 @@ def test_a_service_is_complete(name: str) -> None:
 
 
 def test_a_bare_start_is_the_default_queue_alone() -> None:
-    """`docker compose up` starts Redis and its workers, whatever else there is."""
-    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"redis", "worker"}
+    """`docker compose up` starts Redis, its workers and the gateway, whatever else there is."""
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {"redis", "worker", "gateway"}
+
+
+def test_the_gateway_asks_for_a_key() -> None:
+    """It is open to the network, so that nobody may use it unasked; it serves the queue that the workers work on."""
+    gateway = SERVICES["gateway"]
+    assert gateway["environment"]["SHOAL_AUTH"] == "required"
+    assert gateway["environment"]["TASK_QUEUE_URL"] == SERVICES["worker"]["environment"]["TASK_QUEUE_URL"]
 
 
 @pytest.mark.parametrize("worker", sorted(WORKERS.keys() - {"worker"}))

@@ -6,7 +6,8 @@ own that speaks OpenAI's and Anthropic's HTTP. It writes fluent nonsense and cal
     async with LocalModel() as model:
         ...  # model.base_url is "http://127.0.0.1:PORT/v1"
 
-By hand: `python -m worker.local_model --port 8081`.
+By hand: `python -m worker.local_model --port 8081`. With `embeddings` (`--embeddings`) it answers nothing but
+`/v1/embeddings`: vectors of 576 numbers, the mean over a text's tokens, made by a model that was not made for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 5.0
 _CONTEXT_TOKENS = 8192
 _SLOTS = 4
+_LONGEST_TEXT_TOKENS = 2048
 
 
 class LocalModelUnavailable(RuntimeError):
@@ -42,8 +44,9 @@ class LocalModel:
     `port` 0 takes a free one. Raises `LocalModelUnavailable` on entry.
     """
 
-    def __init__(self, *, port: int = 0, ready_timeout_s: float = _READY_TIMEOUT_S) -> None:
+    def __init__(self, *, port: int = 0, ready_timeout_s: float = _READY_TIMEOUT_S, embeddings: bool = False) -> None:
         self._port = port
+        self._mode = ("--embeddings",) if embeddings else ()
         self._ready_timeout_s = ready_timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._log: IO[bytes] | None = None
@@ -78,6 +81,7 @@ class LocalModel:
             # Its standard input is how the process learns that we are gone, however we ended.
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "worker.local_model", "--port", str(self._port), "--until-stdin-closes"),
+                *self._mode,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=self._log,
@@ -158,7 +162,7 @@ def _source_root() -> str:
     return str(Path(__file__).parents[1])
 
 
-def _parameters(weights: Path, port: int) -> Any:
+def _parameters(weights: Path, port: int, *, embeddings: bool) -> Any:
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -171,6 +175,11 @@ def _parameters(weights: Path, port: int) -> Any:
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     parameters.endpoint_metrics = True
     parameters.use_jinja = True
+    if embeddings:
+        parameters.embedding = True
+        parameters.n_parallel = 1  # with more, texts that come together get each other's vectors
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        parameters.n_batch = parameters.n_ubatch = _LONGEST_TEXT_TOKENS  # each is read in one step
     return parameters
 
 
@@ -187,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.local_model", description="Serve the small local model.")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one, which is printed")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input does")
+    parser.add_argument("--embeddings", action="store_true", help="make vectors of texts, and nothing else")
     options = parser.parse_args(arguments)
     weights = _weights()
     if (reason := LocalModel.missing()) or weights is None:
@@ -195,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     import xllamacpp
 
     signal.signal(signal.SIGTERM, lambda _signal, _frame: os._exit(0))  # its threads would hold up a normal end
-    server = xllamacpp.Server(_parameters(weights, options.port))
+    server = xllamacpp.Server(_parameters(weights, options.port, embeddings=options.embeddings))
     print(f"{_READY}{server.listening_address}", flush=True)
     if options.until_stdin_closes:
         _be_quiet()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-import structlog
 
 from providers import register
 from providers.scripted import ScriptedProvider
@@ -31,17 +29,6 @@ def _own_place(queue_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         register(name, ScriptedProvider)
     monkeypatch.setenv("TASK_QUEUE_URL", queue_url)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """Commands set up the process' log; what they set is taken back."""
-    handlers = logging.getLogger().handlers[:]
-    level = logging.getLogger().level
-    yield
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -16,13 +15,9 @@ KEY = "sk-ant-REDACTED"
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    """Where the log goes; the process' logging is as before afterwards."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield io.StringIO()
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+def stream() -> io.StringIO:
+    """Where the log goes."""
+    return io.StringIO()
 
 
 def _lines(stream: io.StringIO) -> list[dict[str, object]]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from providers import ProviderError
 from providers.remote import Dialect, RemoteInstance, connect
@@ -29,14 +26,9 @@ from worker.settings.plugins import ExternalPlugin
 
 
 @pytest.fixture(autouse=True)
-def _own_queue_and_log(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_queue(queue_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASK_QUEUE_URL", queue_url)
     monkeypatch.setenv("NO_COLOR", "1")
-    root = logging.getLogger()
-    for name, value in (("handlers", root.handlers[:]), ("level", root.level)):
-        monkeypatch.setattr(root, name, value)  # commands set up the process' log: that is taken back
-    yield
-    structlog.reset_defaults()
 
 
 def store(queue_url: str, *approvals: Approval) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from queue_backends.messages import JsonObject
+from worker.objects.errors import BadObject
+
+LEAST_CHUNK_TOKENS = 32
+MOST_CHUNK_TOKENS = 4000
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Datasource(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -20,7 +28,41 @@ class Datasource(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     embed_provider: str = ""
     """Registry name of the provider that embeds; empty: found from the model's name."""
     embed_model: str = ""
+    """`lexical` needs no provider and no key: it finds shared words, not meaning. Empty: the provider's default."""
+    embed_base_url: str = ""
+    """Where the provider is reached; empty: its own address."""
+    embed_api_key_env: str = ""
+    """Name of the environment variable that holds the key; the key itself is never part of an object."""
+    embed_options: JsonObject = {}
+    """Further options of the provider, such as `{"dimensions": 512}`."""
+    chunk_tokens: int = 400
+    """About how many tokens a passage has, estimated."""
+    chunk_overlap_tokens: int = 60
+    """Of a passage, how much is repeated at the beginning of the next one."""
     options: JsonObject = {}
     """Of the store, such as `{"url_env": "DOCS_DATABASE_URL", "table": "documents"}`."""
     privacy_score: int = 0
     is_active: bool = True
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.name or self.slug
+
+
+def check_datasource(source: Datasource) -> None:
+    """Raise `BadObject` for a field that does not fit."""
+    what = f"data source {source.slug!r}: "
+    if not LEAST_CHUNK_TOKENS <= source.chunk_tokens <= MOST_CHUNK_TOKENS:
+        raise BadObject(f"{what}chunk_tokens is {source.chunk_tokens}: use {LEAST_CHUNK_TOKENS} to {MOST_CHUNK_TOKENS}")
+    if not 0 <= source.chunk_overlap_tokens <= source.chunk_tokens // 2:
+        raise BadObject(
+            f"{what}chunk_overlap_tokens is {source.chunk_overlap_tokens}: use 0 to {source.chunk_tokens // 2}, half "
+            "of chunk_tokens"
+        )
+    for field, variable in (
+        ("embed_api_key_env", source.embed_api_key_env),
+        ("options.url_env", source.options.get("url_env", "")),
+    ):
+        if variable and not (isinstance(variable, str) and _VARIABLE.fullmatch(variable)):
+            raise BadObject(f"{what}{field} is no name of an environment variable: give the name, never the value")
