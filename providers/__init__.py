@@ -34,6 +34,7 @@ from providers.interfaces import (
 )
 from providers.messages import (
     AgentConfig,
+    ClientTool,
     ImagePart,
     LimitsSeen,
     Message,
@@ -66,6 +67,7 @@ __all__ = [
     "CallTool",
     "ChatProvider",
     "ChunkFn",
+    "ClientTool",
     "Completer",
     "ConfigParam",
     "ContextTooLong",

@@ -156,7 +156,21 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     timeout_s: float = 60.0
     max_output_chars: int = 100_000
     kind: str = "python"
-    """`python`, `webhook`, `mcp`, `plugin` (a remote agent's action) or `builtin`."""
+    """`python`, `webhook`, `mcp`, `plugin` (a remote agent's action), `datasource` (a search), `builtin`, or `client`
+    (nobody here runs it)."""
+
+
+class ClientTool(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that belongs to whoever submitted the task: a call of it ends the run, and is theirs to carry out."""
+
+    name: str
+    description: str = ""
+    input_schema: JsonObject = msgspec.field(default_factory=lambda: {"type": "object"})
+
+    @property
+    def spec(self) -> ToolSpec:
+        """As the model is told of it."""
+        return ToolSpec(name=self.name, description=self.description, input_schema=self.input_schema, kind="client")
 
 
 class ToolChoice(enum.StrEnum):
@@ -208,6 +222,9 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("*",)
     """Names or patterns (`search__*`) of the tools that it may call."""
+    client_tools: tuple[ClientTool, ...] = ()
+    """Further tools, which nobody here runs: when the model calls one, the run ends with the stop reason `tool_use`,
+    and its result has the calls."""
     tool_choice: ToolChoice = ToolChoice.AUTO
     thinking: Thinking | None = None
     max_turns: int = 50

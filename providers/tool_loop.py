@@ -115,6 +115,8 @@ class Run(Struct, frozen=True, kw_only=True):
     """`MAX_TOKENS` means that the answer was cut there."""
     structured: Any = None
     """What the answer holds, where `config.output_schema` says what that has to be."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls of `config.client_tools` that the run ended with; then `stop_reason` is `TOOL_USE`."""
 
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -210,6 +212,8 @@ class _Loop:
                 messages.append(end.message)
                 output.append(end.message.text)
                 if calls := end.message.tool_calls:
+                    if self.config.client_tools and (handed := self.for_client(calls)):
+                        return await self.handed_over(messages, handed, done, turn + 1)
                     messages.append(Message(role=Role.USER, parts=await self.answer(calls, done)))
                     output.clear()
                 elif end.stop_reason is not StopReason.PAUSE:
@@ -235,6 +239,30 @@ class _Loop:
             messages=tuple(messages),
             stop_reason=stop_reason,
             structured=self.repairs.value(output) if self.repairs is not None else None,
+        )
+
+    def for_client(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+        """Those of the calls that nobody here carries out."""
+        names = {tool.name for tool in self.config.client_tools}
+        return tuple(call for call in calls if call.name in names)
+
+    async def handed_over(
+        self, messages: list[Message], handed: Sequence[ToolCall], done: FinishedTurn | None, turns: int
+    ) -> Run:
+        """The run ends with calls for the client. Other calls of the same turn are carried out before, so that whoever
+        goes on with the conversation has their outcomes."""
+        if own := [call for call in messages[-1].tool_calls if call not in handed]:
+            messages.append(Message(role=Role.USER, parts=await self.answer(own, done)))
+        for call in handed:
+            named = {"id": call.id, "name": call.name, "arguments": arguments_of(call), "is_client": True}
+            await self.chunk_fn(ChunkType.TOOL_CALL, call.name, named)
+        return Run(
+            output="".join(self.output),
+            usage=self.used,
+            turns=turns,
+            messages=tuple(messages),
+            stop_reason=StopReason.TOOL_USE,
+            tool_calls=tuple(handed),
         )
 
     def check_end(self, end: TurnEnd) -> None:
@@ -375,7 +403,9 @@ class _Loop:
             await self.observer.after_turn(call.record(outcome, error, is_last=is_last))
 
     def goes_on(self, end: TurnEnd) -> bool:
-        """Whether another turn follows."""
+        """Whether something follows: another turn, or tools of ours."""
+        if self.config.client_tools and (handed := self.for_client(end.message.tool_calls)):
+            return len(handed) < len(end.message.tool_calls)
         if goes_on(end) or self.repairs is None:
             return goes_on(end)
         return self.repairs.follows("".join([*self.output, end.message.text]), end.stop_reason)

@@ -34,7 +34,7 @@ from providers.event_stream import EventDecoder, EventStream
 from providers.http_errors import ErrorBody, error_for, excerpt, read_error_body, redact, secrets_of
 from providers.retry import RetryPolicy, is_gated, retry_after_s
 from providers.vendor_limits import VendorLimits
-from providers.verbatim_client import VerbatimClient
+from providers.verbatim_client import SocketFactory, VerbatimClient
 
 CONNECTION_ERRORS: Final = (
     httpx.HTTPError,
@@ -77,8 +77,16 @@ class Transport:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
+        open_socket: SocketFactory | None = None,
+        uses_proxies: bool = True,
     ) -> None:
+        """`open_socket` makes the socket of every direct connection, given the very address that will be connected to;
+        it raises `OSError` for one that may not be. `uses_proxies`: those of the environment (`HTTPS_PROXY`), which
+        connect to addresses that nobody has looked at.
+        """
         self._retry = retry or RetryPolicy()
+        self._open_socket = open_socket
+        self._uses_proxies = uses_proxies
         self._sleep = sleep
         self._random = random
         self._clock = clock
@@ -253,7 +261,8 @@ class Transport:
             # One at a time: reading the CA files takes 15 ms of CPU, which a thousand first calls would each spend.
             async with self._building.setdefault(loop, asyncio.Lock()):
                 if tls not in clients:
-                    clients[tls] = _new_client(await asyncio.to_thread(_tls_context, *tls))
+                    context = await asyncio.to_thread(_tls_context, *tls)
+                    clients[tls] = _new_client(context, self._open_socket, uses_proxies=self._uses_proxies)
         return clients[tls]
 
 
@@ -266,11 +275,18 @@ def _without_userinfo(call: Call) -> tuple[httpx.URL, Mapping[str, str]]:
     return url.copy_with(userinfo=b""), {"authorization": f"Basic {basic}", **call.headers}
 
 
-def _new_client(context: ssl.SSLContext) -> httpx.AsyncClient:
+def _new_client(context: ssl.SSLContext, open_socket: SocketFactory | None, *, uses_proxies: bool) -> httpx.AsyncClient:
     # To aiohttp, 0 connections means no limit: how many calls run at once is decided by the worker.
     limits = httpx.Limits(max_connections=0, keepalive_expiry=_KEEP_ALIVE_S)
     headers = {"user-agent": "shoal", "accept-encoding": "identity"}
-    return VerbatimClient(verify=context, limits=limits, headers=headers, follow_redirects=False)
+    return VerbatimClient(
+        open_socket=open_socket,
+        verify=context,
+        limits=limits,
+        headers=headers,
+        follow_redirects=False,
+        trust_env=uses_proxies,
+    )
 
 
 def _tls_context(verify: bool | str, cert: tuple[str, str] | None) -> ssl.SSLContext:

@@ -6,20 +6,33 @@ signs an address, as AWS wants it, signs every letter of it.
 
 from __future__ import annotations
 
-from typing import Any, cast
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast
 
 import httpx
 import yarl
-from aiohttp import ClientSession, InvalidURL
+from aiohttp import ClientSession, InvalidURL, TCPConnector
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+
+SocketFactory: TypeAlias = Callable[[tuple[Any, ...]], socket.socket]
+"""Makes a socket for (family, type, protocol, canonical name, socket address)."""
 
 
 class VerbatimClient(HttpxAiohttpClient):
-    """Differs from its base by nothing else. Proxies are honoured."""
+    """Differs from its base by nothing else, unless `open_socket` is to make the sockets of direct connections. Proxies
+    are honoured."""
+
+    def __init__(self, *, open_socket: SocketFactory | None = None, **settings: Any) -> None:
+        self._open_socket = open_socket
+        super().__init__(**settings)
 
     def _init_transport(
         self, *_: Any, transport: httpx.AsyncBaseTransport | None = None, **settings: Any
     ) -> httpx.AsyncBaseTransport:
+        if self._open_socket is not None:
+            return _guarded_transport(self._open_socket, settings["verify"], settings["limits"])
         return transport or _VerbatimTransport(**settings)
 
     def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **settings: Any) -> httpx.AsyncBaseTransport:
@@ -52,3 +65,16 @@ class _VerbatimTransport(AiohttpTransport):
     async def aclose(self) -> None:
         if self._verbatim is not None:
             await self._verbatim.session.close()
+
+
+def _guarded_transport(open_socket: SocketFactory, context: ssl.SSLContext, limits: httpx.Limits) -> _VerbatimTransport:
+    def session() -> ClientSession:
+        connector = TCPConnector(
+            ssl=context,
+            limit=limits.max_connections or 0,
+            keepalive_timeout=limits.keepalive_expiry,
+            socket_factory=open_socket,
+        )
+        return ClientSession(connector=connector)
+
+    return _VerbatimTransport(client=session)

@@ -301,8 +301,8 @@ class TaskQueue(Protocol):
         ...
 
     async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
-        """Bring dead letters back (same task id, attempt 0, a new chunk stream); returns the ids of those brought back.
-        One whose entry was too large to be kept whole stays a letter.
+        """Bring dead letters back (same task id, attempt 0, a new chunk stream); returns the task ids of those that came
+        back. One whose entry was too large to be kept whole stays a letter.
         Attempts of model calls are numbered on: what was spent before stays counted."""
         ...
 
@@ -450,6 +450,10 @@ class StateStore(Protocol):
         Reading on and on gives each record once that is still kept when it is read, also while others append: none is
         passed over because it was written a little earlier and seen a little later. No entries: there are no more yet.
         """
+        ...
+
+    async def delete_log(self, log: str) -> None:
+        """Forget all records of a log. What is appended later begins it anew."""
         ...
 
     async def counters(self, name: str) -> dict[str, int]:

@@ -37,13 +37,15 @@ class ChunkType(enum.StrEnum):
     THINKING = "THINKING"
     """A piece of the model's visible reasoning."""
     TOOL_CALL = "TOOL_CALL"
-    """A tool is about to be called; `content` is its name, `metadata` has `id`, `name` and `arguments`."""
+    """A tool is about to be called; `content` is its name, `metadata` has `id`, `name` and `arguments`, and a true
+    `is_client` for a tool of the client's, which no TOOL_RESULT follows."""
     TOOL_RESULT = "TOOL_RESULT"
     """A tool has answered; `content` is its output, `metadata` has `id`, `name` and `is_error`."""
     ERROR = "ERROR"
-    """The task failed for good; `content` is the reason. Final."""
+    """The task failed for good; `content` is the reason, `metadata.error_type` its class, if that is known. Final."""
     DONE = "DONE"
-    """The task succeeded; `metadata` has the total usage. Final."""
+    """The task succeeded; `metadata` has the total usage, the stop reason and, if the run ended with them, the client's
+    `tool_calls`. Final."""
 
 
 class TokenUsage(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -215,7 +217,10 @@ class TaskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     structured: Any = None
     """The parsed output, where the agent declares an output schema."""
     stop_reason: str = ""
-    """Why the last turn ended: `end_turn`, `stop_sequence`, or `max_tokens` for an answer that was cut there."""
+    """Why the last turn ended: `end_turn`, `stop_sequence`, `max_tokens` for an answer that was cut there, or
+    `tool_use` for a run that ended with calls for its client."""
+    tool_calls: tuple[JsonObject, ...] = ()
+    """Those calls, each with `id`, `name` and `arguments` (JSON text): of tools that the task's client runs itself."""
 
     @property
     def ok(self) -> bool:

@@ -9,16 +9,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worker.agents.model import Agent, App, Group, Llm
     from worker.client import Fleet, Handle, connect
     from worker.errors import WorkerError
     from worker.tools.interfaces import ToolContext, ToolResult
     from worker.tools.python import tool
 
-__all__ = ["Fleet", "Handle", "ToolContext", "ToolResult", "WorkerError", "connect", "tool"]
+__all__ = [
+    "Agent",
+    "App",
+    "Fleet",
+    "Group",
+    "Handle",
+    "Llm",
+    "ToolContext",
+    "ToolResult",
+    "WorkerError",
+    "connect",
+    "tool",
+]
 
 _HOMES = {
+    "Agent": "worker.agents.model",
+    "App": "worker.agents.model",
     "Fleet": "worker.client",
+    "Group": "worker.agents.model",
     "Handle": "worker.client",
+    "Llm": "worker.agents.model",
     "ToolContext": "worker.tools.interfaces",
     "ToolResult": "worker.tools.interfaces",
     "WorkerError": "worker.errors",

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from msgspec import Struct
 
-from providers import ImagePart, TextPart, ThinkingPart, ToolCall, ToolOutcome, TurnRequest
+from providers import ImagePart, Message, TextPart, ThinkingPart, ToolCall, ToolOutcome, TurnRequest
 from worker.call_gates import ModelCallIntent
 
 CHARS_PER_TOKEN = 4.0
@@ -74,15 +74,30 @@ def request_size(request: TurnRequest) -> tuple[int, int]:
     for tool in request.tools:
         chars += len(tool.name) + len(tool.description)
     for message in request.messages:
-        for part in message.parts:
-            match part:
-                case TextPart() | ThinkingPart():
-                    chars += len(part.text)
-                case ToolCall():
-                    chars += len(part.arguments)
-                case ToolOutcome():
-                    chars += len(part.content)
-                    images += len(part.images)
-                case ImagePart():
-                    images += 1
+        more_chars, more_images = message_size(message)
+        chars += more_chars
+        images += more_images
     return chars, images
+
+
+def message_size(message: Message) -> tuple[int, int]:
+    """Characters of text and number of images of one message."""
+    chars = images = 0
+    for part in message.parts:
+        match part:
+            case TextPart() | ThinkingPart():
+                chars += len(part.text)
+            case ToolCall():
+                chars += len(part.arguments)
+            case ToolOutcome():
+                chars += len(part.content)
+                images += len(part.images)
+            case ImagePart():
+                images += 1
+    return chars, images
+
+
+def message_tokens(message: Message) -> int:
+    """How many tokens a message probably is. Never zero."""
+    chars, images = message_size(message)
+    return max(1, round(chars / CHARS_PER_TOKEN)) + images * _IMAGE_TOKENS

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,6 +34,11 @@ from queue_backends.transactional import TransactionalQueue
 from worker.journal import entries_of, read_journal
 from worker.recall import conversation_of
 from worker.telemetry import inject
+
+if TYPE_CHECKING:
+    from worker.agents.declarations import Declarations
+    from worker.agents.model import Agent, App, Group, Llm
+    from worker.agents.registrar import Registrar
 
 DEFAULT_TIMEOUT_S = 3600.0
 
@@ -84,11 +90,14 @@ class Handle:
         `history`, after this one's own history and prompt.
 
         A run that ended without an answer, or goes on, has its finished turns; tool calls without an outcome are
-        closed with one that says so.
+        closed with one that says so, but for those that the run left to its client (`TaskResult.tool_calls`).
         """
         moments = await read_journal(self._backend.state, self.id)
         (result,) = await self._backend.queue.results([self.id])
-        messages = conversation_of(entries_of(moments), result.output if result else "")
+        # What was said beside calls for the client stands in the journal, with them.
+        answer = result.output if result and not result.tool_calls else ""
+        left_open = {call["id"] for call in result.tool_calls} if result else set()
+        messages = conversation_of(entries_of(moments), answer, left_open=left_open)
         plain: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(messages))
         return plain
 
@@ -165,6 +174,37 @@ class Fleet:
             f"connection= needs a queue in the same database, such as postgresql://, and this one is {scheme}://: "
             "leave it out, and submit after your own commit"
         )
+
+    # What is declared
+
+    @property
+    def agents(self) -> Registrar[Agent]:
+        """The fleet's agents: `await fleet.agents.create("support", model="…", system_prompt="…")`."""
+        return self._declarations.agents
+
+    @property
+    def apps(self) -> Registrar[App]:
+        """The apps that bind models, tools and data sources for agents."""
+        return self._declarations.apps
+
+    @property
+    def llms(self) -> Registrar[Llm]:
+        """The models that apps may use."""
+        return self._declarations.llms
+
+    @property
+    def groups(self) -> Registrar[Group]:
+        """The access groups that agents may name."""
+        return self._declarations.groups
+
+    @cached_property
+    def _declarations(self) -> Declarations:
+        from worker.agents.declarations import Declarations  # who only submits tasks does without
+        from worker.definitions import Definitions
+
+        return Declarations(Definitions(self.backend.state), is_followed=False)
+
+    # Tasks that are there already
 
     def task(self, task_id: str) -> Handle:
         """A handle for a task that was submitted before."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from providers import ToolCall
 from queue_backends import (
     RUN_CANCELLED,
     Ack,
@@ -23,11 +24,16 @@ from queue_backends import (
     Task,
     TaskResult,
 )
+from queue_backends.messages import JsonObject, encode_json
 from worker.errors import Postponed, WaitedTooLong
 from worker.recall import NO_PAST, Past
 from worker.retries import Failure, RetryPolicy
+from worker.sessions.conversation_run import ConversationRun
 from worker.streaming import ChunkWriter
 from worker.turn_book import TurnBook
+
+LONGEST_CALLS_CHARS = 1024 * 1024
+"""Of JSON. Calls for the client that are longer stand in the result alone, not in the final chunk."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,13 +41,15 @@ log = structlog.get_logger(__name__)
 class Ending:
     """The last words of one run."""
 
-    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "book", "past")
+    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "book", "conversation", "past")
 
     def __init__(self, delivery: Delivery, chunks: ChunkWriter, retries: RetryPolicy) -> None:
         self.book: TurnBook | None = None
         """The account of the run; None if it ended before it had one."""
         self.past: Past = NO_PAST
         """What earlier deliveries have left."""
+        self.conversation: ConversationRun | None = None
+        """What is kept of the run, if it takes part in a conversation."""
         self._delivery = delivery
         self._task_id = delivery.task.id
         self._chunks = chunks
@@ -66,8 +74,13 @@ class Ending:
             finished_at=time.time(),
             structured=self.book.structured,
             stop_reason=self.book.stop_reason,
+            tool_calls=tuple(map(_plain, self.book.tool_calls)) if self.book.tool_calls else (),
         )
-        final = self._final(ChunkType.DONE, "", spent, stop_reason=result.stop_reason)
+        said: dict[str, Any] = {"stop_reason": result.stop_reason}
+        if result.tool_calls and len(encode_json(result.tool_calls)) <= LONGEST_CALLS_CHARS:
+            said["tool_calls"] = result.tool_calls
+        final = self._final(ChunkType.DONE, "", spent, **said)
+        self._keep(output=output)
         return Ack(
             delivery=self._delivery,
             result=result,
@@ -83,7 +96,7 @@ class Ending:
         if failure.retry_in_s is None:
             log.warning("task failed", task=task.id, error=failure.error, attempt=task.attempt)
             self._note("dead", failure.error)
-            ending = await self._with_error(failure.error)
+            ending = await self._with_error(failure.error, error_type=type(error).__name__)
             return Dead(delivery=self._delivery, next_attempt=self._next_attempt(), **ending)
         log.warning("task will be tried again", task=task.id, error=failure.error, in_s=round(failure.retry_in_s, 2))
         self._note("retry", failure.error, failure.retry_in_s)
@@ -147,7 +160,10 @@ class Ending:
 
     def crashed(self, error: Exception) -> Outcome:
         """What is left to say when nothing else could be said: the bare error, as for any failed attempt."""
-        failure, records = self._decide(error), self._chunks.take_records()
+        failure = self._decide(error)
+        if failure.retry_in_s is None:
+            self._keep(error=failure.error)
+        records = self._chunks.take_records()
         if failure.retry_in_s is not None:
             return Retry(
                 delivery=self._delivery,
@@ -160,6 +176,11 @@ class Ending:
         final = self._final(ChunkType.ERROR, failure.error, self.spent)
         return Dead(delivery=self._delivery, result=result, chunks=(final,), records=records)
 
+    def _keep(self, *, output: str = "", error: str = "") -> None:
+        """The task has ended: what was said goes into its conversation, in the same step as the result."""
+        if self.conversation is not None:
+            self._chunks.note(*self.conversation.records(output=output, error=error, past=self.past, spent=self.spent))
+
     def _decide(self, error: Exception) -> Failure:
         return self._retries.decide(error, self._delivery.task.attempt)
 
@@ -170,7 +191,7 @@ class Ending:
     def _next_attempt(self) -> int:
         return self.book.next_attempt if self.book else self._delivery.next_attempt
 
-    async def _with_error(self, error: str) -> dict[str, Any]:
+    async def _with_error(self, error: str, **said: str) -> dict[str, Any]:
         spent = self.spent
         result = TaskResult(
             task_id=self._task_id,
@@ -179,7 +200,8 @@ class Ending:
             cost_usd=spent.cost_usd,
             finished_at=time.time(),
         )
-        final = self._final(ChunkType.ERROR, error, spent)
+        final = self._final(ChunkType.ERROR, error, spent, **said)
+        self._keep(error=error)
         chunks = (*await self._chunks.finish(), final)
         return {"result": result, "chunks": chunks, "records": self._chunks.take_records()}
 
@@ -192,6 +214,10 @@ class Ending:
             metadata={**msgspec.to_builtins(spent), **metadata},
             is_final=True,
         )
+
+
+def _plain(call: ToolCall) -> JsonObject:
+    return {"id": call.id, "name": call.name, "arguments": call.arguments}
 
 
 def _enqueued_at(task: Task) -> float | None:

@@ -3,6 +3,8 @@
 WorkerError
 ├── BadSetting              fix the setting: the message names it, its value and what is allowed
 ├── AgentNotFound           no agent of that name is declared: fix the task, or declare the agent
+├── AgentUnusable           an agent is declared, and what it is made of is not there or does not fit: repair that
+├── AccessDenied            somebody may not do that, or not with that agent; `worker.agents.errors` has the reasons
 ├── WorkerNotFound          no worker of that name tells of itself: `shoal workers` lists those that do
 ├── ApprovalNotFound        nobody waits for that answer: `shoal approval list` shows the open questions
 ├── ToolError               tools
@@ -27,6 +29,14 @@ class BadSetting(WorkerError):
 
 class AgentNotFound(WorkerError):
     """No agent of that name is declared."""
+
+
+class AgentUnusable(WorkerError):
+    """What a declared agent is made of is not there, or does not fit together. The message names it."""
+
+
+class AccessDenied(WorkerError):
+    """The caller, or the agent itself, may not. The message says why, and tells nothing of others."""
 
 
 class WorkerNotFound(WorkerError):

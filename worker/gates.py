@@ -14,6 +14,7 @@ from worker.budgets.live import following
 from worker.budgets.webhook import BudgetWebhook
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
+from worker.definitions import Definitions
 from worker.live_settings import LiveSettings
 from worker.metrics import Metrics
 from worker.rate_limits import live as rate_limits
@@ -31,6 +32,7 @@ async def open_gates(
     prices: PriceBook,
     estimates: CallEstimates,
     metrics: Metrics,
+    definitions: Definitions | None = None,
 ) -> AsyncIterator[tuple[CallGate, ...]]:
     """The gates in the order in which a call enters them: what may be spent, then how fast."""
     async with AsyncExitStack() as stack:
@@ -51,7 +53,7 @@ async def open_gates(
             on_warning=BudgetWebhook(http, settings.budget_webhook) if settings.budget_webhook else None,
         )
         await stack.enter_async_context(budgets.kept())
-        stack.enter_context(following(budgets, settings.budgets, live))
+        stack.enter_context(following(budgets, settings.budgets, live, definitions))
         speed = RateLimitGate(
             state, settings.limits, estimates=estimates, metrics=metrics, wait_s=settings.limit_wait_s
         )

@@ -8,6 +8,7 @@ reads the log and goes on from there. An entry that stands already is never writ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,6 +21,8 @@ from queue_backends import LogRecord, StateStore, UsageRecord
 from queue_backends.messages import encode_json
 
 MOST_ENTRIES = 100_000
+STEP_TURNS = 1000
+"""Step `n` of an agent plugin has the turns from `n * STEP_TURNS` on."""
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +98,51 @@ class AttemptEnded(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="a
     """If it was postponed: since when the task has waited for its next model call. Unix seconds."""
 
 
-Entry = ModelCall | Switched | ToolStarted | ToolFinished | TakenOver | AttemptEnded
+class PluginStep(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="plugin_step"):
+    """An agent plugin is about to do something: a model call, a tool call, a query."""
+
+    number: int
+    """From 1; its model calls have the turns from `1000 * number` on."""
+    name: str
+    """How the plugin's code is recognised that asks for it: `#2` is the third step without a key, `=plan` has one."""
+    what: str
+    """`model`, `tool`, `query` or `kv`."""
+    digest: str
+    """Of what was asked for."""
+    provider: str = ""
+    model: str = ""
+
+
+class PluginAnswer(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="plugin_answer"):
+    """A step of an agent plugin has ended. What models and tools answered stands in entries of their own."""
+
+    number: int
+    attempt: int
+    value: Any = None
+    error: str = ""
+    error_type: str = ""
+
+
+class PluginShown(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="plugin_shown"):
+    """A section of an agent plugin's stream is out, whole."""
+
+    section: int
+    """Its chunks' `turn`."""
+    label: str
+    """What it is, or a digest of it."""
+
+
+Entry = (
+    ModelCall
+    | Switched
+    | ToolStarted
+    | ToolFinished
+    | TakenOver
+    | AttemptEnded
+    | PluginStep
+    | PluginAnswer
+    | PluginShown
+)
 _decode = msgspec.json.Decoder(Entry).decode
 
 
@@ -160,6 +207,12 @@ def _id(entry: Entry) -> str:
             return f"taken/{attempt}"
         case AttemptEnded(attempt=attempt):
             return f"ended/{attempt}"
+        case PluginStep(number=number):
+            return f"step/{number}"
+        case PluginAnswer(number=number, attempt=attempt):
+            return f"answer/{number}/{attempt}"
+        case PluginShown(section=section):
+            return f"shown/{section}"
 
 
 def entries_of(moments: Sequence[Moment]) -> list[Entry]:

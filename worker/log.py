@@ -28,6 +28,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
 _SECRET_VALUES = re.compile(
     r"""
       \b(?:sk|xai|gsk|hf|gh[opsu]|glpat|xox[abprs])[-_][A-Za-z0-9_\-]{8,}   # keys by their vendors' prefixes
+    | \bshoal_[a-z2-9]{12}_[0-9a-f]{16,}                                               # our own API keys
     | \bAIza[A-Za-z0-9_\-]{20,}                                                       # Google
     | \beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*                    # a JSON web token
     | (?<=\bBearer\ )\S{4,} | (?<=\bBasic\ )[A-Za-z0-9+/=]{8,}                        # HTTP authorization

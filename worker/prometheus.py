@@ -15,7 +15,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 def render(metrics: Metrics) -> str:
     """All figures of this process as they stand now. Families without a value are left out."""
-    return "".join(_family_text(metrics.prefix, family) for family in families(metrics))
+    return render_families(metrics.prefix, families(metrics))
+
+
+def render_families(prefix: str, of_families: Iterable[Family]) -> str:
+    """Such figures. Families without a value are left out."""
+    return "".join(_family_text(prefix, family) for family in of_families)
 
 
 def _family_text(prefix: str, family: Family) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,7 +12,17 @@ from providers.tool_loop import FinishedTurn, Resumption
 from providers.turn_routing import Switch
 from queue_backends import CallOutcome, Delivery, TokenUsage
 from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY
-from worker.journal import AttemptEnded, Entry, ModelCall, Switched, TakenOver, ToolFinished, ToolStarted
+from worker.journal import (
+    AttemptEnded,
+    Entry,
+    ModelCall,
+    PluginShown,
+    PluginStep,
+    Switched,
+    TakenOver,
+    ToolFinished,
+    ToolStarted,
+)
 
 NO_OUTCOME = "the run ended before this call had an outcome: whether it took effect is not known"
 
@@ -49,6 +59,8 @@ class Past(Struct, frozen=True, kw_only=True):
     waiting_since: float | None = None
     """Since when it has waited for its next model call, if that is why it was given back. Unix seconds."""
     has_entries: bool = False
+    plugin_entries: tuple[Entry, ...] = ()
+    """All of them, of a run that an agent plugin has begun: `worker.agent_plugins.recording` reads them."""
 
 
 NO_PAST = Past()
@@ -71,15 +83,17 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         answered_by=next((call.target for call in reversed(calls) if call.target and call.end is not None), ""),
         waiting_since=_waiting_since(entries),
         has_entries=bool(entries),
+        plugin_entries=tuple(entries) if any(isinstance(e, PluginStep | PluginShown) for e in entries) else (),
     )
 
 
-def conversation_of(entries: Sequence[Entry], answer: str) -> list[Message]:
-    """What a run has added to its conversation. Calls without an outcome get one: a vendor refuses open calls."""
+def conversation_of(entries: Sequence[Entry], answer: str, *, left_open: Collection[str] = ()) -> list[Message]:
+    """What a run has added to its conversation. Calls without an outcome get one, as a vendor refuses open calls; but
+    not those with the ids `left_open`, which are the client's to answer."""
     messages: list[Message] = []
     for turn in _finished_turns(entries):
         messages.append(turn.end.message)
-        if calls := turn.end.message.tool_calls:
+        if calls := [call for call in turn.end.message.tool_calls if call.id not in left_open]:
             outcomes = tuple(turn.outcomes.get(call.id) or _closed(call) for call in calls)
             messages.append(Message(role=Role.USER, parts=outcomes))
     if answer:

@@ -10,12 +10,14 @@ from msgspec import Struct
 from providers import AuthenticationFailed, InvalidRequest, ProviderError, UnknownProvider
 from providers.errors import PERMANENT_PREFIX
 from queue_backends import QueueError
-from worker.errors import AgentNotFound, DeadlineExceeded, Postponed, WaitedTooLong
+from worker.errors import AccessDenied, AgentNotFound, AgentUnusable, DeadlineExceeded, Postponed, WaitedTooLong
 
 LONGEST_ERROR_CHARS = 16_000
 """It becomes result, final chunk and dead letter."""
 _PERMANENT_MARKS = (" 400 ", " 401 ", " 403 ", " 404 ", " 422 ")
 """ark: a text that contains one of these is a permanent failure."""
+
+_HOPELESS = (AccessDenied, AgentNotFound, AgentUnusable, DeadlineExceeded, QueueError, WaitedTooLong)
 
 
 class Failure(Struct, frozen=True, kw_only=True):
@@ -65,7 +67,7 @@ def is_permanent(error: Exception, text: str) -> bool:
         return False  # it may be a process of its own that has just registered, or is about to
     if isinstance(error, ProviderError):
         return not error.retryable
-    if isinstance(error, AgentNotFound | DeadlineExceeded | WaitedTooLong | QueueError):
+    if isinstance(error, _HOPELESS):
         return True
     return text.startswith(PERMANENT_PREFIX.rstrip(": ")) or any(mark in text for mark in _PERMANENT_MARKS)
 

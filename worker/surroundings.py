@@ -6,14 +6,17 @@ from msgspec import Struct, field
 
 from providers.pricing import PriceBook
 from queue_backends import Backend
+from worker.agent_plugins.instances import AgentPluginHost
 from worker.agents import AgentDirectory
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
+from worker.datasources.datasources import Datasources
 from worker.journal import Journal
 from worker.metrics import Metrics
 from worker.providers_in_use import ProvidersInUse
 from worker.retries import RetryPolicy
 from worker.routing.routing import Routing
+from worker.sessions.conversations import Conversations
 from worker.streaming import ChunkPublisher
 from worker.telemetry import Telemetry
 from worker.tools.catalogue import ToolCatalogue
@@ -51,6 +54,12 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     gates: tuple[CallGate, ...] = ()
     """What each model call has to pass, in this order."""
     estimates: CallEstimates = field(default_factory=CallEstimates)
+    datasources: Datasources | None = None
+    """None: there are none to search."""
+    agent_plugins: AgentPluginHost | None = None
+    """None: agents that are plugins cannot be run."""
+    conversations: Conversations | None = None
+    """None: runs know nothing of what was said before, and nothing of them is kept."""
     outputs: OutputStore | None = None
     """None: long tool outputs are cut, and the rest is lost."""
     team: str = ""

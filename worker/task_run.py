@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
-from providers import ChatProvider, LLMProvider, ProviderError, ToolCall, ToolOutcome, structured, tool_loop
+from providers import ChatProvider, ChunkFn, LLMProvider, ProviderError, ToolCall, ToolOutcome, structured, tool_loop
 from queue_backends import (
     Ack,
     Delivery,
@@ -23,6 +24,7 @@ from queue_backends import (
     Retry,
     Task,
 )
+from worker.agents import Memory, ResolvedAgent
 from worker.ending import Ending
 from worker.errors import DeadlineExceeded, WorkerError
 from worker.journal import entries_of, read_journal
@@ -30,15 +32,22 @@ from worker.persistence import persistently
 from worker.recall import NO_PAST, Past, recall
 from worker.routing.run_providers import RunProviders
 from worker.routing.run_router import RunRouter
+from worker.sessions.conversation_run import ConversationRun
+from worker.sessions.conversations import SUMMARY_OF
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
 from worker.time_limits import TimeLimits
+from worker.tool_book import ToolBook
+from worker.tools.client_tools import with_client_tools
 from worker.tools.interfaces import ToolContext
+from worker.tools.outcome import failed
 from worker.turn_book import ROUTE, TurnBook
 
 log = structlog.get_logger(__name__)
 
 STALE = "stale task: age exceeds timeout"
+PLUGIN = "(plugin)"
+"""Stands for the provider of a run whose agent is a plugin: each of its model calls may go to another."""
 
 
 class Stop(enum.StrEnum):
@@ -58,6 +67,7 @@ class TaskRun:
     """One delivery of a task, being worked on."""
 
     __slots__ = (
+        "_agent",
         "_job",
         "_provider",
         "_routed",
@@ -78,9 +88,15 @@ class TaskRun:
         self._time_limits = time_limits
         self.chunks = ChunkWriter(around.publisher, delivery, self._lease_lost)
         self.ending = Ending(delivery, self.chunks, around.retries)
+        if self.task.conversation_id and around.conversations is not None:
+            self.ending.conversation = ConversationRun(
+                around.conversations, self.task, again=delivery.next_attempt
+            )
         self.stop_reason: Stop | None = None
         self.started_at = time.time()
         self._job: asyncio.Task[Any] | None = None
+        self._agent: ResolvedAgent | None = None
+        """As it was when the run began."""
         self._provider: LLMProvider | None = None
         """Taken from those in use, and to be given back."""
         self._routed: tuple[RunRouter, RunProviders] | None = None
@@ -138,8 +154,12 @@ class TaskRun:
             try:
                 try:
                     past = NO_PAST if self.delivery.first else await self._recall()
+                    if not around.agents.knows(task):
+                        await around.agents.make_sure(task)
                     if around.providers.unsettled:  # a provider's live settings have changed
                         await self._settle_provider()
+                    if self.ending.conversation is not None:
+                        await self._load_conversation(self.ending.conversation)
                     run = await self._work(past)
                 finally:
                     self._end_limits(limits)
@@ -160,6 +180,8 @@ class TaskRun:
                 return await self._failed(error)
             span.usage(self.ending.spent.usage)
             self._book.answered(run)
+            if SUMMARY_OF in task.meta and around.conversations is not None:
+                self.chunks.note(*around.conversations.summary_records(task, run.output))
             return await self.ending.succeeded(run.output)
 
     def close(self, outcome: Outcome | None, took_s: float) -> None:
@@ -196,28 +218,82 @@ class TaskRun:
     # Each coroutine that waits for another one weighs 300 bytes per task and costs 0.3 µs: hence few, and longer ones.
 
     def _work(self, past: Past) -> Coroutine[Any, Any, tool_loop.Run]:
-        """The run itself: refuse what cannot run, then let the provider work."""
+        """The run itself: refuse what cannot run, then let the provider work, or the agent's plugin."""
+        if self._has_plugin:
+            return self._answer_of_plugin(past)
         provider, book = self._open_book(past)
         self._refuse_hopeless()
-        config, tools = book.config, self.around.tools.specs(book.config.tools)
+        config, tools = book.config, self.agent.tool_specs(self.around.tools)
+        if config.client_tools:
+            tools = with_client_tools(config, tools, provider)
+        task, chunk_fn, observer = self._heard(book, past)
         if not (provider is None or isinstance(provider, ChatProvider)):
-            task = structured.asked(provider, config, self.task)
-            return book.whole_run(provider.run_task(config, task, tools, self._call_tool_and_note, self.chunks))
+            task = structured.asked(provider, config, task)
+            return book.whole_run(provider.run_task(config, task, tools, self._call_tool_and_note, chunk_fn))
         return tool_loop.run(
             provider,
             config,
-            self.task,
+            task,
             tools,
             self._call_tool,
-            self.chunks,
-            book,
+            chunk_fn,
+            observer,
             attempt=self.delivery.next_attempt,
             resumption=past.resumption,
             router=self._routed[0] if self._routed is not None else None,
         )
 
+    @property
+    def _has_plugin(self) -> bool:
+        """Whether a plugin's code answers. Conversations are summed up by the agent's model."""
+        agent = self.agent.agent
+        return agent is not None and bool(agent.plugin) and SUMMARY_OF not in self.task.meta
+
+    def _answer_of_plugin(self, past: Past) -> Coroutine[Any, Any, tool_loop.Run]:
+        from worker.agent_plugins.message_run import MessageGiven, answer_message  # most workers have no plugin
+        from worker.agent_plugins.recording import Recording
+
+        recording = Recording(past.plugin_entries, self.delivery)
+        past = replace(past, lost_calls=recording.lost_calls())
+        _, book = self._open_book(past)
+        self._refuse_hopeless()
+        task, chunk_fn, _ = self._heard(book, past)
+        return answer_message(
+            MessageGiven(
+                around=self.around,
+                delivery=self.delivery,
+                task=task,
+                agent=self.agent,
+                chunks=self.chunks,
+                chunk_fn=chunk_fn,
+                book=book,
+                recording=recording,
+                call_tool=self._call_tool,
+            )
+        )
+
+    @property
+    def agent(self) -> ResolvedAgent:
+        """What the run goes by; it keeps what it began with. Raises what `AgentDirectory.resolve` does."""
+        if self._agent is None:
+            self._agent = self.around.agents.resolve(self.task)
+        return self._agent
+
+    async def _load_conversation(self, conversation: ConversationRun) -> None:
+        agent = self.agent.agent
+        await conversation.load(Memory() if agent is None else agent.memory, agent=self.task.agent)
+
+    def _heard(self, book: TurnBook, past: Past) -> tuple[Task, ChunkFn, tool_loop.LoopObserver]:
+        """The task as it is run, where its chunks go, and who is told of its turns: its conversation too, if any."""
+        conversation = self.ending.conversation
+        if conversation is None:
+            return self.task, self.chunks, book
+        return conversation.task, *conversation.begin(past, self.chunks, book, is_plugin=self._has_plugin)
+
     async def _settle_provider(self) -> None:
-        config = self.around.agents.config_for(self.task)
+        config = self.agent.config
+        if self._has_plugin:  # each of its calls takes a provider of its own
+            return
         if not self.around.providers.routed(config):  # a route's targets are settled when they are taken
             await self.around.providers.settle(config)
 
@@ -226,8 +302,10 @@ class TaskRun:
         with what earlier deliveries did."""
         around, delivery = self.around, self.delivery
         self.ending.past = past
-        config = around.agents.config_for(self.task)
-        if around.providers.routed(config):
+        config = self.agent.config
+        if self._has_plugin:
+            provider, name = None, PLUGIN
+        elif around.providers.routed(config):
             self._routed = around.routing.begin(config, self.task, answered_before=past.answered_by)
             provider, name = None, ROUTE
         else:
@@ -260,13 +338,18 @@ class TaskRun:
     async def _call_tool_and_note(self, call: ToolCall) -> ToolOutcome:
         outcome = await self._call_tool(call)
         await self._book.after_tool(call, outcome)
+        if self.ending.conversation is not None:
+            self.ending.conversation.tool_ended(call, outcome)
         return outcome
 
-    async def _call_tool(self, call: ToolCall) -> ToolOutcome:
-        around, task, book = self.around, self.task, self._book
+    async def _call_tool(self, call: ToolCall, book: ToolBook | None = None) -> ToolOutcome:
+        """Carry a tool call out. Steps of a plugin have books of their own."""
+        around, task = self.around, self.task
         spec = around.tools.spec(call.name)
-        if known := await book.tools.before_tool(call, spec):
+        if known := await (book or self._book.tools).before_tool(call, spec):
             return known
+        if not self.agent.may_call(call.name) or (spec is None and self.agent.tools_within):
+            return failed(call, self._not_its_tool(call.name))
         kind = spec.kind if spec else "unknown"
         context = ToolContext(
             task_id=task.id,
@@ -274,6 +357,7 @@ class TaskRun:
             tenant=task.tenant,
             session_id=task.session_id,
             submit=around.backend.queue.submit,
+            datasources=self.agent.datasources,
             outputs=around.outputs.of(task.id, self.chunks.note_kept) if around.outputs else None,
         )
         started = time.monotonic()
@@ -286,6 +370,12 @@ class TaskRun:
             time.monotonic() - started, is_error=outcome.is_error
         )
         return outcome
+
+    def _not_its_tool(self, name: str) -> str:
+        """A model may ask for a tool that it was not given; it hears of no others than its own."""
+        log.warning("a model has asked for a tool that its agent does not have", task=self.task.id, tool=name[:100])
+        given = ", ".join(spec.name for spec in self.agent.tool_specs(self.around.tools))
+        return f'tool "{name}" is not available to this agent; available: {given or "none"}'
 
     # How it ended
 

@@ -49,6 +49,7 @@ class TurnBook:
         "past",
         "stop_reason",
         "structured",
+        "tool_calls",
         "usage",
     )
 
@@ -68,6 +69,8 @@ class TurnBook:
         self.stop_reason = ""
         self.structured: Any = None
         """What the answer holds, where the agent has an output schema."""
+        self.tool_calls: tuple[ToolCall, ...] = ()
+        """The calls that the run leaves to its client."""
         self.next_attempt = delivery.next_attempt + 1
         """One more than any attempt that was used."""
         self._tools: ToolBook | None = None
@@ -137,8 +140,10 @@ class TurnBook:
     async def before_turn(self, request: TurnRequest, used: TokenUsage) -> None:
         """Raises `BudgetExceeded` if a budget is used up, or `Postponed` if a rate limit leaves no room for long."""
         around, chunks = self._around, self._chunks
-        if any(gate.active for gate in around.gates):
-            await self._enter_gates(request)
+        for gate in around.gates:
+            if gate.active:
+                await self._enter_gates(request)
+                break
         if chunks.has_news:
             try:
                 await chunks.store()
@@ -292,7 +297,7 @@ class TurnBook:
             turn=record.turn,
             attempt=record.attempt,
             usage=usage,
-            end=None if record.is_last else record.end,
+            end=None if record.is_last and not _tools_follow(record) else record.end,
             error=record.error,
             target=record.target,
         )
@@ -329,6 +334,7 @@ class TurnBook:
         """Note what the run came to. Why a provider that runs whole tasks stopped, nobody knows."""
         self.stop_reason = "" if self._tools is not None and self._tools.is_whole_run else run.stop_reason.value
         self.structured = run.structured
+        self.tool_calls = run.tool_calls
 
     async def whole_run(self, run: Coroutine[Any, Any, tuple[str, TokenUsage]]) -> Run:
         """A provider that runs whole tasks counts as one call: its turns are its own affair."""
@@ -365,7 +371,8 @@ class TurnBook:
 
 
 def _tools_follow(record: TurnRecord) -> bool:
-    """Whether tools are called next: `ToolBook` stores what was noted before it lets the first one begin."""
+    """Whether tools are called next: `ToolBook` stores what was noted before it lets the first one begin. Those of the
+    client are called when the run is over."""
     return record.end is not None and bool(record.end.message.tool_calls)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from queue_backends import Backend, BackendUnavailable, Delivery, Outcome, QueueError, Release
+from queue_backends import Ack, Backend, BackendUnavailable, Dead, Delivery, Outcome, QueueError, Release
 from worker.committer import Committer
 from worker.early_cancels import EarlyCancels
 from worker.health import HealthState
@@ -99,6 +99,8 @@ class Worker:
                 services.create_task(find_stubborn(self._still_minded, self._give_up), name="stubborn runs"),
                 services.create_task(self._listen_for_cancels(), name="cancel listener"),
             ]
+            if (conversations := self._around.conversations) is not None:
+                side.append(services.create_task(conversations.run(), name="conversations"))
             try:
                 await self._work()
             finally:
@@ -195,6 +197,9 @@ class Worker:
     def _committed(self, outcome: Outcome, written: bool) -> None:
         self._leases.drop(outcome.delivery)
         self._slot_freed.set()
+        task, conversations = outcome.delivery.task, self._around.conversations
+        if task.conversation_id and conversations is not None and isinstance(outcome, Ack | Dead):
+            conversations.ended(task)
         if not written:
             log.warning("lease lost before the result was written", task=outcome.delivery.task.id)
 

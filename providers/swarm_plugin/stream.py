@@ -18,8 +18,8 @@ from providers.errors import (
     StreamBroken,
     Unavailable,
 )
-from queue_backends.swarm_plugin.messages import LLM_SERVICE, RunTaskMessage
 from queue_backends.protobuf import MalformedMessage, decode, encode
+from queue_backends.swarm_plugin.messages import LLM_SERVICE, RunTaskMessage
 
 RUN_TASK = f"/{LLM_SERVICE}/RunTask"
 NAME = "grpc"

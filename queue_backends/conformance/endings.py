@@ -55,6 +55,7 @@ class ResultConformance(Conformance):
             artifacts={"report": "file:///tmp/a b"},
             structured={"a": [1, None, {"b": "ü"}]},
             stop_reason="end_turn",
+            tool_calls=({"id": "call-1", "name": "search", "arguments": '{"for": "x"}'},),
         )
         await worker.queue.ack(delivery, result)
         assert await engine.queue.results([task_id]) == [result]

@@ -272,6 +272,23 @@ class LogConformance(Conformance):
         assert [entry.id for entry in await state.read_log("long")] == ["b"]
 
 
+    async def test_delete_log(self, open_backend: OpenBackend) -> None:
+        """Every process finds a deleted log empty, others stay, and what is appended later begins it anew."""
+        one, other = await open_backend(), await open_backend()
+        await one.state.append_once([_record("a"), _record("b", log="kept"), _record("c")])
+        await other.state.delete_log("log")
+        await other.state.delete_log("never")
+
+        async def is_gone() -> bool:
+            return await one.state.read_log("log") == []
+
+        await eventually(is_gone)
+        assert [entry.id for entry in await one.state.read_log("kept")] == ["b"]
+        await one.state.append_once([_record("a"), _record("d")])
+        assert [entry.id for entry in await other.state.read_log("log")] == ["a", "d"]
+        assert (await _read_on(other.state, "", 2))[0] == ["a", "d"]
+
+
 async def _read_on(state: StateStore, cursor: str, count: int) -> tuple[list[str], str]:
     """The next `count` ids after a cursor, in pages of seven, as soon as they are there."""
     seen: list[str] = []

@@ -106,6 +106,10 @@ class MemoryState:
         page = tuple(entries[name] for name in names[start : start + limit])
         return LogPage(entries=page, cursor=page[-1].id if page else cursor)
 
+    async def delete_log(self, log: str) -> None:
+        """Forget all records of a log."""
+        self._store.live_log(log).clear()
+
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""
         return dict(self._store.live_counters(name))

@@ -168,6 +168,10 @@ class NatsState:
             return LogPage(cursor=cursor)
         return LogPage(entries=tuple(map(_entry, found)), cursor=str(found[-1].revision))
 
+    async def delete_log(self, log: str) -> None:
+        """Forget all records of a log."""
+        await self._ledger.purge(self._subjects.logs(log))
+
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""
         return summed(await self._cells(self._subjects.counter(name, "*", "*")))

@@ -128,6 +128,10 @@ class PostgresqlState:
         entries = tuple(LogEntry(id=name_of(key, label), value=value, at=at) for *_, key, label, value, at in rows)
         return LogPage(entries=entries, cursor=f"{rows[-1][0]}.{rows[-1][1]}" if rows else cursor)
 
+    async def delete_log(self, log: str) -> None:
+        """Forget all records of a log."""
+        await self._rows("delete_log", log=key_of(log))
+
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""
         rows = await self._rows("counters", name=key_of(name))

@@ -141,6 +141,12 @@ class RedisState:
             if value is not None
         )
 
+    async def delete_log(self, log: str) -> None:
+        """Forget all records of a log."""
+        await self._client.pipeline(
+            [("DEL", self._keys.log(log)), ("DEL", self._keys.log_index(log))], transaction=True
+        )
+
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set."""
         found = await self._client.command("HGETALL", self._keys.counters(name))

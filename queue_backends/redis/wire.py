@@ -16,6 +16,7 @@ from queue_backends.messages import (
     Chunk,
     ChunkDraft,
     ChunkType,
+    JsonObject,
     Task,
     TaskResult,
     TokenUsage,
@@ -40,6 +41,7 @@ class ArkResult(Struct, omit_defaults=False):
     finished_at: float = 0.0
     structured: Any = msgspec.UNSET
     stop_reason: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: tuple[JsonObject, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 _result_encoder = msgspec.json.Encoder()
@@ -78,6 +80,7 @@ def encode_result(result: TaskResult) -> str:
             finished_at=result.finished_at,
             structured=result.structured if result.structured is not None else msgspec.UNSET,
             stop_reason=result.stop_reason or msgspec.UNSET,
+            tool_calls=result.tool_calls or msgspec.UNSET,
         )
     ).decode()
 
@@ -104,6 +107,7 @@ def decode_result(task_id: str, data: bytes) -> TaskResult:
         artifacts=ark.artifacts or {},
         structured=None if ark.structured is msgspec.UNSET else ark.structured,
         stop_reason=ark.stop_reason or "",
+        tool_calls=ark.tool_calls or (),
     )
 
 

@@ -121,6 +121,10 @@ class ShardedState:
         entries = heapq.merge(*(page.entries for page in pages), key=lambda entry: entry.at)
         return LogPage(entries=tuple(entries), cursor=msgspec.json.encode([page.cursor for page in pages]).decode())
 
+    async def delete_log(self, log: str) -> None:
+        """Forget all records of a log."""
+        await asyncio.gather(*(partition.keys_and_logs.delete_log(log) for partition in self._all_of(log)))
+
     async def counters(self, name: str) -> dict[str, int]:
         """All fields of a counter set, summed over the partitions."""
         found = await asyncio.gather(*(partition.keys_and_logs.counters(name) for partition in self._all_of(name)))

@@ -6,8 +6,8 @@ import importlib
 from typing import Any, TypeVar
 
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, InvalidTask, QueueError
-from queue_backends.swarm_plugin.messages import QUEUE_SERVICE
 from queue_backends.protobuf import MalformedMessage, Message, decode, encode
+from queue_backends.swarm_plugin.messages import QUEUE_SERVICE
 
 CALL_LIMIT_S = 15.0
 """For each call, but for `Poll`, which may also take as long as it was told to wait."""

@@ -72,13 +72,13 @@ async def test_a_killed_worker_repeats_no_paid_call_and_no_tool(tmp_path: Path, 
                     chunks.append(chunk)
                     if chunk.content == "; half":
                         break
-            for process in [*psutil.Process(first.process.pid).children(recursive=True), first.process]:
-                process.send_signal(signal.SIGKILL)
+            for child in psutil.Process(first.process.pid).children(recursive=True):
+                child.send_signal(signal.SIGKILL)
+            first.process.send_signal(signal.SIGKILL)
         (second_folder := tmp_path / "second").mkdir()
         with fleet_program(second_folder, queue_url, settings):
             async with asyncio.timeout(LIMIT_S):
-                async for chunk in handle.chunks(after_seq=chunks[-1].seq):
-                    chunks.append(chunk)
+                chunks += [chunk async for chunk in handle.chunks(after_seq=chunks[-1].seq)]
                 result = await handle.result(LIMIT_S)
         records = await UsageReport(backend.state).recent()
     assert result.output == "the first; half and half; the second"

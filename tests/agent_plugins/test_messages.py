@@ -12,7 +12,7 @@ from queue_backends import ChunkType, Task
 from tests.agent_plugins.asking import LIMIT_S, answered, ending, text_of
 from tests.agent_plugins.conftest import PluginFleet
 from tests.agent_plugins.plugin_folders import write_plugin
-from worker.agent_plugins.instances import announce_closed
+from worker.agent_plugins.closed_sessions import announce_closed
 from worker.definitions import Definitions
 from worker.usage import UsageReport
 

@@ -25,7 +25,7 @@ def test_plugins_of_a_folder_with_a_broken_one(plugins_dir: Path) -> None:
     plugins = AgentPlugins.found(plugins_dir)
     assert [(each.id, each.is_usable) for each in plugins.all()] == [("broken", False), ("test-agent", True)]
     assert plugins.get("broken").problem.endswith("manifest version is required")
-    with pytest.raises(BadPlugin, match="cannot be used: .*version is required"):
+    with pytest.raises(BadPlugin, match=r"cannot be used: .*version is required"):
         plugins.usable("broken")
     with pytest.raises(PluginNotFound, match=r"no agent plugin 'nobody' is installed here; installed: broken, test-"):
         plugins.get("nobody")
@@ -97,5 +97,5 @@ def test_an_entry_in_the_manifest(plugins_dir: Path) -> None:
     assert load_class(read_package(folder)).__name__ == "Main"
     (folder / "agent.py").write_text("Main = 3\n")
     folder = write_plugin(plugins_dir, ANSWER, plugin_id="second", entry="plugin:asyncio")
-    with pytest.raises(BadPlugin, match="asyncio of .* is no subclass of AgentPlugin"):
+    with pytest.raises(BadPlugin, match=r"asyncio of .* is no subclass of AgentPlugin"):
         load_class(read_package(folder))

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 import providers
 from providers import (
     ChatProvider,
+    InvalidRequest,
     Message,
     StopReason,
     TextDelta,
@@ -39,7 +41,9 @@ from worker.tool_book import INTERRUPTED
 from worker.usage import UsageReport
 
 LIMIT_S = 30
-OPTIONS = BackendOptions(lease_s=0.2, max_deliveries=50)
+PATIENT = BackendOptions(lease_s=10)
+IMPATIENT = BackendOptions(lease_s=0.2, max_deliveries=50)
+"""For workers that die: somebody else gets their task soon."""
 USAGE = TokenUsage(input_tokens=100, output_tokens=10)
 ASKED: list[str] = []
 
@@ -94,6 +98,8 @@ class Told(ChatProvider):
         has_looked = any(isinstance(part, ToolOutcome) for message in request.messages for part in message.parts)
         ASKED.append(f"{prompt}/{request.turn}")
         await asyncio.sleep(0)
+        if prompt == "refused once" and ASKED.count(ASKED[-1]) == 1:
+            raise InvalidRequest("not yet")
         if request.tools and not has_looked:
             yield TextDelta("let me see ")
             call = ToolCall(id="c", name="peek", arguments='{"text": "B"}')
@@ -144,12 +150,12 @@ def settings(tmp_path: Path, diary: Path) -> Settings:
 
 
 @asynccontextmanager
-async def store(name: str) -> AsyncIterator[Any]:
+async def store(name: str, options: BackendOptions = PATIENT) -> AsyncIterator[Any]:
     """Opens backends on one memory store, in which the agent `bot` is declared."""
-    async with await open_backend(f"memory://{name}", OPTIONS) as first:
+    async with await open_backend(f"memory://{name}", options) as first:
 
         async def another() -> Backend:
-            return await open_backend(f"memory://{name}", OPTIONS)
+            return await open_backend(f"memory://{name}", options)
 
         async with Definitions(first.state) as declared:
             await declared.agents.create(Agent(slug="bot", plugin="test-agent"))
@@ -160,7 +166,7 @@ async def killed_at(
     number: int, when: Literal["before", "after"], settings: Settings, name: str
 ) -> tuple[bool, int, Any, list[Chunk], Backend]:
     """Answer a message with a worker that dies at a write, and then one that does not."""
-    async with store(name) as another:
+    async with store(name, IMPATIENT) as another:
         dying = Dying(await another(), number, when)
         backend = await another()
         task_id = (await Fleet(backend).submit(Task(prompt="go", agent="bot"))).id
@@ -179,7 +185,8 @@ async def killed_at(
 
 def seen(chunks: Sequence[Chunk]) -> list[tuple[str, str]]:
     """What a consumer has before it that follows the one rule of turns, without the final chunk: (kind, text)."""
-    turns, shown = Turns(), []
+    turns = Turns()
+    shown: list[tuple[int, str, str]] = []
     for chunk in chunks:
         verdict = turns.judge(chunk)
         assert verdict is not Verdict.SKIP, "a chunk of an earlier section came late"
@@ -204,7 +211,8 @@ async def test_a_worker_that_dies_at_any_write_repeats_nothing(
     stored, calls no tool again that has answered, counts its counter up once; consumers see everything once; and every
     model call that was sent is in the books."""
     write_plugin(tmp_path / "plugins", SEQUENTIAL)
-    for number in itertools.count(1):
+    # A write that did not happen leaves what the one before it left: a few of these are enough.
+    for number in itertools.count(1, 1 if when == "after" else 4):
         ASKED.clear()
         diary.write_text("")
         died, _, result, chunks, backend = await killed_at(number, when, settings, f"plugin-{when}-{number}")
@@ -229,6 +237,8 @@ async def test_a_worker_that_dies_at_any_write_repeats_nothing(
         assert len({record.id for record in records}) == len(records), where
         assert len(sent) <= len(ASKED), where
         assert len([step for step in entries if isinstance(step, PluginStep)]) == 8, where
+        lost = {int(r.id.split(":")[1]) for r in records if r.outcome is CallOutcome.LOST}
+        assert lost <= repeated, where
         await backend.close()
         if not died:
             assert ASKED == ["plan/0", "look/0", "look/1", "part 1/0", "part 2/0", "end/0"]
@@ -246,3 +256,211 @@ EVERYTHING_ONCE = [
     ("TOOL_RESULT", "saw B"),
     ("CONTENT", "answer to look; ANSWER TO LOOK, True; answer to part 1 answer to part 2answer to end"),
 ]
+
+
+async def message_of(another: Any, settings: Settings) -> tuple[Any, list[Chunk], Backend]:
+    """Ask `bot` on a worker of its own, and wait for the end."""
+    backend = await another()
+    async with asyncio.timeout(LIMIT_S), open_worker(settings, await another()):
+        handle = await Fleet(backend).submit(Task(prompt="go", agent="bot"))
+        chunks = [chunk async for chunk in handle]
+        return await handle.result(), chunks, backend
+
+
+async def test_a_plugin_that_asks_for_something_else_goes_on_from_there(settings: Settings, tmp_path: Path) -> None:
+    """Given a plugin whose second question is another one when it is run again, then the answers before it are those of
+    the record, that one and what comes after it are asked for anew, and every call that was made stays accounted."""
+    write_plugin(
+        tmp_path / "plugins",
+        """
+        tries = 0
+
+        async def handle_message(self, request, stream):
+            self.tries += 1
+            texts = []
+            for question in ("a", f"b{self.tries}", "c"):
+                texts.append((await self.services.call_llm(question)).text)
+            if self.tries == 1:
+                raise ValueError("again")
+            await stream.content(", ".join(texts))
+        """,
+    )
+    async with store("mismatch") as another:
+        result, _, backend = await message_of(another, settings)
+        records = await UsageReport(backend.state).recent()
+    assert ASKED == ["a/0", "b1/0", "c/0", "b2/0", "c/0"]
+    assert result.output == "answer to a, answer to b2, answer to c"
+    assert len({record.id for record in records}) == 5
+    assert result.usage == TokenUsage(input_tokens=500, output_tokens=50)
+
+
+async def test_keys_find_their_answers_in_any_order(settings: Settings, tmp_path: Path) -> None:
+    """Given calls with keys that are begun in another order when the plugin is run again, then none is repeated; the
+    same key twice is refused."""
+    write_plugin(
+        tmp_path / "plugins",
+        """
+        tries = 0
+
+        async def handle_message(self, request, stream):
+            self.tries += 1
+            names = ["x", "y", "z"][:: 1 if self.tries == 1 else -1]
+            for name in names:
+                await self.services.call_llm(f"tell {name}", key=name)
+            if self.tries == 1:
+                raise ValueError("again")
+            try:
+                await self.services.call_llm("more", key="x")
+            except Exception as error:
+                await stream.content(str(error))
+        """,
+    )
+    async with store("keys") as another:
+        result, _, _ = await message_of(another, settings)
+    assert ASKED == ["tell x/0", "tell y/0", "tell z/0"]
+    assert result.output == "the key 'x' was used for another step of this message: use each key once"
+
+
+async def test_an_error_that_the_plugin_has_caught_is_tried_again_by_a_retry(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Given a plugin that has caught a refusal and gone another way, when its attempt fails after that, then the retry
+    asks again: what failed may succeed now, and what had succeeded is not repeated."""
+    write_plugin(tmp_path / "plugins", CATCHING.format(mark=str(tmp_path / "mark"), fails="raise ValueError('again')"))
+    async with store("errors") as another:
+        result, _, _ = await message_of(another, settings)
+    assert ASKED == ["refused once/0", "always/0", "refused once/0"]
+    assert result.output == "answer to refused once, answer to always"
+
+
+async def after_a_crash_at_the_mark(settings: Settings, mark: Path, name: str) -> tuple[Any, Backend]:
+    """Run the plugin with a worker that dies when it has made its mark, and then with one that does not."""
+    async with store(name, IMPATIENT) as another:
+        dying, backend = Dying(await another(), 1_000_000, "before"), await another()
+        handle = await Fleet(backend).submit(Task(prompt="go", agent="bot"))
+        async with asyncio.timeout(LIMIT_S):
+            async with open_worker(settings, dying):
+                while not mark.exists():
+                    await asyncio.sleep(0.01)
+                dying.dead.set()
+            async with open_worker(settings, await another()):
+                return await handle.result(LIMIT_S), backend
+
+
+async def test_an_error_that_the_plugin_has_caught_is_met_again_after_a_crash(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Given the same, when the worker dies instead, then the plugin meets the same refusal again, and goes the same way
+    without asking anybody."""
+    mark = tmp_path / "mark"
+    write_plugin(tmp_path / "plugins", CATCHING.format(mark=str(mark), fails="await asyncio.Event().wait()"))
+    result, _ = await after_a_crash_at_the_mark(settings, mark, "errors after a crash")
+    assert ASKED == ["refused once/0", "always/0"]
+    assert result.output == "InvalidRequest: not yet, answer to always"
+
+
+async def test_a_crash_right_after_a_step_repeats_nothing_of_it(settings: Settings, tmp_path: Path) -> None:
+    """Given a plugin that has raised a counter, and been told which tool to call, when its worker dies before anything
+    else happens, then the counter is not raised again, and the model is not asked again."""
+    mark = tmp_path / "mark"
+    write_plugin(
+        tmp_path / "plugins",
+        f"""
+        async def handle_message(self, request, stream):
+            count = int(await self.services.kv.get("count") or b"0") + 1
+            await self.services.kv.set("count", str(count))
+            if not Path({str(mark)!r}).exists():
+                Path({str(mark)!r}).touch()
+                await asyncio.Event().wait()
+            answer = await self.services.call_llm("which", tools=["peek"])
+            if not Path({str(mark) + "2"!r}).exists():
+                Path({str(mark) + "2"!r}).touch()
+                await asyncio.Event().wait()
+            await stream.content(f"{{count}} {{answer.tool_calls[0].name}}")
+        """,
+    )
+    async with store("right after", IMPATIENT) as another:
+        backend = await another()
+        handle = await Fleet(backend).submit(Task(prompt="go", agent="bot"))
+        async with asyncio.timeout(LIMIT_S):
+            for made in (mark, Path(f"{mark}2")):
+                dying = Dying(await another(), 1_000_000, "before")
+                async with open_worker(settings, dying):
+                    while not made.exists():
+                        await asyncio.sleep(0.01)
+                    dying.dead.set()
+            async with open_worker(settings, await another()):
+                result = await handle.result(LIMIT_S)
+        kept = [value async for _, value in backend.state.scan("agent_plugins/kv/")]
+    assert (result.output, kept) == ("1 peek", [b"1"])
+    assert ASKED == ["which/0"]
+
+
+CATCHING = """
+async def handle_message(self, request, stream):
+    try:
+        first = (await self.services.call_llm("refused once")).text
+    except Exception as error:
+        first = f"{{type(error).__name__}}: {{error}}"
+    second = (await self.services.call_llm("always")).text
+    mark = Path({mark!r})
+    if not mark.exists():
+        mark.touch()
+        {fails}
+    await stream.content(f"{{first}}, {{second}}")
+"""
+
+
+async def test_a_requeued_message_repeats_nothing_and_is_shown_from_the_start(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Given a message that was given up, when its dead letter is brought back, then the model is asked only for what is
+    missing, and the new stream shows everything."""
+    write_plugin(
+        tmp_path / "plugins",
+        f"""
+        async def handle_message(self, request, stream):
+            await stream.content("so: ")
+            await self.services.call_llm("first", stream_to=stream)
+            mark = Path({str(tmp_path / "mark")!r})
+            if not mark.exists():
+                mark.touch()
+                await stream.error("not now")
+                return
+            await stream.content(" and ")
+            await self.services.call_llm("second", stream_to=stream)
+        """,
+    )
+    async with store("requeue-plugin") as another:
+        first, _, backend = await message_of(another, settings)
+        (letter,) = await backend.queue.dead_letters()
+        await backend.queue.requeue([letter.id])
+        async with asyncio.timeout(LIMIT_S), open_worker(settings, await another()):
+            chunks = [chunk async for chunk in Handle(backend, first.task_id)]
+            second = await Handle(backend, first.task_id).result()
+    assert first.error == "not now"
+    assert ASKED == ["first/0", "second/0"]
+    assert second.output == "so: answer to first and answer to second"
+    assert seen(chunks) == [("CONTENT", second.output)]
+
+
+async def test_without_a_journal_nothing_is_recorded(settings: Settings, tmp_path: Path) -> None:
+    """Given a worker that keeps no journal, then a plugin works as well, and a failed attempt repeats what it did."""
+    write_plugin(
+        tmp_path / "plugins",
+        """
+        tries = 0
+
+        async def handle_message(self, request, stream):
+            self.tries += 1
+            await self.services.call_llm("first", stream_to=stream)
+            await self.services.kv.set("a", "b")
+            if self.tries == 1:
+                raise ValueError("again")
+        """,
+    )
+    async with store("no journal") as another:
+        result, chunks, _ = await message_of(another, replace(settings, journal=False))
+    assert ASKED == ["first/0", "first/0"]
+    assert result.output == "answer to first"
+    assert seen(chunks) == [("CONTENT", "answer to first")]

@@ -76,6 +76,7 @@ def shoal(*arguments: str, queue_url: str, **environ: str) -> Program:
         "SHOAL_PLUGINS_HEALTH_CHECK_INTERVAL": "300ms",
         "SHOAL_PLUGINS_HEARTBEAT_INTERVAL": "2s",
         "SHOAL_LOG_FORMAT": "json",
+        "SHOAL_HTTP_PORT": "0",
         **environ,
     }
     return Program(sys.executable, "-m", "worker.cli", *arguments, environ=around)

@@ -7,6 +7,7 @@ from pathlib import Path
 from providers import AgentConfig
 from queue_backends import BackendOptions
 from worker.settings import SETTINGS, Settings, load_settings
+from worker.settings.gateway import GatewaySettings
 from worker.settings.plugins import PluginSettings
 from worker.settings.reference import markdown
 
@@ -19,7 +20,8 @@ def test_every_field_is_a_setting() -> None:
     fields = {f"agent.{name}" for name in AgentConfig.__struct_fields__}
     fields |= {f"backend.{name}" for name in BackendOptions.__struct_fields__}
     fields |= {f"plugins.{name}" for name in PluginSettings.__struct_fields__}
-    fields |= set(Settings.__struct_fields__) - {"agent", "agents", "backend", "plugins", "sources"}
+    fields |= {f"gateway.{name}" for name in GatewaySettings.__struct_fields__}
+    fields |= set(Settings.__struct_fields__) - {"agent", "agents", "backend", "gateway", "plugins", "sources"}
     assert fields - keys == set()
     assert keys - fields == {"agent.system_prompt_path"}
 

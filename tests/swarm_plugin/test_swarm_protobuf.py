@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from queue_backends.swarm_plugin import messages as ours
 from queue_backends.protobuf import MalformedMessage, Message, decode, encode
+from queue_backends.swarm_plugin import messages as ours
 
 NAMES: dict[type[Message], str] = {
     ours.RunTaskMessage: "RunTaskMessage",

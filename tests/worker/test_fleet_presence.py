@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from structlog.testing import capture_logs
 
-from queue_backends import Backend, BackendMisconfigured, BackendUnavailable, open_backend
+from queue_backends import Backend, BackendMisconfigured, BackendUnavailable, Task, TaskState, open_backend
 from tests.servers import Server
 from tests.worker.conftest import WorkerFactory
 from worker.errors import WorkerNotFound
@@ -18,7 +18,9 @@ from worker.fleet import heartbeat, presence
 from worker.fleet.heartbeat import Heartbeat
 from worker.fleet.monitor import Monitor, oldest_tasks, per_minute
 from worker.fleet.presence import (
+    MOST_CIRCUITS,
     MOST_TASKS,
+    CircuitState,
     DrainRequest,
     LastMinute,
     Presence,
@@ -91,6 +93,27 @@ async def test_a_worker_tells_what_it_runs(
             assert mine.tasks[0].started_at == pytest.approx(time.time(), abs=LIMIT_S)
             assert mine.rss_bytes > 1_000_000
         assert await workers.all() == []
+
+
+async def test_a_worker_tells_for_whom_it_works_and_which_circuits_are_open(
+    fleet_of: WorkerFactory, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each task with its tenant and what it has used so far; circuits of its routes, a bounded number of them."""
+    async with fleet_of(script=SLOW, grace_s=0) as (fleet, worker):
+        handle = await fleet.submit(Task(prompt="hi", tenant="acme"))
+
+        async def runs() -> bool:
+            return (await handle.status()).state is TaskState.RUNNING and worker.running == 1
+
+        await eventually(runs)
+        async with beating(backend, worker) as beat:
+            known = [("openai", f"gpt-{number}", "open") for number in range(MOST_CIRCUITS + 1)]
+            monkeypatch.setattr(beat._metrics.routing, "circuits", lambda: known)
+            told_now = beat.presence()
+    [task] = told_now.tasks
+    assert (task.tenant, task.tokens, task.cost_usd) == ("acme", 0, None)
+    assert len(told_now.circuits) == MOST_CIRCUITS
+    assert told_now.circuits[0] == CircuitState(provider="openai", model="gpt-0", circuit="open")
 
 
 async def test_a_drain_request_reaches_the_worker(

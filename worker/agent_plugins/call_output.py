@@ -70,8 +70,7 @@ class CallOutput:
             await self._tool(kind, content, metadata or {})
             return
         if self._section is not None and self._sections is not None:
-            self._section.add(kind, content, metadata)
-            await self._sections.advance()
+            await self._sections.add(self._section, kind, content, metadata)
         if content and self._tell is not None:
             self._has_told = True
             await self._tell(TextDelta(content) if kind is ChunkType.CONTENT else ThinkingDelta(content))

@@ -7,6 +7,7 @@ AgentPluginError
 ├── PluginStartFailed       `initialize` failed or took too long; the task is tried again
 ├── OutsideMessage          a service was called while no message is being handled
 ├── PluginMisuse            a service was called with something that it does not take
+├── PluginCrashed           its code has raised something: the attempt failed, and the task is tried again
 └── PluginAnsweredError     the plugin itself said that the message cannot be answered: final
 PluginDenied (AccessDenied) the plugin may not do that: a scope, or something that its app does not have
 """
@@ -42,6 +43,10 @@ class OutsideMessage(AgentPluginError):
 
 class PluginMisuse(AgentPluginError, AgentUnusable):
     """The plugin's code uses a service in a way that never works. The message says how to."""
+
+
+class PluginCrashed(AgentPluginError):
+    """The plugin's code has raised something that is its own affair."""
 
 
 class PluginAnsweredError(AgentPluginError, AgentUnusable):

@@ -14,6 +14,7 @@ import structlog
 
 from queue_backends import StateChange, StateStore
 from queue_backends.messages import JsonObject
+from worker.agent_plugins.closed_sessions import PREFIX
 from worker.agent_plugins.errors import PluginStartFailed
 from worker.agent_plugins.key_values import GuardedValues, StoredValues
 from worker.agent_plugins.package import PluginPackage
@@ -31,15 +32,8 @@ SESSION_LIMIT_S = 10.0
 SHUTDOWN_LIMIT_S = 10.0
 MOST_SESSIONS = 10_000
 """An instance knows so many; the one that was used least recently is closed for a new one."""
-_CLOSED = "agent_plugins/closed/"
-_CLOSED_TTL_S = 600.0
 
 log = structlog.get_logger(__name__)
-
-
-async def announce_closed(state: StateStore, session_id: str) -> None:
-    """Tell every worker that a session has ended: plugins that had it are told. Raises `BackendUnavailable`."""
-    await state.set(_CLOSED + session_id, b"1", ttl_s=_CLOSED_TTL_S)
 
 
 class Instance:
@@ -67,6 +61,7 @@ class Instance:
             own_log = structlog.get_logger("agent_plugin").bind(plugin=self.package.id)
             try:
                 async with asyncio.timeout(START_LIMIT_S):
+                    await asyncio.to_thread(self.package.check_program)
                     await self.runner.initialize(config, values, own_log)
             except TimeoutError as error:
                 raise PluginStartFailed(
@@ -153,7 +148,7 @@ class AgentPluginHost:
             stored = StoredValues(self._state, package.id, agent.namespace)
             values = GuardedValues(stored, Permissions(package, app))
             try:
-                await found.start(package.schema.with_defaults(agent.config), values)
+                await found.start(package.config_for(agent.config), values)
             except PluginStartFailed:
                 self._retire(found)
                 raise
@@ -195,8 +190,8 @@ class AgentPluginHost:
         if self._closings is None:
             self._closings = Following(
                 self._state,
-                _CLOSED,
-                f"{_CLOSED}~hello",
+                PREFIX,
+                f"{PREFIX}~hello",
                 what="ends of sessions",
                 changed=self._heard,
                 keep=self._keep,
@@ -209,7 +204,7 @@ class AgentPluginHost:
         await asyncio.Event().wait()  # what ended before this process knew any session is no concern of it
 
     def _heard(self, change: StateChange) -> None:
-        session_id = change.key.removeprefix(_CLOSED)
+        session_id = change.key.removeprefix(PREFIX)
         for instance in self._instances.values():
             if change.value is not None and instance.has_session(session_id):
                 closing = asyncio.create_task(instance.session_closed(session_id), name=f"end of session {session_id}")
@@ -229,5 +224,6 @@ class AgentPluginHost:
 
 
 def _version_of(package: PluginPackage, agent: Agent) -> str:
-    plain = msgspec.json.encode([package.manifest.version, agent.config], order="sorted")
+    parts = [package.manifest.version, package.checksum, package.config_for(agent.config)]
+    plain = msgspec.json.encode(parts, order="sorted")
     return hashlib.blake2b(plain, digest_size=16).hexdigest()

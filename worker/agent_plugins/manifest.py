@@ -6,6 +6,7 @@ Source of fields, hook types, scopes and error texts: AI Studio. Its guide and i
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -80,13 +81,18 @@ class Manifest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def scopes(self) -> frozenset[PermissionScope]:
         """What it asks for, of the scopes that exist here."""
-        known = {scope.value: scope for scope in PermissionScope} | SCOPE_ALIASES
-        return frozenset(known[name] for name in self.permissions.services if name in known)
+        return _known_scopes(self.permissions.services)
 
     @property
     def runner_kind(self) -> str:
         """`runner`, with its default."""
         return self.runner or ("go-plugin" if self.command else "python")
+
+
+@functools.lru_cache(maxsize=256)
+def _known_scopes(names: tuple[str, ...]) -> frozenset[PermissionScope]:
+    known = {scope.value: scope for scope in PermissionScope} | SCOPE_ALIASES
+    return frozenset(known[name] for name in names if name in known)
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:

@@ -7,16 +7,18 @@ import asyncio
 import structlog
 
 from providers import Message as ChatMessage
-from providers import StopReason
+from providers import ProviderError, StopReason
 from providers.messages import conversation
 from providers.tool_loop import Run
-from worker.agent_plugins.errors import AgentPluginError, PluginAnsweredError, PluginNotFound
+from queue_backends import QueueError
+from worker.agent_plugins.errors import AgentPluginError, PluginAnsweredError, PluginCrashed, PluginNotFound
 from worker.agent_plugins.instances import Instance
 from worker.agent_plugins.message import Message, MessageGiven
 from worker.agent_plugins.message_services import MessageServices
 from worker.agent_plugins.package import PluginPackage
 from worker.agent_plugins.request import AgentRequest, AvailableDatasource, AvailableLlm, RequestContext
 from worker.agent_plugins.stream import MessageStream
+from worker.errors import WorkerError
 
 HEED_WITHIN_S = 3.0
 """So long a plugin may clean up after it was told to end; then it goes on alone, and all its services are shut."""
@@ -115,8 +117,13 @@ def _check(handler: asyncio.Task[None], message: Message, stream: MessageStream)
         return
     if isinstance(error, asyncio.CancelledError):
         raise AgentPluginError(f"agent plugin {message.package.id!r} has cancelled itself")
-    if error is not None:
+    if error is None:
+        return
+    if isinstance(error, ProviderError | QueueError | WorkerError) or not isinstance(error, Exception):
         raise error
+    log.error("an agent plugin failed", plugin=message.package.id, task=message.given.task.id, exc_info=error)
+    said = f"{type(error).__name__}: {error}"
+    raise PluginCrashed(f"agent plugin {message.package.id!r} failed: {said}") from error
 
 
 def request_of(given: MessageGiven, package: PluginPackage) -> AgentRequest:
@@ -128,7 +135,7 @@ def request_of(given: MessageGiven, package: PluginPackage) -> AgentRequest:
         history=conversation(task.history, ""),
         session_id=task.session_id,
         conversation_id=task.conversation_id,
-        config=package.schema.with_defaults(config),
+        config=package.config_for(config),
         tools=agent.tool_specs(given.around.tools),
         llms=tuple(
             AvailableLlm(

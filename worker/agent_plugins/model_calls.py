@@ -18,13 +18,13 @@ from worker.agent_plugins.call_output import CallOutput
 from worker.agent_plugins.errors import PluginDenied, PluginMisuse
 from worker.agent_plugins.message import Message
 from worker.agent_plugins.prompts import client_tools_of, history_of, messages_of
-from worker.agent_plugins.recording import STEP_TURNS
 from worker.agent_plugins.services import LlmAnswer, Prompt, Tools
 from worker.agent_plugins.step_book import StepObserver, unique
 from worker.agent_plugins.steps import Step
 from worker.agents.fence import chosen_llm
 from worker.agents.model import PermissionScope
 from worker.errors import AccessDenied
+from worker.journal import STEP_TURNS
 from worker.recall import Past
 from worker.routing.run_providers import RunProviders
 from worker.routing.run_router import RunRouter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from pathlib import Path
 
@@ -29,6 +30,10 @@ class PluginPackage(Struct, frozen=True, kw_only=True):
     distribution: str = ""
     """Which distribution brought it; empty: a folder."""
     problem: str = ""
+    base_config: JsonObject = {}
+    """What all its agents are configured with, unless they say otherwise."""
+    checksum: str = ""
+    """SHA-256 of the program, hexadecimal; empty: not checked."""
 
     @property
     def number(self) -> int:
@@ -49,6 +54,23 @@ class PluginPackage(Struct, frozen=True, kw_only=True):
     def source(self) -> str:
         """Where it comes from, for people."""
         return self.distribution or str(self.folder)
+
+    def config_for(self, config: JsonObject) -> JsonObject:
+        """An agent's configuration as the plugin sees it, with all defaults."""
+        return self.schema.with_defaults({**self.base_config, **config})
+
+    def check_program(self) -> None:
+        """Raises `BadPlugin` if the program is not the one that was declared. Reads it: not for the event loop."""
+        if not self.checksum:
+            return
+        program = self.folder / self.manifest.command
+        try:
+            with program.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BadPlugin(f"{program} cannot be read: {error.strerror or error}") from error
+        if found != self.checksum.lower().removeprefix("sha256:"):
+            raise BadPlugin(f"{program} has the SHA-256 {found}, declared was {self.checksum}: it is not started")
 
     def status(self) -> JsonObject:
         """What APIs and `shoal plugin list` show."""

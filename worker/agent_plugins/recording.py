@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from providers import ToolOutcome
 from providers.turn_routing import Switch
 from queue_backends import Delivery
 from worker.journal import (
+    STEP_TURNS,
     AttemptEnded,
     Entry,
     ModelCall,
@@ -24,9 +25,6 @@ from worker.journal import (
     ToolStarted,
 )
 from worker.recall import LostCall, Past, recall
-
-STEP_TURNS = 1000
-"""Step `n` has the turns from `n * STEP_TURNS` on."""
 
 
 class RecordedStep(Struct, frozen=True, kw_only=True):
@@ -41,8 +39,15 @@ class Recording:
     """The past of one message. Empty for a message that nobody had before."""
 
     def __init__(self, entries: Sequence[Entry], delivery: Delivery) -> None:
-        self._entries = entries
         self._delivery = delivery
+        self._of_step: dict[int, list[tuple[int, Entry]]] = {}
+        """By number, each with its place in the journal; 0: those of no step, which concern all."""
+        for place, entry in enumerate(entries):
+            if isinstance(entry, TakenOver | AttemptEnded):
+                self._of_step.setdefault(0, []).append((place, entry))
+            elif isinstance(entry, ModelCall | Switched | ToolStarted | ToolFinished) and entry.turn >= STEP_TURNS:
+                number, turn = divmod(entry.turn, STEP_TURNS)
+                self._of_step.setdefault(number, []).append((place, replace(entry, turn=turn)))
         self.steps: dict[str, RecordedStep] = {}
         """By name: those that still count."""
         self.next_number = 1
@@ -64,11 +69,6 @@ class Recording:
         self.shown = Counter(entry.label for entry in entries[since + 1 :] if isinstance(entry, PluginShown))
         """Labels of sections that are out."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody had the message before."""
-        return not self._entries
-
     def void_from(self, position: int) -> int:
         """Steps that were begun since then do not count any more; returns how many there were."""
         void = [name for name, step in self.steps.items() if step.position >= position]
@@ -78,7 +78,8 @@ class Recording:
 
     def past_of(self, number: int) -> Past:
         """The past of one model call, as the tool loop goes on from it: its turns are counted from 0."""
-        return recall(list(self._entries_of(number)), self._delivery)
+        placed = sorted([*self._of_step.get(0, ()), *self._of_step.get(number, ())], key=lambda each: each[0])
+        return recall([entry for _, entry in placed], self._delivery)
 
     def lost_calls(self) -> tuple[LostCall, ...]:
         """The model calls that may have been under way when the worker before died."""
@@ -93,17 +94,6 @@ class Recording:
 
     def _has_ended(self, number: int) -> bool:
         return number in self.answers
-
-    def _entries_of(self, number: int) -> Iterable[Entry]:
-        first = number * STEP_TURNS
-        for entry in self._entries:
-            if isinstance(entry, TakenOver | AttemptEnded):
-                yield entry
-            elif (
-                isinstance(entry, ModelCall | Switched | ToolStarted | ToolFinished)
-                and first <= entry.turn < first + STEP_TURNS
-            ):
-                yield replace(entry, turn=entry.turn - first)
 
 
 def _answers(entries: Sequence[Entry]) -> dict[int, PluginAnswer]:

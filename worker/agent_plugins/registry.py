@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from queue_backends.messages import JsonObject
+from worker.agent_plugins.declared import DeclaredPlugin, declared_package
 from worker.agent_plugins.errors import BadPlugin, PluginNotFound
 from worker.agent_plugins.manifest import MANIFEST_FILE
 from worker.agent_plugins.package import PluginPackage, broken_package, read_package
+from worker.objects import ObjectStore
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -31,22 +33,31 @@ log = structlog.get_logger(__name__)
 class AgentPlugins:
     """The plugins of this process, as they were found when it started."""
 
-    def __init__(self, packages: Sequence[PluginPackage] = ()) -> None:
+    def __init__(
+        self,
+        packages: Sequence[PluginPackage] = (),
+        *,
+        declared: ObjectStore[DeclaredPlugin] | None = None,
+        folder: str | Path = "",
+    ) -> None:
+        """`declared`: programs in `folder` that were declared over an API; they come and go."""
+        self._declared = declared
+        self._folder = folder
         self._packages: dict[str, PluginPackage] = {}
         for package in packages:
             self._add(package)
 
     @classmethod
-    def found(cls, folder: str | Path = "") -> AgentPlugins:
+    def found(cls, folder: str | Path = "", declared: ObjectStore[DeclaredPlugin] | None = None) -> AgentPlugins:
         """All that are here: those in `folder`, then installed ones; of two with the same id the first counts. One that
         cannot be read is there with its problem, and keeps nothing else from being found."""
         packages = [*(_in_folder(Path(folder)) if folder else ()), *_installed()]
-        return cls(packages)
+        return cls(packages, declared=declared, folder=folder)
 
     @classmethod
-    def of(cls, settings: Settings) -> AgentPlugins:
+    def of(cls, settings: Settings, declared: ObjectStore[DeclaredPlugin] | None = None) -> AgentPlugins:
         """All that are here, with the folder that the settings name."""
-        return cls.found(settings.agent_plugins_dir)
+        return cls.found(settings.agent_plugins_dir, declared)
 
     def __len__(self) -> int:
         return len(self._packages)
@@ -65,7 +76,7 @@ class AgentPlugins:
 
     def usable(self, plugin_id: str) -> PluginPackage:
         """The plugin of an id, if agents can run on it. Raises `PluginNotFound`, `BadPlugin`."""
-        found = self.get(plugin_id)
+        found = self._find(plugin_id)
         if found.problem:
             raise BadPlugin(f"agent plugin {plugin_id!r} cannot be used: {found.problem}")
         return found
@@ -80,7 +91,15 @@ class AgentPlugins:
     def check_config(self, plugin_id: str, config: JsonObject) -> None:
         """Raises `BadPluginConfig` for what an agent of the plugin may not be configured with; `PluginNotFound`,
         `BadPlugin` if there is nothing to check it against."""
-        self.usable(plugin_id).schema.check(plugin_id, config)
+        package = self.usable(plugin_id)
+        package.schema.check(plugin_id, {**package.base_config, **config})
+
+    def _find(self, plugin_id: str) -> PluginPackage:
+        """As `get`, of those that were declared, too."""
+        stored = self._declared.get(plugin_id) if self._declared is not None else None
+        if stored is None or plugin_id in self._packages:
+            return self.get(plugin_id)
+        return declared_package(stored, self._folder)
 
     def _add(self, package: PluginPackage) -> None:
         before = self._packages.get(package.id)

@@ -94,12 +94,25 @@ class Sections:
         """The first one is being written, the others wait."""
         self._lock = asyncio.Lock()
         self._is_finishing = False
+        self._is_muted = False
         self._output: list[list[str]] = []
 
     # What is said
 
+    def mute(self) -> None:
+        """The answer is complete: what still comes is not shown."""
+        self._is_muted = True
+
+    async def add(self, section: Section, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None) -> None:
+        """Something more of a section. Raises `LeaseLost`."""
+        if not self._is_muted:
+            section.add(kind, content, metadata)
+            await self.advance()
+
     async def say(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None) -> None:
         """Something that the plugin itself says. Raises `LeaseLost`."""
+        if self._is_muted:
+            return
         last = self._queue[-1] if self._queue else None
         if last is None or last.label or last.is_closed:
             last = self._begin("", self._delivery.next_attempt)
@@ -110,6 +123,8 @@ class Sections:
 
     async def say_alone(self, label: str, kind: ChunkType, content: str, metadata: Mapping[str, Any]) -> None:
         """A chunk that is a section of its own. Raises `LeaseLost`."""
+        if self._is_muted:
+            return
         section = self.begin(label, self._delivery.next_attempt)
         section.add(kind, content, metadata)
         section.is_closed = True

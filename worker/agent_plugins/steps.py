@@ -12,8 +12,8 @@ from msgspec import Struct
 from providers import LimitReached
 from queue_backends import Delivery, LogRecord
 from worker.agent_plugins.errors import PluginMisuse
-from worker.agent_plugins.recording import STEP_TURNS, Recording
-from worker.journal import Journal, PluginAnswer, PluginStep
+from worker.agent_plugins.recording import Recording
+from worker.journal import STEP_TURNS, Journal, PluginAnswer, PluginStep
 
 MOST_STEPS = 10_000
 MOST_KEY_CHARS = 200

@@ -49,14 +49,18 @@ class MessageStream:
         """The message cannot be answered."""
         if not self.ended.is_set():
             self.failure = _checked("message", message) or "the agent gave no reason"
-            self.ended.set()
+            self._end()
 
     async def done(self, text: str | None = None, *, structured: Any = None) -> None:
         """The answer is complete."""
         if not self.ended.is_set():
             self.text = text if text is None else _checked("text", text)
             self.structured = structured
-            self.ended.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._message.sections.mute()
+        self.ended.set()
 
     async def _say(self, kind: ChunkType, content: str, metadata: dict[str, Any] | None = None) -> None:
         if not self.ended.is_set() and (content or metadata):

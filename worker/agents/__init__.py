@@ -1,7 +1,10 @@
 """Agents: what they are, which apps they belong to, and which configuration a task runs with."""
 
-from worker.agents.directory import OVERRIDABLE, AgentDirectory, overridden
+from worker.agents.directory import AgentDirectory, overridden
+from worker.agents.fence import OVERRIDABLE
 from worker.agents.model import Agent, App, Group, Llm, Memory, PermissionScope
+from worker.agents.resolved import ResolvedAgent
+from worker.agents.roster import Roster
 
 __all__ = [
     "OVERRIDABLE",
@@ -12,5 +15,7 @@ __all__ = [
     "Llm",
     "Memory",
     "PermissionScope",
+    "ResolvedAgent",
+    "Roster",
     "overridden",
 ]

@@ -1,72 +1,176 @@
-"""Which configuration a task runs with: its agent's, with what the task itself may override."""
+"""Which agent a task means, and what its run may use: the agent's own, within what the task may override."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable
 
 import msgspec
+import structlog
 
 from providers import AgentConfig
-from queue_backends import InvalidTask, Task
-from worker.errors import AgentNotFound
+from queue_backends import InvalidTask, QueueError, Task
+from worker.agents.fence import OVERRIDABLE, within_app
+from worker.agents.resolution import resolution_of
+from worker.agents.resolved import ResolvedAgent
+from worker.agents.roster import Roster
+from worker.errors import AccessDenied, AgentNotFound, AgentUnusable
 
-OVERRIDABLE = frozenset(
-    {
-        "max_run_tokens",
-        "max_tokens",
-        "max_turns",
-        "model",
-        "output_schema",
-        "provider",
-        "route",
-        "stop",
-        "system_prompt",
-        "temperature",
-        "thinking",
-        "tool_choice",
-        "tools",
-        "top_p",
-    }
-)
-"""What an engine may change for one task. Where a provider is reached, and with which key, is the worker's own."""
+MOST_KNOWN = 10_000
+"""Tasks may name any tenant: so many pairs of a tenant and an agent are remembered."""
+_READ_AGAIN_S = 0.2
+"""At least so long from one reading of everything to the next, however many tasks name what is not there."""
+_READ_LIMIT_S = 10.0
+
+log = structlog.get_logger(__name__)
 
 
 class AgentDirectory:
-    """The agents that this worker runs."""
+    """The agents that this worker runs. What changes counts for runs that begin from then on."""
 
-    def __init__(self, default: AgentConfig, named: Mapping[str, AgentConfig], *, default_name: str = "") -> None:
-        self._default = default
-        self._named = dict(named)
-        if default_name:
-            self._named.setdefault(default_name, default)
-        self._only_default = not named
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        settings = roster.settings
+        own = None if roster.default_name in settings.agents else roster.from_settings(roster.default_name)
+        self._default = ResolvedAgent(config=settings.agent, agent=None if own is None else own.value)
+        self._known: dict[tuple[str, str], ResolvedAgent] = {}
+        """Tenant and name -> what was found, until anything that is declared changes."""
+        self._reading = asyncio.Lock()
+        self._readings_begun = 0
+        self._read_at = -_READ_AGAIN_S
+        """By the loop's clock: when the last one began."""
+        self._following: list[Callable[[], None]] = []
+        if (there := roster.definitions) is not None:
+            stores = (there.agents, there.apps, there.llms, there.datasources)
+            self._following = [store.on_change(self._changed) for store in stores]
+
+    def close(self) -> None:
+        """Follow the definitions no more."""
+        for forget in self._following:
+            forget()
+        self._following = []
 
     def config_for(self, task: Task) -> AgentConfig:
-        """The configuration of a task's run. A worker that declares no agents runs every task with its own, as ark's
+        """The configuration of a task's run: the short form of `resolve`."""
+        return self.resolve(task).config
+
+    def resolve(self, task: Task) -> ResolvedAgent:
+        """What a task's run goes by. A worker where no agent is declared at all runs every task with its own, as ark's
         does, whatever name the task carries.
 
-        Raises `AgentNotFound`, or `InvalidTask` for overrides that do not fit.
+        Raises `AgentNotFound`; `AccessDenied` if the agent is not active, or the task overrides what its app does not
+        allow; `AgentUnusable` if something is missing that the agent is made of; `InvalidTask` for overrides that do
+        not fit.
         """
-        config = self._default
-        if task.agent:
-            found = self._named.get(task.agent)
-            if found is None and not self._only_default:
-                known = ", ".join(sorted(self._named))
-                raise AgentNotFound(f"no agent {task.agent!r} is declared here; declared: {known}")
-            config = found or config
-        return overridden(config, task) if task.overrides else config
+        found = self._default if not task.agent else self._known.get((task.tenant, task.agent))
+        if found is None:
+            found = self._look_up(task.agent, task.tenant)
+        return overridden_agent(found, task) if task.overrides else found
+
+    def knows(self, task: Task) -> bool:
+        """Whether `resolve` needs nothing that may just have been declared; if not, await `make_sure` before."""
+        return not task.agent or (task.tenant, task.agent) in self._known
+
+    async def make_sure(self, task: Task) -> None:
+        """Before a task's agent is taken to be missing, switched off or unfit, look into the store: whoever declares an
+        agent and submits a task for it at once is faster than the news."""
+        definitions = self._roster.definitions
+        if definitions is None or self._is_found(task):
+            return
+        asked_at = self._readings_begun
+        async with self._reading:
+            if self._readings_begun > asked_at:
+                return  # somebody's reading began after this was asked
+            now = asyncio.get_running_loop().time()
+            if (wait_s := self._read_at + _READ_AGAIN_S - now) > 0:
+                await asyncio.sleep(wait_s)
+            self._readings_begun += 1
+            self._read_at = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(_READ_LIMIT_S):
+                    await definitions.load()
+            except (QueueError, TimeoutError) as error:
+                log.warning("what is declared cannot be read, going on with what is known", error=str(error))
+
+    def _is_found(self, task: Task) -> bool:
+        name = task.agent
+        try:
+            found = self._declared(name, task.tenant)
+        except (AccessDenied, AgentUnusable):
+            return False
+        return found is not None or self._roster.from_settings(name) is not None
+
+    def _look_up(self, name: str, tenant: str) -> ResolvedAgent:
+        found = self._declared(name, tenant) or self._from_settings(name)
+        if found is None:
+            raise AgentNotFound(f"no agent {name[:100]!r} is declared here; declared: {self._names(tenant)}")
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[tenant, name] = found
+        return found
+
+    def _declared(self, name: str, tenant: str) -> ResolvedAgent | None:
+        definitions = self._roster.definitions
+        stored = None if definitions is None else definitions.agents.visible(name, tenant)
+        if stored is None or definitions is None:
+            return None
+        return resolution_of(stored.value, definitions, self._roster.settings.agent)
+
+    def _from_settings(self, name: str) -> ResolvedAgent | None:
+        settings = self._roster.settings
+        found = self._roster.from_settings(name)
+        if found is not None:
+            return ResolvedAgent(config=settings.agents.get(name, settings.agent), agent=found.value)
+        return None if settings.agents or self._is_any_declared(name) else self._default
+
+    def _is_any_declared(self, name: str) -> bool:
+        """Whether there is an agent object at all, or was one of that name: what was declared, with a fence around it,
+        never falls back to the worker's own agent."""
+        definitions = self._roster.definitions
+        return definitions is not None and (bool(definitions.agents.all()) or definitions.agents.was_deleted(name))
+
+    def _names(self, tenant: str) -> str:
+        agents = self._roster.all()
+        names = {agent.value.slug for agent in agents if agent.value.namespace in ("", tenant)}
+        return ", ".join(sorted(names)[:50])
+
+    def _changed(self, _before: object, _after: object) -> None:
+        self._known.clear()
 
 
-def overridden(config: AgentConfig, task: Task) -> AgentConfig:
-    """`config` with the task's overrides. Raises `InvalidTask` naming the one that is not allowed or does not fit."""
-    if forbidden := sorted(set(task.overrides) - OVERRIDABLE):
-        raise InvalidTask(
-            f"overrides {', '.join(forbidden)} are not allowed for a task; allowed: {', '.join(sorted(OVERRIDABLE))}"
-        )
-    given = task.overrides
+def overridden_agent(agent: ResolvedAgent, task: Task) -> ResolvedAgent:
+    """The agent with the task's overrides. Raises `InvalidTask`, or `OutsideApp` for what its app does not allow."""
+    overrides = _allowed(task)
+    if agent.app is not None:
+        overrides = within_app(agent, overrides)
+    return msgspec.structs.replace(agent, config=overridden(agent.config, task, overrides))
+
+
+def overridden(config: AgentConfig, task: Task, overrides: dict[str, object] | None = None) -> AgentConfig:
+    """`config` with the task's overrides, or those given. Raises `InvalidTask` naming the one that is not allowed or
+    does not fit."""
+    given = _allowed(task) if overrides is None else overrides
     if config.route and "route" not in given and not given.keys().isdisjoint({"model", "provider"}):
         given = {**given, "route": ""}  # whoever names a model means that one
+    if "instructions" in given:
+        given = _with_instructions(config, given)
     try:
         return msgspec.convert({**msgspec.to_builtins(config), **given}, AgentConfig)
     except msgspec.ValidationError as error:
         raise InvalidTask(f"overrides do not fit: {error}") from error
+
+
+def _with_instructions(config: AgentConfig, given: dict[str, object]) -> dict[str, object]:
+    others = {name: value for name, value in given.items() if name != "instructions"}
+    prompt, added = others.get("system_prompt", config.system_prompt), given["instructions"]
+    if not isinstance(added, str) or not isinstance(prompt, str):
+        raise InvalidTask("overrides do not fit: instructions and system_prompt must be text")
+    return {**others, "system_prompt": "\n\n".join(filter(None, (prompt, added)))}
+
+
+def _allowed(task: Task) -> dict[str, object]:
+    if forbidden := sorted(set(task.overrides) - OVERRIDABLE):
+        raise InvalidTask(
+            f"overrides {', '.join(forbidden)} are not allowed for a task; allowed: {', '.join(sorted(OVERRIDABLE))}"
+        )
+    return dict(task.overrides)

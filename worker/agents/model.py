@@ -22,7 +22,8 @@ class PermissionScope(enum.StrEnum):
 class Llm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A model that apps may use: where it is called, and which of its provider's models may be asked for."""
 
-    slug: str
+    slug: str = ""
+    """Its address; empty in a new one: made of its name."""
     name: str = ""
     """For people; empty: the slug."""
     namespace: str = ""
@@ -38,6 +39,8 @@ class Llm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_
     base_url: str = ""
     api_key_env: str = ""
     """Name of the workers' environment variable that holds the key; the key itself is never part of an object."""
+    options: JsonObject = {}
+    """Settings that only its provider knows, as `AgentConfig.options`."""
     privacy_score: int = 0
     is_active: bool = True
 
@@ -45,7 +48,8 @@ class Llm(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_
 class App(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What belongs together: the models, tools and data sources that its agents, and its keys, may use. No others."""
 
-    slug: str
+    slug: str = ""
+    """Its address; empty in a new one: made of its name."""
     name: str = ""
     namespace: str = ""
     description: str = ""
@@ -63,7 +67,8 @@ class App(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_
 class Group(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """An access group: callers that have it see the agents that name it."""
 
-    slug: str
+    slug: str = ""
+    """Its address; empty in a new one: made of its name."""
     name: str = ""
     namespace: str = ""
     description: str = ""
@@ -81,7 +86,8 @@ class Memory(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """An agent: a model with a prompt and tools, or a plugin's code. Tasks name it by its slug."""
 
-    slug: str
+    slug: str = ""
+    """Its address; empty in a new one: made of its name."""
     name: str = ""
     namespace: str = ""
     """Whose it is (a tenant); empty: everybody's."""
@@ -101,7 +107,8 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     datasources: tuple[str, ...] | None = None
     """Slugs, within the app's; None: all of the app's."""
     settings: JsonObject = {}
-    """Further fields of `providers.AgentConfig`, such as `{"max_tokens": 2000, "max_turns": 10}`."""
+    """Further fields of `providers.AgentConfig`, such as `{"max_tokens": 2000, "max_turns": 10}`. Those that say where
+    a model is called are its app's models' affair, if it has an app."""
     budget: JsonObject = {}
     """A budget rule for this agent alone, such as `{"period": "month", "usd": 100}`."""
     memory: Memory = Memory()

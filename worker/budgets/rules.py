@@ -65,6 +65,8 @@ class BudgetRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Pattern of the accounts' names that it is about, such as a tenant's: `acme*`."""
     where: dict[str, str] = {}
     """Further patterns: it is only about calls whose agent, tenant, team, key, provider or model fit."""
+    except_tenants: tuple[str, ...] = ()
+    """It is not about calls of these tenants."""
     name: str = ""
 
 
@@ -110,7 +112,7 @@ def account_of(rule: BudgetRule, intent: ModelCallIntent) -> str | None:
     """The account of this rule that a call is charged to; None if the rule is not about it."""
     names = _names(intent)
     account = names[rule.scope.value]
-    if not account or not fnmatchcase(account, rule.match):
+    if not account or not fnmatchcase(account, rule.match) or intent.task.tenant in rule.except_tenants:
         return None
     if not all(fnmatchcase(names[kind], pattern) for kind, pattern in rule.where.items()):
         return None

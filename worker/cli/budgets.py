@@ -107,13 +107,16 @@ def _patterns(given: tuple[str, ...]) -> dict[str, str]:
 async def _list(call: Invocation, names: tuple[str, ...], limit: int) -> int:
     from worker.budgets.live import rules_in_force
     from worker.budgets.report import budget_uses
+    from worker.definitions import Definitions
     from worker.live_settings import LiveSettings
 
     settings = call.settings()
     async with call.fleet(settings) as fleet:
         live = LiveSettings(fleet.backend.state)
         await live.load()
-        rules = rules_in_force(settings.budgets, live)
+        definitions = Definitions(fleet.backend.state)
+        await definitions.agents.load()
+        rules = rules_in_force(settings.budgets, live, definitions)
         if unknown := [name for name in names if name not in rules]:
             call.screen.note(f"no budget {unknown[0]!r} (see: shoal budgets list)", "bad")
             return NOT_FOUND

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.cli import datasource_documents as documents
-from worker.cli.declared import Kind, declared_group
+from worker.cli.declared import declared_group
 from worker.cli.declared_fields import Flag
+from worker.cli.declared_kind import Kind
 from worker.cli.screen import Column
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ async def _requeue(call: Invocation, letter_ids: Sequence[str]) -> int:
         else:
             back = []
             await _for_all(queue, lambda ids: _collect(queue, ids, back))
-    return _report(call, "requeued", len(back), letter_ids, sorted(set(letter_ids) - set(back)))
+    return _report(call, "requeued", len(back), letter_ids, _missing(letter_ids, len(back)))
 
 
 async def _collect(queue: TaskQueue, ids: Sequence[str], back: list[str]) -> int:
@@ -120,8 +120,15 @@ async def _purge(call: Invocation, letter_ids: Sequence[str]) -> int:
             gone = await queue.purge(letter_ids)
         else:
             gone = await _for_all(queue, queue.purge)
-    missing = ["some of them"] if letter_ids and gone < len(set(letter_ids)) else []
-    return _report(call, "purged", gone, letter_ids, missing)
+    return _report(call, "purged", gone, letter_ids, _missing(letter_ids, gone))
+
+
+def _missing(letter_ids: Sequence[str], found: int) -> list[str]:
+    """Which of the named letters were not there: queues say how many were, and of which tasks."""
+    wanted = sorted(set(letter_ids))
+    if found >= len(wanted):
+        return []
+    return ["some of them"] if found else wanted
 
 
 async def _for_all(queue: TaskQueue, act: Callable[[Sequence[str]], Awaitable[int]]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import click
 
+from worker.cli.agent_checks import check_agents
 from worker.cli.checks import check_providers, check_queue, check_settings, check_tools
 from worker.cli.failures import FAILED, OK
 from worker.cli.findings import Finding, Verdict, broken
@@ -17,7 +18,7 @@ _MARKS = {Verdict.OK: ("✓", "good"), Verdict.WARNING: ("!", "warn"), Verdict.P
 
 
 @click.command(
-    help="Check settings, queue, providers and tools, and say what to do.\n\n"
+    help="Check settings, queue, providers, tools and agents, and say what to do.\n\n"
     + examples("shoal doctor", "shoal doctor --queue redis://localhost:6379", "shoal doctor --json")
 )
 @shoal_options
@@ -48,7 +49,7 @@ async def _findings(call: Invocation) -> AsyncIterator[Finding]:
         yield broken("settings", "settings", str(error), "correct it (docs/configuration.md lists all settings)")
         return
     yield check_settings(settings)
-    for check in (check_queue, check_providers, check_tools):
+    for check in (check_queue, check_providers, check_tools, check_agents):
         async for finding in check(settings):
             yield finding
 

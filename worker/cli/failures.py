@@ -64,13 +64,26 @@ def exit_code_of(error: BaseException) -> int:
         UnknownBackend,
     )
     from worker.errors import AgentNotFound, ApprovalNotFound, BadSetting, WorkerNotFound
+    from worker.objects.errors import BadObject, ObjectNotFound
 
-    if isinstance(error, BadSetting | InvalidTask):
+    if isinstance(error, BadObject | BadSetting | InvalidTask):
         return USAGE
     if isinstance(error, BackendUnavailable | BackendMisconfigured | UnknownBackend):
         return QUEUE_UNAVAILABLE
-    if isinstance(error, TaskNotFound | AgentNotFound | ApprovalNotFound | WorkerNotFound):
+    if isinstance(error, TaskNotFound | AgentNotFound | ApprovalNotFound | ObjectNotFound | WorkerNotFound):
         return NOT_FOUND
+    from worker.datasources.errors import BadVectorStore, DatasourceNotFound
+
+    if isinstance(error, DatasourceNotFound):
+        return NOT_FOUND
+    from worker.agent_plugins.errors import BadPluginConfig, PluginNotFound
+
+    if isinstance(error, PluginNotFound):
+        return NOT_FOUND
+    if isinstance(error, BadPluginConfig):
+        return USAGE
+    if isinstance(error, BadVectorStore):
+        return USAGE
     return FAILED
 
 

@@ -21,7 +21,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     """One fact about the set-up."""
 
     area: str
-    """`settings`, `queue`, `provider` or `tools`."""
+    """`settings`, `queue`, `provider`, `tools` or `agents`."""
     name: str
     verdict: Verdict
     detail: str

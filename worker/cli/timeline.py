@@ -10,7 +10,17 @@ import msgspec
 from queue_backends import CallOutcome, TaskResult
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, duration, moment, shorten, usd
-from worker.journal import AttemptEnded, ModelCall, Moment, Switched, TakenOver, ToolFinished, ToolStarted
+from worker.journal import (
+    STEP_TURNS,
+    AttemptEnded,
+    ModelCall,
+    Moment,
+    PluginStep,
+    Switched,
+    TakenOver,
+    ToolFinished,
+    ToolStarted,
+)
 
 COLUMNS = (
     Column("at", style="dim"),
@@ -37,8 +47,10 @@ def timeline(moments: Sequence[Moment], result: TaskResult | None) -> list[Row]:
     """The rows under `COLUMNS`, in order. The worker is named where it changes."""
     rows: list[Row] = []
     named = ""
-    for at, worker, *cells in _steps(moments):
-        rows.append((moment(at), *cells, worker if worker != named else ""))
+    is_plugins = any(isinstance(each.entry, PluginStep) for each in moments)
+    for at, worker, turn, *cells in _steps(moments):
+        shown = _step_and_turn(turn) if is_plugins else turn
+        rows.append((moment(at), shown, *cells, worker if worker != named else ""))
         named = worker
     if result is not None and rows and not result.error:
         rows.append((moment(result.finished_at), "", Cell("answered", "good"), "", "", "", "", ""))
@@ -48,6 +60,12 @@ def timeline(moments: Sequence[Moment], result: TaskResult | None) -> list[Row]:
 def as_json(moments: Sequence[Moment]) -> list[dict[str, Any]]:
     """The entries as JSON objects, each with the moment at which it was stored."""
     return [{"at": entry.at, **msgspec.to_builtins(entry.entry)} for entry in moments]
+
+
+def _step_and_turn(turn: str) -> str:
+    """`2.1`, for the second turn of an agent plugin's step 2."""
+    number = int(turn or 0)
+    return f"{number // STEP_TURNS}.{number % STEP_TURNS}" if number >= STEP_TURNS else turn
 
 
 def _steps(moments: Sequence[Moment]) -> Iterator[tuple[Any, ...]]:
@@ -66,6 +84,8 @@ def _steps(moments: Sequence[Moment]) -> Iterator[tuple[Any, ...]]:
                 yield (each.at, entry.worker, *_tool(entry.turn, entry.name, finished.get(entry.key), entry.worker))
             case ToolFinished() if entry.key not in started:
                 yield (each.at, entry.worker, *_tool(entry.turn, entry.outcome.name, entry, entry.worker))
+            case PluginStep(what="query" | "kv") as step:
+                yield (each.at, entry.worker, str(step.number * STEP_TURNS), step.what, "", "", "", step.name)
             case TakenOver():
                 why = f"after {entry.crashes} lost worker{'s' * (entry.crashes > 1)}" if entry.crashes else ""
                 yield (each.at, entry.worker, "", Cell("taken over", "warn"), "", "", "", why)

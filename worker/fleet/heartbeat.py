@@ -16,9 +16,20 @@ import psutil
 import structlog
 
 from queue_backends import BackendUnavailable, QueueError
-from worker.fleet.presence import BEAT_S, MOST_TASKS, DrainRequest, LastMinute, Presence, RunningTask, Workers
+from worker.fleet.presence import (
+    BEAT_S,
+    MOST_CIRCUITS,
+    MOST_TASKS,
+    CircuitState,
+    DrainRequest,
+    LastMinute,
+    Presence,
+    RunningTask,
+    Workers,
+)
 from worker.health import HealthServer
 from worker.metrics import Metrics
+from worker.task_run import TaskRun
 from worker.usage import UsageLedger
 from worker.version import version
 from worker.worker import Worker
@@ -131,10 +142,7 @@ class Heartbeat:
             draining=self._is_leaving,
             slots=figures.slots,
             running=self._worker.running,
-            tasks=tuple(
-                RunningTask(id=run.task.id, agent=run.task.agent, started_at=run.started_at)
-                for run in islice(self._worker.runs, MOST_TASKS)
-            ),
+            tasks=tuple(_running(run) for run in islice(self._worker.runs, MOST_TASKS)),
             tasks_done=done,
             tasks_failed=failed,
             tokens=self._ledger.tokens,
@@ -142,6 +150,10 @@ class Heartbeat:
             last_minute=self._last_minute(done),
             rss_bytes=self._process.memory_info().rss,
             health_port=self._server.port if self._server else 0,
+            circuits=tuple(
+                CircuitState(provider=provider, model=model, circuit=circuit)
+                for provider, model, circuit in self._metrics.routing.circuits()[:MOST_CIRCUITS]
+            ),
         )
 
     def _last_minute(self, done: int) -> LastMinute:
@@ -157,3 +169,15 @@ class Heartbeat:
             tokens=self._ledger.tokens - tokens,
             cost_usd=round(self._ledger.cost_usd - cost_usd, 6),
         )
+
+
+def _running(run: TaskRun) -> RunningTask:
+    spent = run.ending.spent
+    return RunningTask(
+        id=run.task.id,
+        agent=run.task.agent,
+        started_at=run.started_at,
+        tenant=run.task.tenant,
+        tokens=spent.usage.total_tokens,
+        cost_usd=spent.cost_usd,
+    )

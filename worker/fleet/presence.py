@@ -28,6 +28,7 @@ BEAT_S = 5.0
 TTL_S = 3 * BEAT_S
 MOST_TASKS = 100
 """So many running tasks are named at most."""
+MOST_CIRCUITS = 100
 REQUEST_TTL_S = 3600.0
 
 KEY_PREFIX = "workers/"
@@ -41,6 +42,11 @@ class RunningTask(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent: str = ""
     started_at: float
     """Unix seconds, by the worker's clock."""
+    tenant: str = ""
+    tokens: int = 0
+    """Input and output of the model calls that have ended, over all its runs."""
+    cost_usd: float | None = None
+    """Of the same calls; None: not known."""
 
 
 class LastMinute(Struct, frozen=True, kw_only=True):
@@ -50,6 +56,14 @@ class LastMinute(Struct, frozen=True, kw_only=True):
     tasks: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+
+
+class CircuitState(Struct, frozen=True, kw_only=True):
+    """Whether a worker calls one target of its routes: `closed` means that it does."""
+
+    provider: str
+    model: str
+    circuit: str
 
 
 class Presence(Struct, frozen=True, kw_only=True):
@@ -76,6 +90,8 @@ class Presence(Struct, frozen=True, kw_only=True):
     rss_bytes: int = 0
     health_port: int = 0
     """0: it serves no health pages."""
+    circuits: tuple[CircuitState, ...] = ()
+    """Of all targets that its routes have named, at most `MOST_CIRCUITS`."""
 
 
 class DrainRequest(Struct, frozen=True, kw_only=True):

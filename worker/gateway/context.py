@@ -12,10 +12,18 @@ from worker.live_settings import LiveSettings
 from worker.settings import Settings
 
 if TYPE_CHECKING:
+    from worker.agents.declarations import Declarations
+    from worker.agent_plugins.registry import AgentPlugins
     from worker.agents.roster import Roster
+    from worker.datasources.datasources import Datasources
+    from worker.gateway.callbacks import Callbacks
     from worker.gateway.chunk_hub import ChunkHub
+    from worker.gateway.ingress.model_access import ModelAccess
     from worker.gateway.keys import ApiKeys
+    from worker.gateway.oidc import Oidc
+    from worker.gateway.ops.room import OpsRoom
     from worker.sessions.store import Sessions
+    from worker.sessions.watch import ChatWatch
 
 
 class Gateway(Struct, kw_only=True):
@@ -25,9 +33,25 @@ class Gateway(Struct, kw_only=True):
     backend: Backend
     live: LiveSettings
     definitions: Definitions
+    declarations: Declarations
+    """What is done to agents, apps, models and groups, with all checks."""
     roster: Roster
     """Which agents there are, declared or from the settings, and who sees them."""
+    plugins: AgentPlugins
+    """Agent plugins that are installed here."""
     keys: ApiKeys
+    oidc: Oidc | None = None
+    """Reads tokens of the issuer in the settings; None: there is none."""
     hub: ChunkHub
     """Streams of tasks, shared among all that watch them."""
+    model_access: ModelAccess
+    """Models, as far as the gateway itself calls them."""
+    callbacks: Callbacks
+    """Whom to tell that a task has ended."""
+    datasources: Datasources
+    """Texts that are searched by meaning."""
     sessions: Sessions
+    chats: ChatWatch
+    """Tells of what changes in sessions' conversations."""
+    ops: OpsRoom
+    """What operators see of the fleet, sampled and told to all who watch."""

@@ -60,6 +60,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """What the caller must have; None: anybody, not even authenticated."""
     tag: str
     """The part of the API that it belongs to."""
+    denied: str = ""
+    """What a caller without the scope is told; empty: the usual."""
     body: type[Any] | None = None
     """A Struct; the request's JSON is decoded to it, and refused with 400 if it does not fit."""
     query: type[Any] | None = None
@@ -68,6 +70,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """The type of the successful answer, for the OpenAPI document."""
     status: int = 200
     """Of the successful answer."""
+    also: Mapping[int, Any] = {}
+    """Further successful statuses, with the types of their answers; None: no content."""
     errors: tuple[int, ...] = ()
     """Further statuses that it may answer with; 400, 401, 403, 413, 429, 500 and 503 are understood."""
     is_stream: bool = False

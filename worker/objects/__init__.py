@@ -3,7 +3,7 @@
 Stored once, versioned, and mirrored in every process that uses them.
 """
 
-from worker.objects.errors import BadObject, ObjectConflict, ObjectError, ObjectExists, ObjectNotFound
+from worker.objects.errors import BadObject, ObjectConflict, ObjectError, ObjectExists, ObjectInUse, ObjectNotFound
 from worker.objects.slug import slugified
 from worker.objects.store import Declared, ObjectStore, Stored
 
@@ -13,6 +13,7 @@ __all__ = [
     "ObjectConflict",
     "ObjectError",
     "ObjectExists",
+    "ObjectInUse",
     "ObjectNotFound",
     "ObjectStore",
     "Stored",

@@ -4,6 +4,7 @@ ObjectError
 ├── BadObject        a field does not fit: fix it; the message names it, its value and what is allowed
 ├── ObjectExists     there is one of that kind and slug: update it, or choose another slug
 ├── ObjectNotFound   there is none: the message says what was looked for
+├── ObjectInUse      others refer to it: the message names them
 └── ObjectConflict   somebody else has changed it meanwhile: read it again, then change it
 """
 
@@ -26,6 +27,10 @@ class ObjectExists(ObjectError):
 
 class ObjectNotFound(ObjectError):
     """There is no such object."""
+
+
+class ObjectInUse(ObjectError):
+    """Other objects refer to it, so it cannot be deleted."""
 
 
 class ObjectConflict(ObjectError):

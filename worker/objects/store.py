@@ -71,14 +71,19 @@ class Stored(Struct, Generic[T], frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Kept(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The JSON of one key: an object, or what is left of a deleted one (`value` absent)."""
+    """The JSON of one key: an object, or what is left of a deleted one (without a value)."""
 
     id: int
     version: int
     created_at: float
     updated_at: float
     updated_by: str = ""
-    value: msgspec.Raw | None = None
+    value: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether the object is deleted."""
+        return bytes(self.value) == b"null"
 
 
 Changed = Callable[["Stored[Any] | None", "Stored[Any] | None"], None]
@@ -97,16 +102,20 @@ class ObjectStore(Generic[T]):
         self.kind = kind
         self._state = state
         self._type = of
-        self._check = check
+        self._check_kind = check
         self._prefix = f"objects/{kind}/"
         self._hello = f"{self._prefix}~hello"
         self._objects: dict[tuple[str, str], Stored[T]] = {}
         self._by_id: dict[int, Stored[T]] = {}
+        self._gone: set[tuple[str, str]] = set()
+        """Those of which only a tombstone is left."""
         self._callbacks: list[Changed] = []
         self._following = Following(
             state, self._prefix, self._hello, what=f"{kind} objects", changed=self._heard, keep=self._keep_whole
         )
+        self._loading = asyncio.Lock()
         self._touched: set[str] = set()
+        """Keys that a change has come for since the present reading began: what was read of them may be older."""
 
     def __repr__(self) -> str:
         return f"<ObjectStore {self.kind}, {len(self._objects)} objects>"
@@ -124,6 +133,10 @@ class ObjectStore(Generic[T]):
     def by_id(self, number: int) -> Stored[T] | None:
         """The object of that id."""
         return self._by_id.get(number)
+
+    def was_deleted(self, slug: str) -> bool:
+        """Whether there was an object of that slug, in any namespace, that is deleted; for as long as that is known."""
+        return any(each == slug for _, each in self._gone)
 
     def all(self) -> Sequence[Stored[T]]:
         """All objects, the newest first."""
@@ -159,13 +172,13 @@ class ObjectStore(Generic[T]):
 
     async def create(self, value: T, *, by: str = "") -> Stored[T]:
         """Store a new object. Raises `BadObject`, `ObjectExists`, `BackendUnavailable`."""
-        self._check_value(value)
+        self.check(value)
         if len(self._objects) >= MOST_OBJECTS:
             raise BadObject(f"there are {MOST_OBJECTS} {self.kind} objects already: delete some")
         number: int | None = None
         for _ in range(_TRIES):
             raw, kept = await self._read(value.slug, value.namespace)
-            if kept is not None and kept.value is not None:
+            if kept is not None and not kept.is_tombstone:
                 raise ObjectExists(
                     f"there is a {self.kind} {value.slug!r} already: change that one, or choose another slug"
                 )
@@ -184,7 +197,7 @@ class ObjectStore(Generic[T]):
         Raises `BadObject`, `ObjectNotFound`, `ObjectConflict` if it is at another version than was expected,
         `BackendUnavailable`.
         """
-        self._check_value(value)
+        self.check(value)
         return await self.change(value.slug, lambda _: value, value.namespace, expected_version=expected_version, by=by)
 
     async def change(
@@ -206,7 +219,7 @@ class ObjectStore(Generic[T]):
             value = change(present.value)
             if value == present.value:
                 return present
-            self._check_value(value)
+            self.check(value)
             if (value.slug, value.namespace) != (slug, namespace):
                 raise BadObject(f"{self.kind} {slug!r}: slug and namespace cannot be changed: create a new object")
             new = Stored(
@@ -236,17 +249,17 @@ class ObjectStore(Generic[T]):
             left = msgspec.json.encode(tombstone)
             self._touched.discard(key)
             if await self._state.compare_and_set(key, raw, left, ttl_s=_TOMBSTONE_TTL_S):
-                if key not in self._touched:
-                    self._put(key, left)
+                self._written(key, left)
                 return present
         raise self._contended(slug)
 
-    def _check_value(self, value: T) -> None:
+    def check(self, value: T) -> None:
+        """Raise `BadObject` for what may not be stored."""
         check_slug("slug", value.slug)
         if value.namespace:
             check_slug("namespace", value.namespace)
-        if self._check is not None:
-            self._check(value)
+        if self._check_kind is not None:
+            self._check_kind(value)
         try:
             size = len(msgspec.json.encode(value))
         except (TypeError, ValueError, RecursionError) as error:
@@ -273,11 +286,17 @@ class ObjectStore(Generic[T]):
         self._touched.discard(key)
         if not await self._state.compare_and_set(key, expected, encoded):
             return False
-        if key not in self._touched:  # our own write shows at once, unless the watch has told of a newer one
-            self._put(key, encoded)
+        self._written(key, encoded)
         record = LogRecord(log=key, id=f"{new.id}:{new.version}", value=encoded, keep_s=_KEEP_VERSIONS_S)
         await self._state.append_once([record])
         return True
+
+    def _written(self, key: str, raw: bytes) -> None:
+        """Our own write shows at once, unless the watch has told of a newer one; and a reading that began before it
+        does not undo it."""
+        if key not in self._touched:
+            self._put(key, raw)
+            self._touched.add(key)
 
     async def _read(self, slug: str, namespace: str) -> tuple[bytes | None, _Kept | None]:
         raw = await self._state.get(self._key(slug, namespace))
@@ -287,7 +306,7 @@ class ObjectStore(Generic[T]):
         return f"{self._prefix}{namespace}/{slug}"
 
     def _opened(self, kept: _Kept) -> Stored[T] | None:
-        if kept.value is None:
+        if kept.is_tombstone:
             return None
         return Stored(
             id=kept.id,
@@ -302,12 +321,13 @@ class ObjectStore(Generic[T]):
 
     async def load(self) -> None:
         """Read all objects anew. Raises `BackendUnavailable`; then those known before stay."""
-        self._touched.clear()
-        found = {key: value async for key, value in self._state.scan(self._prefix) if key != self._hello}
-        gone = [key for namespace, slug in self._objects if (key := self._key(slug, namespace)) not in found]
-        for key, value in (*found.items(), *((key, b"") for key in gone)):
-            if key not in self._touched:
-                self._put(key, value)
+        async with self._loading:
+            self._touched.clear()
+            found = {key: value async for key, value in self._state.scan(self._prefix) if key != self._hello}
+            gone = [key for namespace, slug in self._objects if (key := self._key(slug, namespace)) not in found]
+            for key, value in (*found.items(), *((key, b"") for key in gone)):
+                if key not in self._touched:
+                    self._put(key, value)
 
     async def __aenter__(self) -> Self:
         """Read all objects and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
@@ -330,7 +350,7 @@ class ObjectStore(Generic[T]):
 
     def _heard(self, change: StateChange) -> None:
         self._touched.add(change.key)
-        self._put(change.key, change.value or b"")
+        self._put(change.key, change.value or b"", is_news=True)
 
     async def _keep_whole(self) -> None:
         while True:
@@ -338,7 +358,7 @@ class ObjectStore(Generic[T]):
             self._following.has_read()
             await asyncio.sleep(_RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
 
-    def _put(self, key: str, raw: bytes) -> None:
+    def _put(self, key: str, raw: bytes, *, is_news: bool = False) -> None:
         namespace, _, slug = key.removeprefix(self._prefix).partition("/")
         before = self._objects.get((namespace, slug))
         try:
@@ -347,6 +367,13 @@ class ObjectStore(Generic[T]):
         except msgspec.MsgspecError as error:  # written by a newer version, or by hand
             log.warning("a declared object cannot be read", kind=self.kind, slug=slug, error=str(error))
             return
+        is_older = kept is not None and before is not None and (kept.id, kept.version) < (before.id, before.version)
+        if is_news and is_older:
+            return  # somebody else's change from before our own, heard of late
+        if kept is not None and after is None:
+            self._gone.add((namespace, slug))
+        else:
+            self._gone.discard((namespace, slug))
         if after == before:
             return
         if before is not None:

@@ -12,10 +12,20 @@ from worker.settings.table import BY_KEY, Setting
 from worker.settings.values import check, unknown_key
 from worker.tools.config import McpServer, WebhookTool, check_mcp_servers, check_webhook_tools
 
-SECTIONS = ("backend", "agent", "plugins")
-_PATHS = {"plugins.dir", "plugins.tls_cert", "plugins.tls_key", "plugins.tls_ca"}
+SECTIONS = ("backend", "agent", "plugins", "gateway")
+_PATHS = {
+    "agent_plugins_dir",
+    "plugins.dir",
+    "plugins.tls_cert",
+    "plugins.tls_key",
+    "plugins.tls_ca",
+    "gateway.tls_cert",
+    "gateway.tls_key",
+}
 _TOP_LEVEL = sorted({key.partition(".")[0] for key in BY_KEY} | {"agents"})
 _AGENT_FIELDS = sorted(key.partition(".")[2] for key in BY_KEY if key.startswith("agent."))
+_ACCESS = {"description": "agent_descriptions", "groups": "agent_groups"}
+"""What an agent of `agents:` may have beside the fields of its configuration -> the setting that is the same."""
 _NOT_INHERITED = {"name", "system_prompt", "output_schema"}
 _VENDOR_FIELDS = {"provider", "base_url", "api_key_env", "options", "route"}
 
@@ -30,14 +40,18 @@ def read_file(path: Path) -> dict[str, Any]:
     for key, value in document.items():
         where = f"{path}: {key}"
         if key == "agents":
-            if agents := _agents(path, where, value):
+            agents, access = _agents(path, where, value)
+            if agents:
                 values["agents"] = agents
+            for field, of_agents in access.items():
+                values[field] = {**values.get(field, {}), **of_agents}
         elif key in SECTIONS:
             for field, item in read_section(path, where, key, value).items():
                 values[f"{key}.{field}"] = item
         elif key in BY_KEY:
             if value is not None:
-                values[key] = read_value(path, BY_KEY[key], where, value)
+                read = read_value(path, BY_KEY[key], where, value)
+                values[key] = {**read, **values[key]} if key in values else read
         else:
             raise unknown_key(str(path), str(key), _TOP_LEVEL)
     return values
@@ -70,13 +84,20 @@ def inherit(agent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in agent.items() if name not in left_out} | dict(own)
 
 
-def _agents(path: Path, where: str, value: Any) -> dict[str, dict[str, Any]]:
+def _agents(path: Path, where: str, value: Any) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Each agent's fields; and by setting, what its description is and who sees it."""
     agents: dict[str, dict[str, Any]] = {}
-    for name, fields in _mapping(where, value).items():
+    access: dict[str, dict[str, Any]] = {}
+    for name, given in _mapping(where, value).items():
         if not isinstance(name, str) or not name.strip():
             raise BadSetting(f"{where}: {name!r} is no name for an agent: use text")
+        fields = dict(_mapping(f"{where}.{name}", given))
+        for field, setting in _ACCESS.items():
+            if (item := fields.pop(field, None)) is not None:
+                checked = read_value(path, BY_KEY[setting], f"{where}.{name}.{field}", {name: item})
+                access.setdefault(setting, {}).update(checked)
         agents[name] = read_section(path, f"{where}.{name}", "agent", fields)
-    return agents
+    return agents, access
 
 
 def read_value(path: Path, setting: Setting, where: str, value: Any) -> Any:
@@ -140,6 +161,14 @@ def parse_yaml(path: Path) -> Mapping[Any, Any]:
 
     Raises `BadSetting` with file and line for what cannot be read; a key that is given twice is an error.
     """
+    documents = parse_documents(path)
+    if len(documents) > 1:
+        raise BadSetting(f"{path}: expected a single document, found {len(documents)}: leave out the lines of ---")
+    return documents[0] if documents else {}
+
+
+def parse_documents(path: Path) -> list[Mapping[Any, Any]]:
+    """The file's documents, each a mapping; empty ones are left out. Raises `BadSetting` as `parse_yaml`."""
     import yaml  # only who has a file pays for the import
 
     class Loader(yaml.SafeLoader):
@@ -155,7 +184,7 @@ def parse_yaml(path: Path) -> Mapping[Any, Any]:
             return super().construct_mapping(node, deep=deep)
 
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
+        found = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader))
     except OSError as error:
         raise BadSetting(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -165,4 +194,4 @@ def parse_yaml(path: Path) -> Mapping[Any, Any]:
         raise BadSetting(f"{path}:{line} {error.problem}") from error
     except yaml.YAMLError as error:
         raise BadSetting(f"{path}: {' '.join(str(error).split())}") from error
-    return _mapping(str(path), document)
+    return [_mapping(str(path), document) for document in found if document is not None]

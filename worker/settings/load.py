@@ -12,8 +12,10 @@ from worker.budgets.rules import read_rules
 from worker.errors import BadSetting
 from worker.rate_limits.rules import read_limits
 from worker.routing.route import read_routes
+from worker.settings.addresses import parse_allowed
 from worker.settings.environment import read_environment
 from worker.settings.file import inherit, read_file
+from worker.settings.gateway import GatewaySettings
 from worker.settings.model import Settings
 from worker.settings.plugins import PluginSettings
 from worker.settings.prompt_file import read_prompt_file
@@ -104,6 +106,7 @@ def _settings(values: dict[str, Any], agents: Mapping[str, Mapping[str, Any]], s
         agent=AgentConfig(**default_agent),
         backend=BackendOptions(**_section(values, "backend")),
         plugins=PluginSettings(**_section(values, "plugins")),
+        gateway=GatewaySettings(**_section(values, "gateway")),
         agents=named,
         sources=sources,
     )
@@ -118,6 +121,8 @@ def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 def _check_together(settings: Settings) -> None:
     settings.plugins.check()
+    settings.gateway.check()
+    parse_allowed(settings.allow_private_addresses)
     if settings.retry_max_s < settings.retry_base_s:
         raise BadSetting(
             f"retry_max_s (SHOAL_RETRY_MAX_SECONDS) is {settings.retry_max_s:g}, which is below retry_base_s "

@@ -14,6 +14,7 @@ from worker.budgets.rules import BudgetRule
 from worker.errors import BadSetting
 from worker.rate_limits.rules import RateLimit
 from worker.routing.route import Route
+from worker.settings.gateway import GatewaySettings
 from worker.settings.masking import MASK, masked, masked_url
 from worker.settings.plugins import PluginSettings
 from worker.settings.table import SETTINGS
@@ -46,8 +47,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The agent of tasks that name none. Its `model` is empty if nothing configures one."""
     agents: dict[str, AgentConfig] = {}
     """Agents by name. Each one's `name` is its key."""
+    agent_descriptions: dict[str, str] = {}
+    """Agent -> what it is for."""
+    agent_groups: dict[str, tuple[str, ...]] = {}
+    """Agent -> access groups that see it; those that are not here are everybody's."""
     plugins: PluginSettings = PluginSettings()
     """Providers and agents in other processes."""
+    agent_plugins_dir: str = ""
+    """Folder of agent plugins, beside those of installed distributions; empty: none."""
+    gateway: GatewaySettings = GatewaySettings()
+    """The fleet over HTTP."""
+    allow_private_addresses: tuple[str, ...] = ()
+    """Host names, addresses and networks that requests may go to although they are not public."""
     routes: dict[str, Route] = {}
     """Routes by name; live settings may add and change some."""
     concurrency: int = 100
@@ -72,6 +83,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     budget_webhook: str = ""
     """Where it is said that a budget's soft limit, or its limit, was reached; empty: nowhere."""
     usage_retention_days: int = 90
+    conversation_retention_days: int = 30
+    conversation_busy: str = "queue"
+    """What becomes of a message to a conversation that is still being answered: `queue` or `refuse`."""
     mcp_servers: tuple[McpServer, ...] = ()
     webhook_tools: tuple[WebhookTool, ...] = ()
     max_stored_output_chars: int = 16_777_216

@@ -12,9 +12,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from providers import Thinking, ToolChoice
+from providers import ClientTool, Thinking, ToolChoice
 from providers.pricing import ModelPrice
 from queue_backends.messages import JsonObject
+from worker.settings.gateway import AUTH_MODES
 from worker.settings.plugins import ExternalPlugin
 from worker.tools.config import McpServer, WebhookTool
 
@@ -22,6 +23,7 @@ MAX_SECONDS = 366 * 24 * 3600
 LOG_LEVELS = ("debug", "info", "warning", "error")
 METRIC_PREFIXES = ("shoal", "arkonis", "kubeswarm")
 LOG_FORMATS = ("auto", "console", "json")
+CONVERSATION_BUSY = ("queue", "refuse")
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -207,6 +209,11 @@ def _agent() -> list[Setting]:
             100,
         ),
         Setting(key="agent.output_schema", type=JsonObject | None, meaning="JSON Schema that the answer has to fit"),
+        Setting(
+            key="agent.client_tools",
+            type=tuple[ClientTool, ...],
+            meaning="Tools that a task's client runs itself: a call of one ends the run; mostly tasks bring them along",
+        ),
         _text("agent.base_url", "SHOAL_BASE_URL", "The provider's address, such as a local server; empty: its own"),
         _text("agent.api_key_env", "SHOAL_API_KEY_ENV", "Name of the variable that holds the provider's key"),
         _seconds("agent.connect_timeout_s", "SHOAL_CONNECT_TIMEOUT_SECONDS", "To connect to the provider", 0.1, 3600),
@@ -232,6 +239,17 @@ def _agent() -> list[Setting]:
             variable="SHOAL_PROVIDER_OPTIONS",
             meaning="Settings that only this provider knows",
             secret=True,
+        ),
+        Setting(
+            key="agent_descriptions",
+            type=dict[str, str],
+            meaning="Agent -> what it is for; the same as `description` of one of `agents:`",
+        ),
+        Setting(
+            key="agent_groups",
+            type=dict[str, tuple[str, ...]],
+            variable="SHOAL_AGENT_GROUPS",
+            meaning='Agent -> who sees it at the gateway, such as `{"default": ["staff"]}`; as `groups` in `agents:`',
         ),
     ]
 
@@ -319,6 +337,21 @@ def _work() -> list[Setting]:
             1,
             3660,
         ),
+        _whole(
+            "conversation_retention_days",
+            "SHOAL_CONVERSATION_RETENTION_DAYS",
+            "How long sessions and the messages of their conversations are kept at least after they were last used",
+            1,
+            3660,
+        ),
+        Setting(
+            key="conversation_busy",
+            type=str,
+            variable="SHOAL_CONVERSATION_BUSY",
+            choices=CONVERSATION_BUSY,
+            meaning="What becomes of a message to a conversation that is still being answered: `queue` (it is next) or "
+            "`refuse` (409)",
+        ),
     ]
 
 
@@ -379,6 +412,7 @@ def _plugins() -> list[Setting]:
             variable="SHOAL_PLUGINS_EXTERNAL",
             meaning='Plugins that do not register themselves, such as `[{"name": "my_llm", "addr": "host:50051"}]`',
         ),
+        _text("agent_plugins_dir", "SHOAL_AGENT_PLUGINS_DIR", "Folder of folders with a manifest each: agent plugins"),
         _text("plugins.health_check_interval", "SHOAL_PLUGINS_HEALTH_CHECK_INTERVAL", "Between two checks of a plugin"),
         _text(
             "plugins.heartbeat_interval", "SHOAL_PLUGINS_HEARTBEAT_INTERVAL", "Three of them missed: it is taken off"
@@ -394,6 +428,82 @@ def _plugins() -> list[Setting]:
         _text("plugins.tls_cert", "SHOAL_PLUGINS_TLS_CERT", "Certificate (PEM) of the address for plugins"),
         _text("plugins.tls_key", "SHOAL_PLUGINS_TLS_KEY", "Its key"),
         _text("plugins.tls_ca", "SHOAL_PLUGINS_TLS_CA", "Certificates that plugins behind TLS are checked against"),
+    ]
+
+
+def _gateway() -> list[Setting]:
+    return [
+        _text(
+            "gateway.host", "SHOAL_HTTP_HOST", "Address of the HTTP API and pages; others than this machine need keys"
+        ),
+        _whole("gateway.port", "SHOAL_HTTP_PORT", "Its port; 0: any free one", 0, 65_535),
+        Setting(
+            key="gateway.auth",
+            type=str,
+            variable="SHOAL_AUTH",
+            choices=AUTH_MODES,
+            meaning="`auto`: once there is a key, or OIDC is set, every request needs one; `off`: loopback only",
+        ),
+        _texts(
+            "gateway.allowed_hosts", "SHOAL_ALLOWED_HOSTS", "Host names that requests may name; empty: see gateway.md"
+        ),
+        _texts(
+            "gateway.trusted_proxies",
+            "SHOAL_TRUSTED_PROXIES",
+            "Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed",
+        ),
+        _texts("gateway.cors_origins", "SHOAL_CORS_ORIGINS", "Origins whose pages may call the API; empty: none"),
+        _text("gateway.tls_cert", "SHOAL_TLS_CERT", "Certificate (PEM) of the HTTP API"),
+        _text("gateway.tls_key", "SHOAL_TLS_KEY", "Its key"),
+        _text(
+            "gateway.oidc_issuer",
+            "SHOAL_OIDC_ISSUER",
+            "Issuer whose tokens are taken, such as `https://id.example.com`",
+        ),
+        _texts("gateway.oidc_audience", "SHOAL_OIDC_AUDIENCE", "Audiences that a token must have one of"),
+        _text(
+            "gateway.oidc_jwks_url", "SHOAL_OIDC_JWKS_URL", "Where the issuer's keys are; empty: as its discovery says"
+        ),
+        _texts("gateway.oidc_algorithms", "SHOAL_OIDC_ALGORITHMS", "Signatures that are taken"),
+        _seconds("gateway.oidc_leeway_s", "SHOAL_OIDC_LEEWAY_SECONDS", "How far clocks may differ", 0, 300),
+        _text("gateway.oidc_name_claim", "SHOAL_OIDC_NAME_CLAIM", "Claim with the caller's name"),
+        _text("gateway.oidc_groups_claim", "SHOAL_OIDC_GROUPS_CLAIM", "Claim with the caller's groups; dots go deeper"),
+        _text(
+            "gateway.oidc_tenant_claim",
+            "SHOAL_OIDC_TENANT_CLAIM",
+            "Claim with the caller's tenant; then it must be there",
+        ),
+        _text("gateway.oidc_scope_claim", "SHOAL_OIDC_SCOPE_CLAIM", "Claim with scopes: text with blanks, or a list"),
+        Setting(
+            key="gateway.oidc_scopes",
+            type=dict[str, tuple[str, ...]],
+            variable="SHOAL_OIDC_SCOPES",
+            meaning='Claimed scope or group -> scopes here, such as `{"ops": ["ops.read", "ops.write"]}`',
+        ),
+        _texts("gateway.oidc_default_scopes", "SHOAL_OIDC_DEFAULT_SCOPES", "Scopes that every token has"),
+        _whole("gateway.requests_per_minute", "SHOAL_REQUESTS_PER_MINUTE", "Of one caller; 0: no limit", 0),
+        _whole("gateway.burst", "SHOAL_REQUEST_BURST", "Requests that a caller may make at once", 1),
+        _whole("gateway.max_streams", "SHOAL_MAX_STREAMS", "Open event streams of this process", 1),
+        _whole("gateway.max_streams_per_key", "SHOAL_MAX_STREAMS_PER_KEY", "Open event streams of one caller", 1),
+        _whole("gateway.max_body_bytes", "SHOAL_MAX_BODY_BYTES", "Longest request that is read", 1024, 512 * 1024**2),
+        _seconds("gateway.body_timeout_s", "SHOAL_BODY_TIMEOUT_SECONDS", "For sending a request's body", 1, 3600),
+        _seconds("gateway.keep_alive_s", "SHOAL_KEEP_ALIVE_SECONDS", "How long an idle connection is kept", 1, 3600),
+        _seconds(
+            "gateway.heartbeat_s", "SHOAL_HEARTBEAT_SECONDS", "Between two signs of life on a silent stream", 1, 300
+        ),
+        _seconds(
+            "gateway.start_timeout_s",
+            "SHOAL_START_TIMEOUT_SECONDS",
+            "So long a client of the APIs of OpenAI and Anthropic waits for a worker to take its task; 0: no limit",
+            0,
+            86400,
+        ),
+        _texts(
+            "allow_private_addresses",
+            "SHOAL_ALLOW_PRIVATE_ADDRESSES",
+            "Hosts, addresses or networks that callbacks and fetches may go to although they are private; or `all`",
+        ),
+        _seconds("gateway.grace_s", "SHOAL_HTTP_GRACE_SECONDS", "For running requests after SIGTERM", 0, 3600),
     ]
 
 
@@ -440,6 +550,10 @@ def _text(key: str, variable: str, meaning: str) -> Setting:
     return Setting(key=key, type=str, variable=variable, meaning=meaning)
 
 
+def _texts(key: str, variable: str, meaning: str) -> Setting:
+    return Setting(key=key, type=tuple[str, ...], variable=variable, meaning=meaning)
+
+
 def _whole(key: str, variable: str, meaning: str, minimum: int, maximum: int | None = None) -> Setting:
     return Setting(key=key, type=int, variable=variable, meaning=meaning, minimum=minimum, maximum=maximum)
 
@@ -458,6 +572,7 @@ SECTIONS: dict[str, tuple[Setting, ...]] = {
     "Work": tuple(_work()),
     "Tools": tuple(_tools()),
     "Plugins": tuple(_plugins()),
+    "Gateway": tuple(_gateway()),
     "Labels and operations": tuple(_labels_and_operations()),
 }
 SETTINGS: tuple[Setting, ...] = tuple(setting for section in SECTIONS.values() for setting in section)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from providers import AgentConfig, ProviderError, StreamBroken, ToolCall, ToolOutcome, ToolSpec
 from providers.errors import PERMANENT_PREFIX
 from queue_backends import ChunkType, Task, TokenUsage
+from queue_backends.protobuf import MalformedMessage, decode, encode
 from queue_backends.swarm_plugin.messages import (
     Result,
     RunTaskMessage,
@@ -23,7 +24,6 @@ from queue_backends.swarm_plugin.messages import (
     ToolCallRequest,
     ToolCallResult,
 )
-from queue_backends.protobuf import MalformedMessage, decode, encode
 from worker.providers_in_use import ProvidersInUse
 from worker.retries import error_text, is_permanent
 

@@ -18,6 +18,7 @@ from queue_backends import (
     QueueFull,
     TaskNotFound,
 )
+from queue_backends.protobuf import MalformedMessage, Message, decode, encode
 from queue_backends.swarm_plugin.calls import OPTIONS
 from queue_backends.swarm_plugin.messages import (
     LLM_SERVICE,
@@ -29,7 +30,6 @@ from queue_backends.swarm_plugin.messages import (
     ResultsRequest,
     SubmitRequest,
 )
-from queue_backends.protobuf import MalformedMessage, Message, decode, encode
 from worker.errors import BadSetting
 from worker.swarm_plugin.llm_service import LLMService
 from worker.swarm_plugin.queue_service import QueueService

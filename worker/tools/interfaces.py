@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from providers.messages import ImagePart, ToolSpec
 from queue_backends import Task
+from worker.datasources.model import Datasource
 
 SubmitTask = Callable[[Task], Awaitable[str]]
 """Enqueues a task and returns its id. Raises a `QueueError`."""
@@ -61,6 +62,8 @@ class ToolContext(Struct, frozen=True, kw_only=True):
     """How to enqueue further tasks; None where there is no queue."""
     outputs: KeptOutputs | None = None
     """Where long outputs go; None where they are only cut."""
+    datasources: tuple[Datasource, ...] = ()
+    """What the run's agent may search."""
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,119 @@
+"""What a task's chunks are told as, whatever starts over on the way."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queue_backends import Chunk, ChunkType
+from worker.gateway.anthropic_api.answer import MessageEvents, MessageForm
+from worker.gateway.ingress.narration import Ended, Event, Narrator, Said, Thought, Withdrawn
+from worker.gateway.ingress.transcript import Transcript
+from worker.gateway.openai_api.response_events import ResponseEvents
+from worker.gateway.openai_api.response_store import ResponseRecord
+
+TEXTS = st.text(alphabet="ab ", min_size=1, max_size=6)
+PIECES = st.lists(st.tuples(st.booleans(), TEXTS), min_size=1, max_size=4)
+"""Of one attempt: reasoning or not, and what."""
+TURNS = st.lists(st.lists(PIECES, min_size=1, max_size=3), min_size=1, max_size=3)
+"""Turn -> its attempts; the last one counts."""
+
+
+def chunks_of(turns: list[list[list[tuple[bool, str]]]]) -> list[Chunk]:
+    """A stream in which turns start over, with a tool call between two of them."""
+    drafts: list[tuple[ChunkType, str, int, int]] = []
+    for number, attempts in enumerate(turns):
+        if number:
+            drafts.append((ChunkType.TOOL_CALL, "look_up", number - 1, len(turns[number - 1]) - 1))
+        for attempt, pieces in enumerate(attempts):
+            for is_thought, text in pieces:
+                drafts.append((ChunkType.THINKING if is_thought else ChunkType.CONTENT, text, number, attempt))
+    chunks = [
+        Chunk(task_id="1-0", seq=seq, type=kind, content=text, turn=turn, attempt=attempt)
+        for seq, (kind, text, turn, attempt) in enumerate(drafts)
+    ]
+    metadata = {"stop_reason": "end_turn", "usage": {"input_tokens": 3}}
+    final = Chunk(task_id="1-0", seq=len(chunks), type=ChunkType.DONE, metadata=metadata, is_final=True)
+    return [*chunks, final]
+
+
+def told(chunks: list[Chunk]) -> list[Event]:
+    """Everything that is told of them."""
+    narrator = Narrator()
+    return [event for chunk in chunks for event in narrator.events(chunk)]
+
+
+@given(TURNS)
+def test_what_holds_is_what_the_last_attempts_said(turns: list[list[list[tuple[bool, str]]]]) -> None:
+    """Whoever drops what is withdrawn has the text and the reasoning of each turn's last attempt, and nothing else."""
+    transcript = Transcript()
+    for event in told(chunks_of(turns)):
+        transcript.add(event)
+    for number, attempts in enumerate(turns):
+        for is_thought in (False, True):
+            said = "".join(
+                stretch.text
+                for stretch in transcript.stretches
+                if stretch.turn == number and stretch.is_thought is is_thought
+            )
+            assert said == "".join(text for thought, text in attempts[-1] if thought is is_thought)
+    assert isinstance(transcript.end, Ended)
+
+
+@given(TURNS)
+def test_same_words_again_withdraw_nothing(turns: list[list[list[tuple[bool, str]]]]) -> None:
+    """An attempt that says the same is told once, wherever the first one broke off."""
+    again = [[pieces[: len(pieces) // 2 + 1], pieces] for [pieces, *_] in turns]
+    events = told(chunks_of(again))
+    assert not any(isinstance(event, Withdrawn) for event in events)
+    once = told(chunks_of([[pieces] for [pieces, *_] in turns]))
+    for kind in (Said, Thought):
+        assert "".join(e.text for e in events if isinstance(e, kind)) == "".join(
+            e.text for e in once if isinstance(e, kind)
+        )
+
+
+@given(TURNS, st.booleans())
+def test_responses_number_their_events_the_same_each_time(
+    turns: list[list[list[tuple[bool, str]]]], background: bool
+) -> None:
+    """Resuming rests on this: two gateways derive the same events from the same chunks, numbered without a gap, and
+    every item that is opened is closed."""
+    record = ResponseRecord(task_id="1-0", created_at=1, model="m", echo={}, background=background)
+
+    def events() -> list[dict[str, Any]]:
+        building = ResponseEvents(record)
+        happened = list(building.begin())
+        for event in told(chunks_of(turns)):
+            happened += building.add(event)
+        return happened
+
+    first = events()
+    assert first == events()
+    assert [event["sequence_number"] for event in first] == list(range(len(first)))
+    opened = [event["output_index"] for event in first if event["type"] == "response.output_item.added"]
+    closed = [event["output_index"] for event in first if event["type"] == "response.output_item.done"]
+    assert opened == closed
+    assert all(after > before for before, after in pairwise(opened))
+    assert first[-1]["type"] == "response.completed"
+    output: Any = first[-1]["response"]
+    said = [item["content"][0]["text"] for item in output["output"] if item["type"] == "message"]
+    last = "".join(text for *_, pieces in turns for is_thought, text in pieces if not is_thought)
+    assert "".join(said) == last  # what was withdrawn was told, and is no part of the response
+
+
+@given(TURNS)
+def test_messages_have_what_holds(turns: list[list[list[tuple[bool, str]]]]) -> None:
+    """The same for Anthropic's form: blocks in order, opened and closed under their index, and the last attempts."""
+    building = MessageEvents(MessageForm(task_id="1-0", model="m", shows_thinking=True))
+    happened = list(building.begin())
+    for event in told(chunks_of(turns)):
+        happened += building.add(event)
+    opened = [event["index"] for event in happened if event["type"] == "content_block_start"]
+    closed = [event["index"] for event in happened if event["type"] == "content_block_stop"]
+    assert opened == closed == list(range(len(opened)))
+    said = "".join(block["text"] for block in building.message()["content"] if block["type"] == "text")
+    assert said == "".join(text for *_, pieces in turns for is_thought, text in pieces if not is_thought)

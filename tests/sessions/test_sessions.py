@@ -1,0 +1,366 @@
+"""Sessions and the order of their messages: over several processes, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from queue_backends import (
+    RUN_CANCELLED,
+    Backend,
+    BackendOptions,
+    BackendUnavailable,
+    InvalidTask,
+    QueueFull,
+    Task,
+    TaskState,
+    open_backend,
+)
+from tests.sessions.talking import ECHO, WITHIN_S, kept, settings_with, texts, until
+from worker.assembly import open_worker
+from worker.sessions.conversation_log import log_name
+from worker.sessions.errors import (
+    ConversationBusy,
+    ConversationNotFound,
+    NothingToRetry,
+    SessionClosed,
+    SessionNotFound,
+    TooLong,
+    TooMuch,
+)
+from worker.sessions.model import MOST_CONVERSATIONS, MOST_WAITING, Asked, SessionRecord
+from worker.sessions.store import Sessions
+
+SLOW = {"scenarios": [{"match": "slow", "turns": [{"text": "a b c d e", "chunk_delay_s": 0.05}]}, *ECHO["scenarios"]]}
+
+
+class House:
+    """A queue, some workers, and as many views of its sessions as there are gateways."""
+
+    def __init__(self, backend: Backend, stack: AsyncExitStack, url: str = "") -> None:
+        """With a `url`, everybody has connections of their own."""
+        self.backend = backend
+        self.stack = stack
+        self.url = url
+
+    async def connection(self) -> Backend:
+        """As another process has it."""
+        if not self.url:
+            return self.backend
+        return await self.stack.enter_async_context(await open_backend(self.url, BackendOptions()))
+
+    async def sessions(self, *, refuses_when_busy: bool = False) -> Sessions:
+        """As another gateway has them."""
+        backend = await self.connection()
+        return Sessions(backend.state, backend.queue, keep_s=600, tasks_keep_s=600, refuses_when_busy=refuses_when_busy)
+
+    async def work(self, script: object = ECHO) -> None:
+        """Start a worker, on a connection of its own."""
+        backend = await self.connection()
+        await self.stack.enter_async_context(open_worker(settings_with(script), backend))  # type: ignore[arg-type]  # scripts are plain JSON
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    """A queue in memory: all that is said of a conversation goes through its store all the same."""
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(await open_backend("memory://", BackendOptions()))
+        yield House(backend, stack)
+
+
+@pytest.fixture
+async def valkey_house(queue_url: str) -> AsyncIterator[House]:
+    """A fresh queue on the shared server, with connections of their own for all."""
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(await open_backend(queue_url, BackendOptions()))
+        yield House(backend, stack, queue_url)
+
+
+def only(session: SessionRecord) -> str:
+    """The session's one conversation."""
+    [conversation_id] = session.conversations
+    return conversation_id
+
+
+async def exchanges(house: House, session: SessionRecord, count: int) -> list[str]:
+    """The questions that were answered, once there are so many."""
+
+    async def are_there() -> bool:
+        return len(await kept(house.backend.state, only(session))) >= count
+
+    await until(are_there)
+    return [texts(each.asked)[0] for each in await kept(house.backend.state, only(session))]
+
+
+async def test_messages_from_two_gateways_run_one_after_the_other(valkey_house: House) -> None:
+    """Thirty messages through two gateways, answered by two workers: each once, never two at a time, and in the order
+    in which the conversation took them."""
+    house = valkey_house
+    one, other = await house.sessions(), await house.sessions()
+    session = await one.create(agent="", owner="me")
+
+    async def post(number: int) -> None:
+        await (one, other)[number % 2].post(session, only(session), Task(prompt=f"m{number}"))
+
+    await asyncio.gather(*(post(number) for number in range(30)))
+    chat = await one.chats.get(session.id, only(session))
+    assert chat.running is not None
+    taken = [each.task.prompt for each in (chat.running, *chat.waiting)]
+    await house.work(SLOW)
+    await house.work(SLOW)
+    answered = await exchanges(house, session, 30)
+    assert sorted(taken) == sorted(f"m{number}" for number in range(30))
+    assert answered == taken
+    finished = await kept(house.backend.state, only(session))
+    results = await house.backend.queue.results([each.task_id for each in finished])
+    ends = [result.finished_at for result in results if result is not None]
+    assert ends == sorted(ends)
+    assert all(later.began_at >= end for later, end in zip(finished[1:], ends, strict=False))
+
+
+async def test_the_worker_starts_the_next_message_by_itself(house: House) -> None:
+    """Nobody watches, no gateway is there any more: what waits is answered all the same."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    for number in range(3):
+        await sessions.post(session, only(session), Task(prompt=f"m{number}"))
+    await house.work()
+    assert await exchanges(house, session, 3) == ["m0", "m1", "m2"]
+
+
+async def test_the_same_message_sent_again_is_one(house: House) -> None:
+    """A client that did not hear the answer sends again, through another gateway: there is one task, however far it
+    has come; and all of a conversation's messages stay apart."""
+    one, other = await house.sessions(), await house.sessions()
+    session = await one.create(agent="", owner="me")
+    first = await one.post(session, only(session), Task(prompt="hi"), message_id="x")
+    again = await other.post(session, only(session), Task(prompt="hi"), message_id="x")
+    waiting = await other.post(session, only(session), Task(prompt="ho"), message_id="y")
+    assert (await one.post(session, only(session), Task(prompt="ho"), message_id="y")).id == waiting.id
+    await house.work()
+    assert await exchanges(house, session, 2) == ["hi", "ho"]
+    after = await other.post(session, only(session), Task(prompt="hi"), message_id="x")
+    assert first.task_id == again.task_id == after.task_id
+
+
+async def test_a_message_that_lost_its_gateway_is_started_by_the_next_one(house: House) -> None:
+    """A gateway dies after it has taken a message and before it has submitted it: whoever comes next submits it."""
+    dying, next_one = await house.sessions(), await house.sessions()
+    session = await dying.create(agent="", owner="me")
+
+    async def die(task: Task, **_: object) -> str:
+        raise BackendUnavailable("gone")
+
+    dying.chats._queue = _Dying(dying.chats._queue, die)  # type: ignore[assignment]  # only `submit` is asked of it
+    with pytest.raises(BackendUnavailable):
+        await dying.post(session, only(session), Task(prompt="hello"))
+    chat = await next_one.chats.get(session.id, only(session))
+    assert chat.running is not None
+    assert chat.running.task_id == ""
+    await next_one.chats.advance(session.id, only(session))
+    await house.work()
+    assert await exchanges(house, session, 1) == ["hello"]
+
+
+class _Dying:
+    """A queue that dies when it is given a task."""
+
+    def __init__(self, queue: object, submit: object) -> None:
+        self._queue = queue
+        self.submit = submit
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._queue, name)
+
+
+async def test_a_message_that_is_refused_leaves_nothing(house: House) -> None:
+    """The queue is full: the sender is told so, and the conversation is free for another message."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+
+    async def refuse(task: Task, **_: object) -> str:
+        raise QueueFull("full")
+
+    queue = sessions.chats._queue
+    sessions.chats._queue = _Dying(queue, refuse)  # type: ignore[assignment]  # only `submit` is asked of it
+    with pytest.raises(QueueFull):
+        await sessions.post(session, only(session), Task(prompt="hello"))
+    sessions.chats._queue = queue
+    chat = await sessions.chats.get(session.id, only(session))
+    assert (chat.running, chat.count) == (None, 0)
+    posted = await sessions.post(session, only(session), Task(prompt="again"))
+    assert isinstance(posted, Asked)
+    assert posted.number == 1
+
+
+async def test_a_busy_conversation_may_refuse(house: House) -> None:
+    """With `refuse`, a second message is an error while the first is being answered, and not afterwards."""
+    sessions = await house.sessions(refuses_when_busy=True)
+    session = await sessions.create(agent="", owner="me")
+    first = await sessions.post(session, only(session), Task(prompt="one"))
+    with pytest.raises(ConversationBusy, match="is being answered"):
+        await sessions.post(session, only(session), Task(prompt="two"))
+    await house.work()
+    await house.backend.queue.wait(first.task_id, WITHIN_S)
+    await sessions.post(session, only(session), Task(prompt="three"))
+    assert await exchanges(house, session, 2) == ["one", "three"]
+
+
+async def test_stop_ends_what_runs_and_what_waits(house: House) -> None:
+    """An answer that waits for a worker is cancelled with its followers; the question stays, unanswered; then the
+    conversation goes on."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    first = await sessions.post(session, only(session), Task(prompt="one"))
+    second = await sessions.post(session, only(session), Task(prompt="two"))
+    assert await sessions.chats.stop(session.id, only(session)) == [first.id, second.id]
+    chat = await sessions.chats.get(session.id, only(session))
+    assert (chat.running, chat.waiting) == (None, ())
+    [stopped] = await kept(house.backend.state, only(session))
+    assert (texts(stopped.messages), stopped.error) == (["one"], RUN_CANCELLED)
+    await house.work()
+    await sessions.post(session, only(session), Task(prompt="three"))
+    assert await exchanges(house, session, 2) == ["one", "three"]
+
+
+async def test_retry_asks_the_last_message_again(house: House) -> None:
+    """Its answer before no longer counts, for people and for the model; while something runs there is no retry."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    with pytest.raises(NothingToRetry, match="no message"):
+        await sessions.retry(session, only(session), message_id="r0")
+    await sessions.post(session, only(session), Task(prompt="one"))
+    with pytest.raises(NothingToRetry, match="being answered"):
+        await sessions.retry(session, only(session), message_id="r1")
+    await house.work()
+    await exchanges(house, session, 1)
+    [before] = await kept(house.backend.state, only(session))
+
+    async def is_idle() -> bool:
+        return (await sessions.chats.advance(session.id, only(session))).running is None
+
+    await until(is_idle)
+    again = await sessions.retry(session, only(session), message_id="r2")
+    await house.backend.queue.wait(again.task_id, WITHIN_S)
+    [after] = await kept(house.backend.state, only(session))
+    assert before.task_id != after.task_id == again.task_id
+    assert texts(after.messages) == ["one", "echo one"]
+
+
+async def test_a_session_is_its_owners_alone(house: House) -> None:
+    """Others do not find it, whatever they know; its owner finds it through any gateway, and in the list of theirs."""
+    one, other = await house.sessions(), await house.sessions()
+    mine = await one.create(agent="a", owner="me", tenant="acme", title="hello")
+    later = await one.create(agent="a", owner="me", tenant="acme")
+    await one.create(agent="a", owner="you", tenant="acme")
+    assert (await other.get(mine.id, owner="me", tenant="acme")).title == "hello"
+    for owner, tenant in (("you", "acme"), ("me", "other")):
+        with pytest.raises(SessionNotFound):
+            await other.get(mine.id, owner=owner, tenant=tenant)
+    for wrong in (str(uuid.uuid4()), "", "../x", "a" * 10_000):
+        with pytest.raises(SessionNotFound):
+            await other.get(wrong, owner="me")
+    assert [each.id for each in await other.of_owner("me")] == [later.id, mine.id]
+    await other.post(mine, only(mine), Task(prompt="something new"))
+    assert [each.id for each in await one.of_owner("me", "acme")] == [mine.id, later.id]
+    assert [each.id for each in await one.of_owner("me", limit=1, offset=1)] == [later.id]
+    assert await one.of_owner("me", "other") == []
+    assert await one.of_owner("nobody") == []
+
+
+async def test_titles_and_closing(house: House) -> None:
+    """The first message names conversation and session, until somebody does; a closed session takes no more."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    long = "What   is the\nmeaning of all this, and of everything else that there is?"
+    await sessions.post(session, only(session), Task(prompt=long))
+    await sessions.post(session, only(session), Task(prompt="second"))
+    chat = await sessions.conversation(session, only(session))
+    assert chat.title == "What is the meaning of all this, and of everything else tha…"
+    assert (await sessions.again(session.id)).title == chat.title
+    renamed = await sessions.rename_conversation(session, only(session), "Life")
+    assert renamed.title == "Life"
+    assert (await sessions.rename(session, "All")).title == "All"
+    closed = await sessions.close(session)
+    with pytest.raises(SessionClosed):
+        await sessions.post(closed, only(session), Task(prompt="more"))
+    with pytest.raises(SessionClosed):
+        await sessions.add_conversation(closed)
+
+
+async def test_what_is_deleted_is_gone(house: House) -> None:
+    """A deleted conversation has no messages any more, and what ran in it was stopped; a deleted session neither."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    first = only(session)
+    second = (await sessions.add_conversation(session)).id
+    session = await sessions.again(session.id)
+    await house.work()
+    for conversation_id in (first, second):
+        await sessions.post(session, conversation_id, Task(prompt="hello"))
+
+    async def are_answered() -> bool:
+        return all([await kept(house.backend.state, each) for each in (first, second)])
+
+    await until(are_answered)
+    assert list(session.conversations.values()) == [0, 1]
+    await sessions.delete_conversation(session, first)
+    assert await house.backend.state.read_log(log_name("", first)) == []
+    session = await sessions.again(session.id)
+    with pytest.raises(ConversationNotFound):
+        await sessions.conversation(session, first)
+    assert [chat.id for chat in await sessions.conversations(session)] == [second]
+    await sessions.delete(session)
+    with pytest.raises(SessionNotFound):
+        await sessions.get(session.id, owner="me")
+    assert await sessions.of_owner("me") == []
+    assert await house.backend.state.read_log(log_name("", second)) == []
+
+
+async def test_limits(house: House) -> None:
+    """Only so many conversations, and only so much may wait."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    for _ in range(MOST_CONVERSATIONS - 1):
+        await sessions.add_conversation(session)
+    with pytest.raises(TooMuch, match="conversations"):
+        await sessions.add_conversation(session)
+    for _ in range(MOST_WAITING + 1):
+        await sessions.post(session, next(iter(session.conversations)), Task(prompt="x"))
+    with pytest.raises(TooMuch, match="messages wait"):
+        await sessions.post(session, next(iter(session.conversations)), Task(prompt="x"))
+    other = (await sessions.conversations(await sessions.again(session.id)))[1].id
+    session = await sessions.again(session.id)
+    await sessions.post(session, other, Task(prompt="x"))
+    await sessions.post(session, other, Task(prompt="y" * 200_000))
+    with pytest.raises(TooMuch, match="bytes"):
+        await sessions.post(session, other, Task(prompt="y" * 200_000))
+
+
+async def test_a_message_has_a_limit(house: House) -> None:
+    """With the history that its sender keeps; and what no task could be is refused before anything is noted."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    history = ({"role": "user", "content": "y" * 300_000},)
+    with pytest.raises(TooLong, match="bytes"):
+        await sessions.post(session, only(session), Task(prompt="x", history=history))
+    for wrong in ("", "\ud800"):
+        with pytest.raises(InvalidTask):
+            await sessions.post(session, only(session), Task(prompt=wrong))
+    assert (await sessions.chats.get(session.id, only(session))).running is None
+
+
+async def test_two_conversations_run_at_the_same_time(house: House) -> None:
+    """What is being answered in one does not hold up another."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    second = (await sessions.add_conversation(session)).id
+    session = await sessions.again(session.id)
+    first = next(each for each in session.conversations if each != second)
+    posted = [await sessions.post(session, each, Task(prompt="hi")) for each in (first, second)]
+    states = await house.backend.queue.status([each.task_id for each in posted])
+    assert [each.state for each in states] == [TaskState.READY, TaskState.READY]

@@ -1,0 +1,1 @@
+"""Anthropic's API in front of the fleet: agents are addressed as models."""

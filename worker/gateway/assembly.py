@@ -1,0 +1,78 @@
+"""Where a gateway is put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from queue_backends import Backend
+from worker.agent_plugins.registry import AgentPlugins
+from worker.agents.declarations import Declarations
+from worker.agents.roster import Roster
+from worker.datasources.opening import open_datasources
+from worker.definitions import Definitions
+from worker.gateway.callback_delivery import CallbackDelivery
+from worker.gateway.callbacks import Callbacks
+from worker.gateway.chunk_hub import ChunkHub
+from worker.gateway.context import Gateway
+from worker.gateway.ingress.model_access import ModelAccess
+from worker.gateway.keys import ApiKeys
+from worker.gateway.ops.room import OpsRoom
+from worker.live_settings import LiveSettings
+from worker.net_guard import NetGuard, guarded_transport
+from worker.sealing import Sealer
+from worker.sessions.assembly import sessions_of
+from worker.sessions.watch import ChatWatch
+from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.gateway.oidc import Oidc
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Gateway]:
+    """All that the gateway's operations share, until the body ends. Raises `BackendUnavailable`."""
+    async with AsyncExitStack() as stack:
+        live = await stack.enter_async_context(LiveSettings(backend.state))
+        definitions = await stack.enter_async_context(Definitions(backend.state))
+        keys = await stack.enter_async_context(ApiKeys(backend.state))
+        roster = Roster(settings, definitions)
+        plugins = AgentPlugins.of(settings, definitions.plugins)
+        yield Gateway(
+            settings=settings,
+            backend=backend,
+            live=live,
+            definitions=definitions,
+            declarations=Declarations(definitions, settings=settings, live=live, plugins=plugins),
+            plugins=plugins,
+            roster=roster,
+            keys=keys,
+            oidc=_oidc(settings, stack),
+            hub=await stack.enter_async_context(ChunkHub(backend)),
+            model_access=await stack.enter_async_context(ModelAccess(settings, backend, live, roster)),
+            callbacks=await _callbacks(settings, backend, stack),
+            datasources=await stack.enter_async_context(open_datasources(settings, backend.state, live, definitions)),
+            sessions=sessions_of(settings, backend),
+            chats=await stack.enter_async_context(ChatWatch(backend.state)),
+            ops=await stack.enter_async_context(OpsRoom(settings, backend, live, definitions)),
+        )
+
+
+def _oidc(settings: Settings, stack: AsyncExitStack) -> Oidc | None:
+    gateway = settings.gateway
+    if not gateway.oidc_issuer:
+        return None
+    from worker.gateway.issuer_keys import IssuerKeys
+    from worker.gateway.oidc import Oidc
+
+    http = guarded_transport(settings.allow_private_addresses)
+    stack.push_async_callback(http.aclose)
+    return Oidc(gateway, IssuerKeys(gateway.oidc_issuer, http, jwks_url=gateway.oidc_jwks_url))
+
+
+async def _callbacks(settings: Settings, backend: Backend, stack: AsyncExitStack) -> Callbacks:
+    guard = NetGuard(allowed=settings.allow_private_addresses)
+    callbacks = Callbacks(backend.state, guard, Sealer.from_environment())
+    await stack.enter_async_context(CallbackDelivery(callbacks, backend, guard))
+    return callbacks

@@ -1,0 +1,185 @@
+"""Tells receivers that their tasks have ended: at least once, whatever becomes of the gateway that took the task.
+
+One gateway of the fleet has the duty at a time; when it dies, another takes over within seconds. Which tasks have ended
+it asks the queue every second, for all of them in one command: that costs less than a subscription for each, and misses
+nothing. Many receivers are told at once, none of them too often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import structlog
+from msgspec.structs import replace
+
+from queue_backends import Backend, QueueError, StateChange, TaskResult, TaskState
+from worker.engine.lease import TTL_S, Duty
+from worker.errors import BadSetting
+from worker.following import Following
+from worker.gateway.callback_attempt import Patience, attempt, body_of, gave_up, wants
+from worker.gateway.callbacks import DUE, HELLO, Callback, Callbacks, CallbackState, opened
+from worker.gateway.ownership import read_record
+from worker.net_guard import NetGuard
+
+LOOK_EVERY_S: Final = 1.0
+RECONCILE_S: Final = 60.0
+AT_ONCE: Final = 64
+AT_ONCE_PER_HOST: Final = 8
+_PAGE: Final = 500
+
+log = structlog.get_logger(__name__)
+
+
+class CallbackDelivery:
+    """Delivers, while it is entered and has the duty."""
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        backend: Backend,
+        guard: NetGuard,
+        *,
+        duty_ttl_s: float = TTL_S,
+        look_every_s: float = LOOK_EVERY_S,
+        patience: Patience | None = None,
+    ) -> None:
+        self._callbacks = callbacks
+        self._backend = backend
+        self._http = guard.http()
+        self._duty = Duty(backend.state, "gateway/callbacks/duty", ttl_s=duty_ttl_s)
+        self._look_every_s = look_every_s
+        self._patience = patience or Patience()
+        self._due: dict[str, Callback] = {}
+        self._underway: dict[str, asyncio.Task[None]] = {}
+        """Task id -> its delivery."""
+        self._some = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._duty.whenever_held(self._work), name="callbacks")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self._http.aclose()
+
+    async def _work(self) -> None:
+        """While the duty is ours."""
+        self._due.clear()
+        following = Following(
+            self._backend.state, DUE, HELLO, what="callbacks", changed=self._heard, keep=self._keep_whole
+        )
+        following.start()
+        try:
+            await self._look()
+        finally:
+            await following.stop()
+            for task in tuple(self._underway.values()):
+                task.cancel()
+            if self._underway:
+                await asyncio.wait(self._underway.values())
+
+    def _heard(self, change: StateChange) -> None:
+        task_id = change.key.removeprefix(DUE)
+        callback = opened(change.value) if change.value else None
+        if callback is None:
+            self._due.pop(task_id, None)
+        else:
+            self._due[task_id] = callback
+            self._some.set()
+
+    async def _keep_whole(self) -> None:
+        while True:
+            self._due = await self._callbacks.due()
+            if self._due:
+                self._some.set()
+            await self._give_up_unknown()
+            await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - not all at once
+
+    async def _look(self) -> None:
+        while True:
+            if not self._due:
+                self._some.clear()
+                await self._some.wait()
+            with contextlib.suppress(QueueError):  # the store is away: the next look may do better
+                await self._look_once()
+            await asyncio.sleep(self._look_every_s)
+
+    async def _look_once(self) -> None:
+        now = time.time()
+        ready = [
+            callback
+            for task_id, callback in self._due.items()
+            if task_id not in self._underway and (callback.next_try_at is None or callback.next_try_at <= now)
+        ]
+        hosts = Counter(_host(self._due[task_id]) for task_id in self._underway if task_id in self._due)
+        for start in range(0, len(ready), _PAGE):
+            page = ready[start : start + _PAGE]
+            results = await self._backend.queue.results([callback.task_id for callback in page])
+            for callback, result in zip(page, results, strict=True):
+                host = _host(callback)
+                if result is None or len(self._underway) >= AT_ONCE or hosts[host] >= AT_ONCE_PER_HOST:
+                    continue
+                hosts[host] += 1
+                self._begin(callback, result)
+
+    def _begin(self, callback: Callback, result: TaskResult) -> None:
+        task = asyncio.create_task(self._deliver(callback, result), name=f"callback of {callback.task_id}")
+        self._underway[callback.task_id] = task
+        task.add_done_callback(lambda _: self._underway.pop(callback.task_id, None))
+
+    async def _deliver(self, callback: Callback, result: TaskResult) -> None:
+        try:
+            after = await self._tried(callback, result)
+            await self._callbacks.keep(after)
+        except QueueError as error:  # it is told again: a receiver knows it by its id
+            log.warning("a callback's state cannot be kept", task=callback.task_id, error=str(error))
+            return
+        except Exception:
+            log.exception("a callback has failed", task=callback.task_id)
+            after = gave_up(callback, "something went wrong in the gateway; its log has the reason")
+            with contextlib.suppress(QueueError):
+                await self._callbacks.keep(after)
+        if after.state is CallbackState.PENDING:
+            self._due[callback.task_id] = after
+        else:
+            self._due.pop(callback.task_id, None)
+        log.info("callback", task=after.task_id, state=after.state.value, tries=after.tries, status=after.last_status)
+
+    async def _tried(self, callback: Callback, result: TaskResult) -> Callback:
+        if not wants(callback, result):
+            return replace(callback, state=CallbackState.SKIPPED)
+        try:
+            secret = self._callbacks.secret_of(callback)
+        except BadSetting as error:
+            return gave_up(callback, str(error))
+        body = body_of(result, await read_record(self._backend.state, callback.task_id))
+        return await attempt(callback, body, secret, self._http, self._patience)
+
+    async def _give_up_unknown(self) -> None:
+        """Those whose task, or whose result, is no longer kept: they would wait for ever."""
+        waiting = [callback for task_id, callback in self._due.items() if task_id not in self._underway]
+        for start in range(0, len(waiting), _PAGE):
+            page: Sequence[Callback] = waiting[start : start + _PAGE]
+            statuses = await self._backend.queue.status([callback.task_id for callback in page])
+            for callback, status in zip(page, statuses, strict=True):
+                if status.state is TaskState.UNKNOWN:
+                    why = callback.last_error or "the task is not known any more"
+                    await self._callbacks.keep(gave_up(callback, f"{why}; its result is no longer kept"))
+                    self._due.pop(callback.task_id, None)
+
+
+def _host(callback: Callback) -> str:
+    return urlsplit(callback.url).netloc.lower()

@@ -1,0 +1,163 @@
+// The dashboard's frame: navigation, the feed, and one view at a time.
+//
+// A view is `{title, mount(context, parameters) -> {element, update(changed), close()}}`. Routes are in the address'
+// hash: `#/tasks/ID`, `#/usage?period=7d&by=model`.
+
+import { key, onKeyWanted, setKey } from "../kit/api.js";
+import { askForKey } from "../kit/dialog.js";
+import { h, patch, s } from "../kit/dom.js";
+import { count } from "../kit/format.js";
+import { failed } from "../kit/notice.js";
+import { Fleet } from "./fleet.js";
+import { budgets } from "./views/budgets.js";
+import { dead } from "./views/dead.js";
+import { overview } from "./views/overview.js";
+import { providers } from "./views/providers.js";
+import { queue } from "./views/queue.js";
+import { task } from "./views/task.js";
+import { tasks } from "./views/tasks.js";
+import { usage } from "./views/usage.js";
+import { workers } from "./views/workers.js";
+
+const VIEWS = { overview, queue, tasks, workers, dead, usage, budgets, providers };
+const STATES = {
+  connecting: "connecting",
+  live: "live",
+  reconnecting: "reconnecting",
+  failed: "not connected",
+  ended: "not connected",
+};
+
+const byId = (id) => document.getElementById(id);
+const main = byId("main");
+const fleet = new Fleet();
+let shown = { path: null, view: null };
+
+/** What the address asks for: the view, the rest of its path, its parameters. */
+function route() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name = "", ...rest] = path.split("/");
+  const id = rest.map(decodeURIComponent).join("/");
+  return { name: name in VIEWS ? name : "overview", id, query: new URLSearchParams(query) };
+}
+
+function show() {
+  const { name, id, query } = route();
+  const view = name === "tasks" && id ? task : VIEWS[name];
+  const path = `${name}/${name === "tasks" ? id : ""}`;
+  drawNavigation(name);
+  const title = view.titleOf?.(id) ?? view.title;
+  byId("title").textContent = title;
+  document.title = `${title} · Shoal`;
+  byId("nav").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  if (shown.path === path && shown.view?.navigate) return shown.view.navigate({ id, query });
+  const isFirst = shown.path === null;
+  shown.view?.close();
+  shown = { path, view: view.mount(fleet, { id, query }) };
+  main.replaceChildren(shown.view.element);
+  shown.view.update(new Set(fleet.parts.keys()));
+  if (!isFirst) {
+    main.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  }
+}
+
+function drawNavigation(current) {
+  const numbers = { tasks: fleet.queue?.running, dead: fleet.queue?.dead, workers: fleet.part("workers")?.length };
+  patch(byId("nav"), [
+    h(
+      "ul",
+      { class: "nav" },
+      Object.entries(VIEWS).map(([name, view]) =>
+        h(
+          "li",
+          { "data-key": name },
+          h(
+            "a",
+            { href: `#/${name}`, "aria-current": name === current ? "page" : null },
+            h("span", {}, view.title),
+            numbers[name]
+              ? h("span", { class: `nav-count${name === "dead" ? " bad" : ""}` }, count(numbers[name]))
+              : null,
+          ),
+        ),
+      ),
+    ),
+  ]);
+}
+
+function drawState(state, error) {
+  const live = byId("live");
+  const text = state === "failed" && error ? error.message : STATES[state];
+  live.className = `live is-${state === "connecting" ? "connecting" : state}`;
+  if (live.textContent !== text) live.textContent = text;
+}
+
+function drawAbout(about) {
+  byId("about").textContent = about
+    ? [about.queue, about.tenant && `tenant ${about.tenant}`, `shoal ${about.version}`].filter(Boolean).join(" · ")
+    : "";
+}
+
+function drawTheme() {
+  const button = byId("theme");
+  const choice = window.shoalTheme.choice();
+  const name = `Theme: ${choice === "auto" ? "as the system" : choice}`;
+  button.title = name;
+  button.setAttribute("aria-label", name);
+  const paths = {
+    auto: ["M8 2.500a5.500 5.500 0 0 0 0 11z", "M8 2.500a5.500 5.500 0 0 1 0 11"],
+    light: [
+      "M8 5a3 3 0 1 0 0 6a3 3 0 0 0 0-6z",
+      "M8 1v1.500M8 13.500V15M1 8h1.500M13.500 8H15M3 3l1 1M12 12l1 1M3 13l1-1M12 4l1-1",
+    ],
+    dark: ["M13 9.500A5.500 5.500 0 0 1 6.500 3a5.500 5.500 0 1 0 6.500 6.500z"],
+  };
+  button.replaceChildren(
+    s(
+      "svg",
+      { viewBox: "0 0 16 16", "aria-hidden": "true" },
+      paths[choice].map((d, index) => s("path", { d, fill: choice === "auto" && index === 0 ? "currentColor" : null })),
+    ),
+  );
+}
+
+function drawKey() {
+  byId("key").replaceChildren(
+    s(
+      "svg",
+      { viewBox: "0 0 16 16", "aria-hidden": "true" },
+      s("path", {
+        d: "M10.500 2a3.500 3.500 0 1 0 0 7a3.500 3.500 0 0 0 0-7zM8 8l-6 6M4 12l1.500 1.500M6 10l1.500 1.500",
+      }),
+    ),
+  );
+}
+
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+byId("theme").addEventListener("click", () => {
+  window.shoalTheme.next();
+  drawTheme();
+});
+byId("key").addEventListener("click", async () => {
+  const given = await askForKey("");
+  if (given && given !== key()) {
+    setKey(given);
+    location.reload();
+  }
+});
+
+onKeyWanted(askForKey);
+drawTheme();
+drawKey();
+fleet.onState(drawState);
+fleet.onChange((changed) => {
+  if (changed.has("queue") || changed.has("workers")) drawNavigation(route().name);
+  shown.view?.update(changed);
+});
+window.addEventListener("hashchange", show);
+show();
+fleet.start().then(drawAbout, failed);

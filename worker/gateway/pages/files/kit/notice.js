@@ -1,0 +1,24 @@
+// Short messages at the edge of the page: what was done, and what went wrong.
+
+import { h } from "./dom.js";
+
+const SHOWN_MS = 6000;
+
+let area = null;
+
+export const done = (text) => notice(text, "good");
+export const failed = (error) => notice(error instanceof Error ? error.message : String(error), "bad");
+
+/** Errors stay until they are dismissed. */
+function notice(text, kind) {
+  area ??= document.body.appendChild(h("div", { class: "notices", role: "status", "aria-live": "polite" }));
+  const close = () => item.remove();
+  const item = h(
+    "div",
+    { class: `notice ${kind}` },
+    h("span", {}, text),
+    h("button", { class: "button quiet", "aria-label": "Dismiss", click: close }, "×"),
+  );
+  area.append(item);
+  if (kind !== "bad") setTimeout(close, SHOWN_MS);
+}
