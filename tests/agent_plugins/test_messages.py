@@ -391,3 +391,26 @@ async def test_a_new_config_has_a_new_instance(plugins_dir: Path, plugin_fleet: 
             while (second := (await ending(await fleet.submit(Task(prompt="x", agent="bot"))))[0]).output == "one":
                 pass
     assert (first.output, second.output) == ("one", "two")
+
+
+async def test_an_agent_that_is_deleted_leaves_no_instance_behind(plugins_dir: Path, plugin_fleet: PluginFleet) -> None:
+    """Given an agent with an instance, when it is deleted, then its plugin is shut down while the worker goes on."""
+    mark = plugins_dir / "mark"
+    write_plugin(
+        plugins_dir,
+        f"""
+        async def handle_message(self, request, stream):
+            await stream.content("hi")
+
+        async def shutdown(self):
+            Path({str(mark)!r}).touch()
+        """,
+    )
+    async with plugin_fleet() as fleet:
+        await answered(fleet)
+        assert not mark.exists()
+        async with Definitions(fleet.backend.state) as declared:
+            await declared.agents.delete("bot")
+        async with asyncio.timeout(LIMIT_S):
+            while not mark.exists():
+                await asyncio.sleep(0.01)

@@ -25,6 +25,7 @@ from worker.agent_plugins.runner import PluginRunner, runner_of
 from worker.agent_plugins.services import KeyValues
 from worker.agents.model import Agent, App
 from worker.following import Following
+from worker.objects import ObjectStore, Stored
 
 START_LIMIT_S = 30.0
 SESSION_LIMIT_S = 10.0
@@ -130,8 +131,10 @@ class Instance:
 class AgentPluginHost:
     """All instances of a process. Close it after the last message."""
 
-    def __init__(self, plugins: AgentPlugins, state: StateStore) -> None:
+    def __init__(self, plugins: AgentPlugins, state: StateStore, agents: ObjectStore[Agent] | None = None) -> None:
+        """`agents`: those that are declared; when one is changed or deleted, its instance is shut down."""
         self.plugins = plugins
+        self._forget = agents.on_change(self._agent_changed) if agents is not None else lambda: None
         self._state = state
         self._instances: dict[tuple[str, str, str], Instance] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -174,6 +177,18 @@ class AgentPluginHost:
         found.messages += 1
         return found
 
+    def _agent_changed(self, before: Stored[Agent] | None, after: Stored[Agent] | None) -> None:
+        """An instance whose configuration is another one now gets no more messages."""
+        if before is None or not before.value.plugin:
+            return
+        old, new = before.value, None if after is None else after.value
+        found = self._instances.get((old.plugin, old.namespace, old.slug))
+        stays = new is not None and new.is_active and new.plugin == old.plugin and new.config == old.config
+        if found is not None and not stays:
+            self._retire(found)
+            if not found.messages:
+                self._leave(found)
+
     def _retire(self, instance: Instance) -> None:
         instance.is_retired = True
         self._instances = {key: each for key, each in self._instances.items() if each is not instance}
@@ -213,6 +228,7 @@ class AgentPluginHost:
 
     async def close(self) -> None:
         """The worker leaves: close all sessions, shut all plugins down."""
+        self._forget()
         if self._closings is not None:
             await self._closings.stop()
         instances, self._instances = list(self._instances.values()), {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -12,13 +13,16 @@ from typing import Any
 import psutil
 import pytest
 
-from queue_backends import ChunkType
+from queue_backends import Backend, ChunkType
 from tests.agent_plugins.asking import LIMIT_S, answered, text_of
 from tests.agent_plugins.conftest import PluginFleet
 from tests.agent_plugins.go_plugin.conftest import MakePlugin
+from worker.agent_plugins.declared import DeclaredPlugin
 from worker.agent_plugins.errors import PluginStartFailed
 from worker.agent_plugins.go_plugin.handshake import read_handshake
+from worker.agents import Agent
 from worker.client import Fleet
+from worker.definitions import Definitions
 from worker.usage import UsageReport
 
 APP: dict[str, Any] = {"scopes": ("llms.proxy", "tools.execute", "datasources.query", "kv.readwrite"), "tools": ("*",)}
@@ -289,3 +293,27 @@ async def test_a_command_outside_its_folder_is_refused(go_plugin: MakePlugin, pl
     async with plugin_fleet(settings={"max_retries": 0}) as fleet:
         result, _ = await answered(fleet)
         assert "is no file in" in result.error
+
+
+async def test_a_program_is_declared_over_the_api(
+    go_plugin: MakePlugin, plugin_fleet: PluginFleet, backend: Backend
+) -> None:
+    """Given a program without a manifest in the plugin folder, when it is declared with its checksum, then agents run on
+    it with the declared configuration; a program that has changed since is not started."""
+    folder = go_plugin()
+    (folder / "plugin.manifest.json").unlink()
+    program = folder / "agent"
+    declared = DeclaredPlugin(
+        slug="studio-echo",
+        command="test-agent/agent",
+        checksum=hashlib.sha256(program.read_bytes()).hexdigest(),
+        config={"prefix": "{"},
+    )
+    async with Definitions(backend.state) as definitions:
+        await definitions.plugins.create(declared)
+    async with plugin_fleet(agent={"plugin": "studio-echo"}, settings={"max_retries": 0}) as fleet:
+        assert json.loads(await output_of(fleet, "describe"))["initialized"]["prefix"] == "{"
+        program.write_text(program.read_text() + "# other\n")
+        await fleet.agents.create(Agent(slug="other", plugin="studio-echo"))
+        result = await (await fleet.submit("hello", agent="other")).result(LIMIT_S)
+    assert "it is not started" in result.error

@@ -101,6 +101,7 @@ class GoPluginProcess:
 
     async def _start(self) -> None:
         program = program_of(self._package)
+        await asyncio.to_thread(self._package.check_program)
         self._folder = tempfile.mkdtemp(prefix="shoal-plugin-")
         self._process = await start_warded(
             program, env=environment(self._package.manifest.env), grace_s=KILL_GRACE_S, takes_stderr=True
