@@ -202,7 +202,9 @@ async def _assembled(
         prices, estimates = PriceBook(settings.prices), CallEstimates()
         datasources = Datasources(definitions, backend.state, Embeddings(providers, backend.state, ledger, prices))
         stack.push_async_callback(datasources.aclose)
-        agent_plugins = AgentPluginHost(AgentPlugins.of(settings, definitions.plugins), backend.state)
+        agent_plugins = AgentPluginHost(
+            AgentPlugins.of(settings, definitions.plugins), backend.state, definitions.agents
+        )
         stack.push_async_callback(agent_plugins.close)
         searches = DatasourceTools(definitions, datasources)
         stack.callback(searches.close)

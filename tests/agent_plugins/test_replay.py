@@ -100,6 +100,9 @@ class Told(ChatProvider):
         await asyncio.sleep(0)
         if prompt == "refused once" and ASKED.count(ASKED[-1]) == 1:
             raise InvalidRequest("not yet")
+        if prompt == "slow once" and ASKED.count(ASKED[-1]) == 1:
+            yield TextDelta("half an ")
+            await asyncio.Event().wait()
         if request.tools and not has_looked:
             yield TextDelta("let me see ")
             call = ToolCall(id="c", name="peek", arguments='{"text": "B"}')
@@ -212,7 +215,7 @@ async def test_a_worker_that_dies_at_any_write_repeats_nothing(
     model call that was sent is in the books."""
     write_plugin(tmp_path / "plugins", SEQUENTIAL)
     # A write that did not happen leaves what the one before it left: a few of these are enough.
-    for number in itertools.count(1, 1 if when == "after" else 4):
+    for number in itertools.count(1, 1 if when == "after" else 8):
         ASKED.clear()
         diary.write_text("")
         died, _, result, chunks, backend = await killed_at(number, when, settings, f"plugin-{when}-{number}")
@@ -464,3 +467,35 @@ async def test_without_a_journal_nothing_is_recorded(settings: Settings, tmp_pat
     assert ASKED == ["first/0", "first/0"]
     assert result.output == "answer to first"
     assert seen(chunks) == [("CONTENT", "answer to first")]
+
+
+async def test_a_message_that_is_handed_back_goes_on_elsewhere(settings: Settings, tmp_path: Path) -> None:
+    """Given a worker that leaves in the middle of the second model call, then the next one asks for that call alone,
+    what was shown of it is superseded, and the cancelled call is in the books."""
+    write_plugin(
+        tmp_path / "plugins",
+        """
+        async def handle_message(self, request, stream):
+            await self.services.call_llm("first", stream_to=stream)
+            await stream.content("; ")
+            await self.services.call_llm("slow once", stream_to=stream)
+        """,
+    )
+    async with store("handed back") as another:
+        backend = await another()
+        handle = await Fleet(backend).submit(Task(prompt="go", agent="bot"))
+        chunks: list[Chunk] = []
+        async with asyncio.timeout(LIMIT_S):
+            async with open_worker(settings, await another()):
+                async for chunk in handle:
+                    chunks.append(chunk)
+                    if chunk.content == "half an ":
+                        break
+            async with open_worker(settings, await another()):
+                chunks += [chunk async for chunk in handle.chunks(after_seq=chunks[-1].seq)]
+                result = await handle.result()
+        records = await UsageReport(backend.state).recent()
+    assert ASKED == ["first/0", "slow once/0", "slow once/0"]
+    assert result.output == "answer to first; answer to slow once"
+    assert seen(chunks) == [("CONTENT", result.output)]
+    assert sorted(record.outcome.value for record in records) == ["cancelled", "completed", "completed"]

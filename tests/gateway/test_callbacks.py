@@ -127,7 +127,7 @@ async def test_a_slow_receiver_holds_up_no_other(office: Office) -> None:
         slow.is_silent = True
         slow_id = await office.task(slow.url)
         await office.end()
-        async with office.delivering(Patience(again_after_s=(3600.0,), answer_within_s=2.0)):
+        async with office.delivering(Patience(again_after_s=(3600.0,), answer_within_s=0.5)):
             await slow.calls(1)
             quick_id = await office.task(quick.url)
             await office.end()

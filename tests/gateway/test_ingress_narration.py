@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_backends import Chunk, ChunkType
-from worker.gateway.anthropic_api.answer import MessageEvents, MessageForm
+from worker.gateway.anthropic_api.answer import message_sse
+from worker.gateway.anthropic_api.message_events import MessageEvents, MessageForm
 from worker.gateway.ingress.narration import Ended, Event, Narrator, Said, Thought, Withdrawn
 from worker.gateway.ingress.transcript import Transcript
+from worker.gateway.openai_api.chat_answer import ChatForm, completion_events
 from worker.gateway.openai_api.response_events import ResponseEvents
 from worker.gateway.openai_api.response_store import ResponseRecord
+from worker.gateway.problem import ErrorStyle
 
 TEXTS = st.text(alphabet="ab ", min_size=1, max_size=6)
 PIECES = st.lists(st.tuples(st.booleans(), TEXTS), min_size=1, max_size=4)
@@ -117,3 +123,27 @@ def test_messages_have_what_holds(turns: list[list[list[tuple[bool, str]]]]) -> 
     assert opened == closed == list(range(len(opened)))
     said = "".join(block["text"] for block in building.message()["content"] if block["type"] == "text")
     assert said == "".join(text for *_, pieces in turns for is_thought, text in pieces if not is_thought)
+
+
+async def coming(chunks: list[Chunk]) -> AsyncGenerator[Chunk, None]:
+    """Chunks as a task has them."""
+    for chunk in chunks:
+        yield chunk
+
+
+def asked(style: ErrorStyle) -> Any:
+    """As much of a call as a stream looks at."""
+    state = SimpleNamespace(operation=SimpleNamespace(style=style), request_id="req_1")
+    return SimpleNamespace(request=SimpleNamespace(state=state))
+
+
+async def test_streams_that_can_take_nothing_back_end_with_an_error() -> None:
+    """An answer that begins anew with other words is no answer any more, where its first words cannot be withdrawn."""
+    chunks = chunks_of([[[(False, "one two")], [(False, "other words")]]])
+    chat = ChatForm(task_id="1-0", model="m", created=1)
+    events = [event async for event in completion_events(asked(ErrorStyle.OPENAI), chat, coming(chunks))]
+    assert msgspec.json.decode(events[-1].data)["error"]["code"] == "answer_began_anew"
+    message = MessageForm(task_id="1-0", model="m")
+    told_events = [event async for event in message_sse(asked(ErrorStyle.ANTHROPIC), message, coming(chunks))]
+    assert told_events[-1].event == "error"
+    assert "began anew" in msgspec.json.decode(told_events[-1].data)["error"]["message"]

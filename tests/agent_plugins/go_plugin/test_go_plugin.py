@@ -298,8 +298,8 @@ async def test_a_command_outside_its_folder_is_refused(go_plugin: MakePlugin, pl
 async def test_a_program_is_declared_over_the_api(
     go_plugin: MakePlugin, plugin_fleet: PluginFleet, backend: Backend
 ) -> None:
-    """Given a program without a manifest in the plugin folder, when it is declared with its checksum, then agents run on
-    it with the declared configuration; a program that has changed since is not started."""
+    """Given a program without a manifest in the plugin folder, when it is declared with its checksum, then agents run
+    on it with the declared configuration; a program that has changed since is not started."""
     folder = go_plugin()
     (folder / "plugin.manifest.json").unlink()
     program = folder / "agent"

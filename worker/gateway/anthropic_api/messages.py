@@ -7,7 +7,8 @@ from contextlib import aclosing
 from starlette.responses import Response
 
 from queue_backends.messages import JsonObject
-from worker.gateway.anthropic_api.answer import MessageEvents, MessageForm, message_events, message_sse
+from worker.gateway.anthropic_api.answer import message_events, message_sse
+from worker.gateway.anthropic_api.message_events import MessageEvents, MessageForm
 from worker.gateway.anthropic_api.request import CountRequest, MessagesRequest
 from worker.gateway.anthropic_api.translation import ask_of, conversation_of, instructions_of, tools_of
 from worker.gateway.ingress.ask import Ask

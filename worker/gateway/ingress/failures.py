@@ -74,6 +74,15 @@ def problem_of_failure(failed: Failed, style: ErrorStyle) -> Problem:
     )
 
 
+def began_anew() -> Problem:
+    """What ends a stream that has told what does not hold any more, in a form that can take nothing back."""
+    return Problem(
+        502,
+        "the model's answer broke off and began anew with other words, which cannot be told in a stream: ask again",
+        code="answer_began_anew",
+    )
+
+
 def message_of(failed: Failed) -> str:
     """Its text for a client."""
     return mask_text(failed.message).removeprefix(PERMANENT_PREFIX) or "the run failed"

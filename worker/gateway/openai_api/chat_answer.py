@@ -16,7 +16,7 @@ from queue_backends import Chunk, TokenUsage
 from queue_backends.messages import JsonObject, encode_json
 from worker.gateway.ingress.call_ids import call_id
 from worker.gateway.ingress.exact_text import exact_text
-from worker.gateway.ingress.failures import message_of, problem_of_failure
+from worker.gateway.ingress.failures import began_anew, message_of, problem_of_failure
 from worker.gateway.ingress.narration import ClientCall, Ended, Event, Failed, Said, Thought, Withdrawn
 from worker.gateway.ingress.streaming import REFUSED, problem_body, problem_in_stream
 from worker.gateway.ingress.telling import told
@@ -26,12 +26,6 @@ from worker.gateway.problem import ErrorStyle, Problem
 from worker.gateway.sse import SseEvent
 
 _FINISH = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}
-
-BEGAN_ANEW = Problem(
-    502,
-    "the model's answer broke off and began anew with other words, which cannot be told in a stream: ask again",
-    code="answer_began_anew",
-)
 
 
 class ChatForm(Struct, frozen=True, kw_only=True):
@@ -170,7 +164,7 @@ class _Stream:
 
     def _withdrawn(self) -> list[SseEvent]:
         if self._has_text:
-            raise BEGAN_ANEW
+            raise began_anew()
         return []
 
     def _ended(self, end: Ended) -> list[SseEvent]:

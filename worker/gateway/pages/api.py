@@ -1,4 +1,4 @@
-"""Serves the pages: `/`, `/dashboard`, and what they load from `/pages/`.
+"""Serves the pages: `/`, `/dashboard`, `/chat`, and what they load from `/pages/`.
 
 Pages are open to everybody: they hold nothing of the fleet, which they ask the API for, with the key that the browser
 was given. Their policy lets them load scripts and styles from here alone, and none that stand in the page itself.
@@ -52,6 +52,7 @@ def page_operation(path: str, handler: Handler, summary: str) -> Operation:
 
 OPERATIONS: tuple[Operation, ...] = (
     page_operation("/", page("start.html"), "The start page"),
+    page_operation("/chat", page("chat.html"), "The chat page"),
     page_operation("/dashboard", page("dashboard.html"), "The ops dashboard"),
     page_operation("/pages/{name:path}", _asset, "What pages load"),
 )

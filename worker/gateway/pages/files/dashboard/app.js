@@ -3,9 +3,10 @@
 // A view is `{title, mount(context, parameters) -> {element, update(changed), close()}}`. Routes are in the address'
 // hash: `#/tasks/ID`, `#/usage?period=7d&by=model`.
 
-import { key, onKeyWanted, setKey } from "../kit/api.js";
+import { onKeyWanted } from "../kit/api.js";
+import { keyButton, themeButton } from "../kit/corner.js";
 import { askForKey } from "../kit/dialog.js";
-import { h, patch, s } from "../kit/dom.js";
+import { h, patch } from "../kit/dom.js";
 import { count } from "../kit/format.js";
 import { failed } from "../kit/notice.js";
 import { Fleet } from "./fleet.js";
@@ -99,60 +100,13 @@ function drawAbout(about) {
     : "";
 }
 
-function drawTheme() {
-  const button = byId("theme");
-  const choice = window.shoalTheme.choice();
-  const name = `Theme: ${choice === "auto" ? "as the system" : choice}`;
-  button.title = name;
-  button.setAttribute("aria-label", name);
-  const paths = {
-    auto: ["M8 2.500a5.500 5.500 0 0 0 0 11z", "M8 2.500a5.500 5.500 0 0 1 0 11"],
-    light: [
-      "M8 5a3 3 0 1 0 0 6a3 3 0 0 0 0-6z",
-      "M8 1v1.500M8 13.500V15M1 8h1.500M13.500 8H15M3 3l1 1M12 12l1 1M3 13l1-1M12 4l1-1",
-    ],
-    dark: ["M13 9.500A5.500 5.500 0 0 1 6.500 3a5.500 5.500 0 1 0 6.500 6.500z"],
-  };
-  button.replaceChildren(
-    s(
-      "svg",
-      { viewBox: "0 0 16 16", "aria-hidden": "true" },
-      paths[choice].map((d, index) => s("path", { d, fill: choice === "auto" && index === 0 ? "currentColor" : null })),
-    ),
-  );
-}
-
-function drawKey() {
-  byId("key").replaceChildren(
-    s(
-      "svg",
-      { viewBox: "0 0 16 16", "aria-hidden": "true" },
-      s("path", {
-        d: "M10.500 2a3.500 3.500 0 1 0 0 7a3.500 3.500 0 0 0 0-7zM8 8l-6 6M4 12l1.500 1.500M6 10l1.500 1.500",
-      }),
-    ),
-  );
-}
-
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
-byId("theme").addEventListener("click", () => {
-  window.shoalTheme.next();
-  drawTheme();
-});
-byId("key").addEventListener("click", async () => {
-  const given = await askForKey("");
-  if (given && given !== key()) {
-    setKey(given);
-    location.reload();
-  }
-});
-
-onKeyWanted(askForKey);
-drawTheme();
-drawKey();
+onKeyWanted((reason) => askForKey(reason));
+themeButton(byId("theme"));
+keyButton(byId("key"), () => askForKey(""));
 fleet.onState(drawState);
 fleet.onChange((changed) => {
   if (changed.has("queue") || changed.has("workers")) drawNavigation(route().name);
