@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from providers import AgentConfig
+from providers.pricing import ModelPrice
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from worker.agents.model import Agent
 from worker.gateway.context import Gateway

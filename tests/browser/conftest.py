@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.browser.chat_stage import ChatStage
 from tests.browser.chromium import chromium_program, launched, screenshots_folder
 from tests.browser.desk import Desk
 from tests.browser.stage import Stage
@@ -53,3 +54,12 @@ async def desk(browser: Browser, stage: Stage, tmp_path: Path) -> AsyncIterator[
 def axe() -> str:
     """The source of axe, which finds what people with assistive technology stumble over."""
     return npm_file("axe-core", "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="session")
+def chat_stage() -> Iterator[ChatStage]:
+    """A gateway with agents to talk to, in memory. Each test has conversations of its own."""
+    if chromium_program() is None:
+        pytest.skip("there is no Chromium or Chrome on PATH")
+    with tempfile.TemporaryDirectory() as folder, ChatStage(Path(folder)) as staged:
+        yield staged

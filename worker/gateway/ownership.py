@@ -78,8 +78,6 @@ async def accept(call: Call, task: Task, *, run_at: float | None = None) -> Acce
 
 def prepared(call: Call, task: Task) -> Task:
     """The task as it is submitted for the caller. Raises as `submit_for`."""
-    if SUMMARY_OF in task.meta:
-        raise Problem(422, f"meta has {SUMMARY_OF!r}: that is the fleet's own", code="invalid_task")
     tenant = call.caller.tenant
     if tenant and task.tenant not in ("", tenant):
         raise Problem(403, f"tenant is {task.tenant[:100]!r}: this key is bound to {tenant!r}", code="foreign_tenant")

@@ -17,6 +17,7 @@ const MOST_INLINE_CHARS = 20_000; // longer pieces are cut at a space, so that n
 
 export class MarkdownView {
   #source = "";
+  #nodes = []; // what stands, by block: live collections are slow to count
   #starts = []; // where each block that stands begins in the source
   #levels = []; // heading level before each of them
   #work = null; // what of the source is not drawn yet
@@ -84,7 +85,7 @@ export class MarkdownView {
       return;
     }
     this.#starts.length = this.#levels.length = work.index;
-    while (this.element.children.length > work.index) this.element.lastElementChild.remove();
+    while (this.#nodes.length > work.index) this.#nodes.pop().remove();
   }
 
   #rest(took) {
@@ -92,10 +93,11 @@ export class MarkdownView {
   }
 
   #place(index, fresh) {
-    const old = this.element.children[index];
-    if (!old) this.element.append(fresh);
-    else if (old.nodeName === fresh.nodeName && old.className === fresh.className) morph(old, fresh);
-    else old.replaceWith(fresh);
+    const old = this.#nodes[index];
+    if (old && old.nodeName === fresh.nodeName && old.className === fresh.className) return morph(old, fresh);
+    if (old) old.replaceWith(fresh);
+    else this.element.append(fresh);
+    this.#nodes[index] = fresh;
   }
 }
 
