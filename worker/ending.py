@@ -176,10 +176,13 @@ class Ending:
         final = self._final(ChunkType.ERROR, failure.error, self.spent)
         return Dead(delivery=self._delivery, result=result, chunks=(final,), records=records)
 
-    def _keep(self, *, output: str = "", error: str = "") -> None:
+    def _keep(self, *, output: str = "", error: str = "", error_type: str = "") -> None:
         """The task has ended: what was said goes into its conversation, in the same step as the result."""
         if self.conversation is not None:
-            self._chunks.note(*self.conversation.records(output=output, error=error, past=self.past, spent=self.spent))
+            records = self.conversation.records(
+                output=output, error=error, error_type=error_type, past=self.past, spent=self.spent
+            )
+            self._chunks.note(*records)
 
     def _decide(self, error: Exception) -> Failure:
         return self._retries.decide(error, self._delivery.task.attempt)
@@ -201,7 +204,7 @@ class Ending:
             finished_at=time.time(),
         )
         final = self._final(ChunkType.ERROR, error, spent, **said)
-        self._keep(error=error)
+        self._keep(error=error, error_type=said.get("error_type", ""))
         chunks = (*await self._chunks.finish(), final)
         return {"result": result, "chunks": chunks, "records": self._chunks.take_records()}
 

@@ -161,6 +161,10 @@ class ChatStage:
         """A key that may do everything."""
         return self.server.admin_key
 
+    def new_key(self) -> str:
+        """A key of somebody new, who has no conversations and may talk to agents."""
+        return self.server.make_key(["agents.use"])
+
     def __enter__(self) -> Self:
         self.server.__enter__()
         self.server.do(_declare)

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.browser.chat_desk import ChatDesk
 from tests.browser.chat_stage import ChatStage
 from tests.browser.chromium import chromium_program, launched, screenshots_folder
 from tests.browser.desk import Desk
@@ -63,3 +64,12 @@ def chat_stage() -> Iterator[ChatStage]:
         pytest.skip("there is no Chromium or Chrome on PATH")
     with tempfile.TemporaryDirectory() as folder, ChatStage(Path(folder)) as staged:
         yield staged
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(browser: Browser, chat_stage: ChatStage, tmp_path: Path) -> AsyncIterator[ChatDesk]:
+    """Opens chat pages; at the end of the test each must have been without complaint."""
+    async with AsyncExitStack() as pages:
+        opener = ChatDesk(browser, chat_stage, pages, screenshots_folder(tmp_path))
+        yield opener
+        opener.check()

@@ -195,6 +195,39 @@ def test_records_come_to_a_conversation() -> None:
     assert [each.task_id for each in kept_of(records, is_whole=True, without="t1").exchanges] == []
 
 
+def test_a_task_that_is_brought_back_does_not_hide_what_was_said_meanwhile() -> None:
+    """A summary covers all up to a failed task; that task is requeued later and stands at the end: what was said since
+    the summary is still there, and so is its answer."""
+    records: list[Record] = [
+        exchange("t0"),
+        exchange("t1", error="worker lost"),
+        exchange("t2"),
+        SummaryAsked(task_id="t3", key="k", up_to="t1", at=NOW),
+        exchange("t3"),
+        Summary(task_id="s1", key="k", up_to="t1", text="it began"),
+        exchange("t1"),
+    ]
+    assert [each.task_id for each in kept_of(records, is_whole=True).exchanges] == ["t2", "t3", "t1"]
+
+
+def test_the_summary_that_covers_most_counts() -> None:
+    """Of two that were asked for, the earlier is written last: it takes nothing of the other away."""
+    records: list[Record] = [
+        exchange("t0"),
+        exchange("t1"),
+        SummaryAsked(task_id="t2", key="slow", up_to="t0", at=NOW),
+        exchange("t2"),
+        SummaryAsked(task_id="t3", key="fast", up_to="t1", at=NOW),
+        exchange("t3"),
+        Summary(task_id="s1", key="fast", up_to="t1", text="much"),
+        Summary(task_id="s0", key="slow", up_to="t0", text="little"),
+    ]
+    kept = kept_of(records, is_whole=True)
+    assert kept.summary is not None
+    assert kept.summary.text == "much"
+    assert [each.task_id for each in kept.exchanges] == ["t2", "t3"]
+
+
 def test_a_summarys_prompt_has_everything_and_a_limit() -> None:
     """Words, calls and outcomes of both sides, and the summary before; of too much the end."""
     image = Message(role=Role.USER, parts=(ImagePart(url="https://x/y.png"), TextPart(text="look")))

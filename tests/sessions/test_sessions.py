@@ -166,6 +166,35 @@ async def test_a_message_that_lost_its_gateway_is_started_by_the_next_one(house:
     assert await exchanges(house, session, 1) == ["hello"]
 
 
+async def test_a_message_that_ends_before_its_task_is_noted_holds_nothing_up(house: House) -> None:
+    """A gateway is held up between submitting a message's task and noting it, for so long that the task ends: what
+    waits behind it is started all the same, and each is asked once."""
+    slow, other = await house.sessions(), await house.sessions()
+    session = await slow.create(agent="", owner="me")
+    queue, submitted, may_go_on = house.backend.queue, asyncio.Event(), asyncio.Event()
+
+    async def submit(task: Task, **_: object) -> str:
+        task_id = await queue.submit(task)
+        submitted.set()
+        await may_go_on.wait()
+        return task_id
+
+    async def refuse(task: Task, **_: object) -> str:
+        raise BackendUnavailable("gone")
+
+    slow.chats._queue = _Dying(queue, submit)  # type: ignore[assignment]  # only `submit` is asked of it
+    other.chats._queue = _Dying(queue, refuse)  # type: ignore[assignment]  # only `submit` is asked of it
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+        group.create_task(slow.post(session, only(session), Task(prompt="first")))
+        await submitted.wait()
+        with pytest.raises(BackendUnavailable):
+            await other.post(session, only(session), Task(prompt="second"))
+        await house.work()
+        await exchanges(house, session, 1)
+        may_go_on.set()
+    assert await exchanges(house, session, 2) == ["first", "second"]
+
+
 class _Dying:
     """A queue that dies when it is given a task."""
 
@@ -249,6 +278,28 @@ async def test_retry_asks_the_last_message_again(house: House) -> None:
     [after] = await kept(house.backend.state, only(session))
     assert before.task_id != after.task_id == again.task_id
     assert texts(after.messages) == ["one", "echo one"]
+
+
+async def test_a_retry_that_is_sent_again_is_one(house: House) -> None:
+    """Its client did not hear the answer, and asks with the same id once more: while it runs and when it is done it is
+    the same retry, and what it has brought stays."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    await house.work()
+    first = await sessions.post(session, only(session), Task(prompt="one"))
+    await exchanges(house, session, 1)
+
+    async def is_idle() -> bool:
+        return (await sessions.chats.get(session.id, only(session))).running is None
+
+    await until(is_idle)
+    again = await sessions.retry(session, only(session), message_id="r")
+    assert (await sessions.retry(session, only(session), message_id="r")).task_id == again.task_id
+    await house.backend.queue.wait(again.task_id, WITHIN_S)
+    await until(is_idle)
+    assert (await sessions.retry(session, only(session), message_id="r")).task_id == again.task_id != first.task_id
+    [kept_now] = await kept(house.backend.state, only(session))
+    assert kept_now.task_id == again.task_id
 
 
 async def test_a_session_is_its_owners_alone(house: House) -> None:

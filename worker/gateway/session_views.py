@@ -200,6 +200,8 @@ class MessageView(Struct, frozen=True, kw_only=True):
     answer: tuple[AnswerPart, ...] = ()
     """Of a running one nothing: the events tell it from its beginning."""
     error: str = ""
+    error_type: str = ""
+    """The error's class, where it is known: `RateLimited`, `BudgetExceeded` and so on."""
     at: float = 0.0
     message_id: str = ""
     """Where it is still known."""
@@ -246,6 +248,7 @@ def done_view(exchange: Exchange, message_ids: Mapping[str, str]) -> MessageView
         images=tuple(part for part in asked if isinstance(part, ImagePart)),
         answer=tuple(_parts(exchange.answered)),
         error=exchange.error,
+        error_type=exchange.error_type,
         at=exchange.began_at,
         ended_at=exchange.ended_at,
         usage=exchange.usage,

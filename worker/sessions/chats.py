@@ -138,7 +138,8 @@ class Chats:
         Raises `ConversationNotFound`, `NothingToRetry`, and as `post`.
         """
         chat = await self.advance(session_id, conversation_id)
-        _there(chat, conversation_id)
+        if (known := _there(chat, conversation_id).known(message_id)) is not None:
+            return known  # the same request again: what it has brought is not taken back
         if chat.running is not None or chat.waiting:
             raise NothingToRetry(f"conversation {conversation_id} is being answered: stop that first")
         if chat.last is None or not chat.recent:
@@ -187,7 +188,8 @@ class Chats:
                     continue
                 except QueueFull:  # whoever comes next tries again
                     return chat
-                return await record.read()
+                chat = await record.read()
+                continue  # it may have ended before anybody noted its task: who ended it found none, and started nothing
             if not await self._has_ended(chat, running):
                 return chat
             chat = await self._settled(record, running)

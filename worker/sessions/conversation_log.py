@@ -44,6 +44,8 @@ class Exchange(_Record, frozen=True, kw_only=True, omit_defaults=True, tag="exch
     """Assistant's turns and outcomes of tools. The last turn of a run that was ended may be cut."""
     error: str = ""
     """Why there is no whole answer; empty: there is one."""
+    error_type: str = ""
+    """The error's class, where it is known."""
     agent: str = ""
     began_at: float = 0.0
     """Unix seconds."""
@@ -129,33 +131,49 @@ def read_records(entries: Iterable[LogEntry]) -> list[Record]:
 
 def exchanges_of(records: Sequence[Record]) -> list[Exchange]:
     """All exchanges that count, oldest first: of each task the latest, those taken back left out."""
-    by_task: dict[str, Exchange] = {}
-    for record in records:
-        if isinstance(record, Exchange):
-            by_task.pop(record.task_id, None)  # so that it stands where it was written last
-            by_task[record.task_id] = record
-    for record in records:
-        if isinstance(record, Dropped):
-            by_task.pop(record.task_id, None)
-    return list(by_task.values())
+    return [exchange for _, exchange in _numbered(records)]
+
+
+def _numbered(records: Sequence[Record]) -> list[tuple[int, Exchange]]:
+    """The same, each with its place among the records."""
+    latest = {record.task_id: number for number, record in enumerate(records) if isinstance(record, Exchange)}
+    dropped = {record.task_id for record in records if isinstance(record, Dropped)}
+    return [
+        (number, record)
+        for number, record in enumerate(records)
+        if isinstance(record, Exchange) and latest[record.task_id] == number and record.task_id not in dropped
+    ]
 
 
 def kept_of(records: Sequence[Record], *, is_whole: bool, without: str = "") -> Kept:
     """What the records (oldest first) come to, the exchange of the task `without` left out."""
     asked = {record.key: record for record in records if isinstance(record, SummaryAsked)}
+    reach = _reach(records)
     summaries = [each for each in records if isinstance(each, Summary) and _is_asked(each, asked)]
-    summary = summaries[-1] if summaries else None
+    # The one that covers most: it may have been written before another that was asked for earlier.
+    summary = max(reversed(summaries), key=lambda each: reach[each.key], default=None)
     done = {each.key for each in summaries}
-    exchanges = exchanges_of(records)
-    covered = _position(exchanges, summary.up_to) if summary is not None else -1
+    covered = reach[summary.key] if summary is not None else -1
     open_ones = [each for each in asked.values() if each.key not in done]
-    rest = exchanges[covered + 1 :]
     return Kept(
-        exchanges=tuple(each for each in rest if each.task_id != without),
+        exchanges=tuple(each for number, each in _numbered(records) if number > covered and each.task_id != without),
         summary=summary,
         asked=open_ones[-1] if open_ones else None,
         is_whole=is_whole or covered >= 0,
     )
+
+
+def _reach(records: Sequence[Record]) -> dict[str, int]:
+    """For each summary that was asked for, by its key: the place of the last record that it covers; -1: it is not among
+    these. A task that was brought back later has a later record, which no summary from before has heard of."""
+    places: dict[str, int] = {}
+    reach: dict[str, int] = {}
+    for number, record in enumerate(records):
+        if isinstance(record, Exchange):
+            places[record.task_id] = number
+        elif isinstance(record, SummaryAsked):
+            reach[record.key] = places.get(record.up_to, -1)
+    return reach
 
 
 def _is_asked(summary: Summary, asked: dict[str, SummaryAsked]) -> bool:

@@ -124,7 +124,13 @@ class ConversationRun:
     # What is kept
 
     def records(
-        self, *, output: str = "", error: str = "", past: Past | None = None, spent: Spent | None = None
+        self,
+        *,
+        output: str = "",
+        error: str = "",
+        error_type: str = "",
+        past: Past | None = None,
+        spent: Spent | None = None,
     ) -> tuple[LogRecord, ...]:
         """What to store with the run's outcome: one record, whatever the run came to."""
         if not self._has_begun and past is not None and not past.plugin_entries:
@@ -134,6 +140,7 @@ class ConversationRun:
             asked=self._asked(),
             answered=tuple(self._answered(output, is_cut=bool(error))),
             error=error,
+            error_type=error_type,
             agent=self._given.agent,
             began_at=self._began_at,
             ended_at=time.time(),

@@ -112,8 +112,9 @@ export class Conversation {
 
   /** Stop the answer; returns the texts of messages that waited behind it. Throws `ApiError`. */
   async stop() {
+    const queued = this.recent.filter((entry) => entry.state === "queued"); // the news of it may come before the answer
     const { message_ids: ids } = await stopAnswer(this.session, this.id);
-    const waited = this.recent.filter((entry) => entry.state === "queued" && ids.includes(entry.messageId));
+    const waited = queued.filter((entry) => entry.state === "queued" && ids.includes(entry.messageId));
     this.recent = this.recent.filter((entry) => !waited.includes(entry));
     this.on.change(null);
     return waited.map((entry) => entry.content);

@@ -52,7 +52,8 @@ export class Entry {
     this.endedAt = message.ended_at || this.endedAt;
     this.usage = message.usage ?? this.usage;
     this.cost = message.cost_usd ?? this.cost;
-    this.error = message.error ?? "";
+    this.error = plainError(message.error ?? "");
+    this.errorType = message.error_type || this.errorType;
     if (this.transcript.final) return;
     this.isFromHistory = true;
     this.transcript.clear();
@@ -66,7 +67,7 @@ export class Entry {
     if (TYPES.has(chunk.type) && this.isPending) this.state = "running";
     const { final } = this.transcript;
     if (!chunk.is_final || !final) return true;
-    this.error = final.isError ? final.text || "The answer failed." : "";
+    this.error = final.isError ? plainError(final.text) || "The answer failed." : "";
     this.errorType = final.metadata.error_type ?? "";
     this.state = !final.isError ? "done" : final.text === STOPPED ? "cancelled" : "failed";
     this.usage = final.metadata.usage ?? null;
@@ -82,6 +83,11 @@ export class Entry {
       .flatMap((turn) => turn.blocks.filter((block) => block.kind === "text").map((block) => block.text))
       .join("\n\n");
   }
+}
+
+/** Without the mark that says to queues that it shall not be tried again. */
+function plainError(text) {
+  return text.replace(/^permanent failure: /, "");
 }
 
 function chunkOf(part, seq) {
