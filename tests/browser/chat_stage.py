@@ -1,4 +1,4 @@
-"""A gateway to chat with: agents on scripted models that think, use tools, write Markdown, take their time, and fail."""
+"""A gateway to chat with: agents on scripted models that think, use tools, write Markdown, take time, and fail."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from worker.gateway.context import Gateway
 
 TOOLS = '''
 from worker import tool
+from worker.errors import ToolCallFailed
 
 
 @tool(idempotent=True)
@@ -25,7 +26,7 @@ def search_orders(customer: str, limit: int = 10) -> str:
 @tool(idempotent=True)
 def shipping_status(order: str) -> str:
     """Where a parcel is."""
-    raise ValueError(f"the carrier does not know order {order!r} yet")
+    raise ToolCallFailed(f"the carrier does not know order {order!r} yet")
 
 
 @tool(idempotent=True)
@@ -74,13 +75,19 @@ print("hello <b>world</b>")
 ~~~
 never closed"""
 
+SLOW = {
+    "thinking": "Counting takes its time.",
+    "text": " ".join(f"word-{number}" for number in range(4000)),
+    "chunk_delay_s": 0.02,
+}
 SCRIPT: dict[str, Any] = {
     "scenarios": [
         {
             "match": "orders",
             "turns": [
                 {
-                    "thinking": "The customer wants to know about their orders. I look them up first, and then where the last parcel is.",
+                    "thinking": "The customer wants to know about their orders. "
+                    "I look them up first, and then where the last parcel is.",
                     "text": "I look that up for you.",
                     "tool_calls": [{"name": "search_orders", "arguments": {"customer": "c-311", "limit": 5}}],
                     "usage": {"input_tokens": 412, "output_tokens": 63},
@@ -100,16 +107,8 @@ SCRIPT: dict[str, Any] = {
             ],
         },
         {"match": "markdown", "turns": [{"text": MARKDOWN}]},
-        {
-            "match": "slow",
-            "turns": [
-                {
-                    "thinking": "Counting takes its time.",
-                    "text": " ".join(f"word-{number}" for number in range(2000)),
-                    "chunk_delay_s": 0.05,
-                }
-            ],
-        },
+        {"match": "slow", "turns": [SLOW]},
+        {"match": "annual report", "turns": [SLOW]},
         {
             "match": "stumble",
             "turns": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,13 @@ def screenshots_folder(default: Path) -> Path:
     return folder
 
 
-async def violations(page: Page, axe: str) -> list[str]:
-    """What axe finds against WCAG 2.2 AA and its best practices, a line each."""
+async def violations(page: Page, axe: str, rules: Sequence[str] = ()) -> list[str]:
+    """What axe finds against WCAG 2.2 AA and its best practices, or against these rules alone; a line each."""
     has_axe = await page.evaluate("() => 'axe' in window")
     if not has_axe:
         await page.evaluate(axe)
-    found: dict[str, Any] = await page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+    found: dict[str, Any] = await page.evaluate("options => axe.run(document, options)", options)
     return [
         f"{violation['id']} ({violation['impact']}): {violation['help']}: "
         + "; ".join(f"{node['target']} {node['failureSummary']}" for node in violation["nodes"][:3])

@@ -26,7 +26,10 @@ def stage(valkey_server: Server) -> Iterator[Stage]:
     need."""
     if chromium_program() is None:
         pytest.skip("there is no Chromium or Chrome on PATH")
-    with tempfile.TemporaryDirectory() as folder, Stage(valkey_server.url(fresh_stream()), Path(folder)) as staged:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stage(valkey_server.url(fresh_stream()), Path(folder), names=["leaver"]) as staged,
+    ):
         staged.spend()
         staged.ids = staged.play()
         yield staged

@@ -1,6 +1,6 @@
 """Makes the pictures of the documentation anew: `python -m tests.browser.screenshots docs/images`.
 
-They show the dashboard of a made-up fleet, in light and dark and on a phone.
+They show the dashboard and the chat page of a made-up fleet, in light and dark and on a phone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import structlog
 from PIL import Image
 from playwright.async_api import Browser, Page
 
+from tests.browser.chat_pictures import take_chat_pictures
+from tests.browser.chat_stage import ChatStage
 from tests.browser.chromium import PHONE, chromium_program, launched, opened
 from tests.browser.desk import settled
 from tests.browser.stage import Stage
@@ -80,10 +82,17 @@ def _small(png: bytes) -> bytes:
     return out.getvalue()
 
 
-async def _take_all(stage: Stage, program: str, folder: Path) -> None:
+async def _take_all(stage: Stage, chat: ChatStage, program: str, folder: Path) -> None:
     async with launched(program) as browser:
         for picture in PICTURES:
             await take(browser, stage, picture, folder)
+        await take_chat(browser, chat, folder)
+
+
+async def take_chat(browser: Browser, chat: ChatStage, folder: Path) -> None:
+    """The pictures of the chat page."""
+    for name, png in (await take_chat_pictures(browser, chat)).items():
+        (folder / f"{name}.png").write_bytes(_small(png))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -99,11 +108,13 @@ def main(arguments: Sequence[str]) -> int:
         Server(server) as valkey,
         tempfile.TemporaryDirectory() as own,
         Stage(valkey.url(fresh_stream()), Path(own)) as stage,
+        tempfile.TemporaryDirectory() as chats,
+        ChatStage(Path(chats)) as chat,
     ):
         stage.spend()
-        stage.look_back()
         stage.ids = stage.play()
-        asyncio.run(_take_all(stage, program, folder))
+        stage.look_back()
+        asyncio.run(_take_all(stage, chat, program, folder))
     return 0
 
 

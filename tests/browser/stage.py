@@ -242,35 +242,46 @@ class Stage:
         """What the gateway would have sampled meanwhile."""
 
         async def fill(gateway: Gateway) -> None:
+            series = gateway.ops.history.fine()
+            present = Sample(**{name: getattr(series, name)[-1] for name in Sample.__struct_fields__})
             gateway.ops.history = History()  # samples come in the order of time
-            for sample in past_samples(time.time(), minutes):
+            for sample in past_samples(present, minutes):
                 gateway.ops.history.add(sample)
 
         self.do(fill)
 
 
-def past_samples(now: float, minutes: int) -> list[Sample]:
-    """A made-up past: waves of tasks."""
+def past_samples(present: Sample, minutes: int) -> list[Sample]:
+    """A made-up past that leads to the present: waves of tasks."""
     samples = []
-    for step in range(minutes * 30, 2, -1):
+    for step in range(minutes * 30, 0, -1):
         wave = math.sin(step / 34) + 0.6 * math.sin(step / 11) + 0.04 * math.sin(step * 1.7)
         ready = max(0, round(14 * wave))
         running = min(16, round(9 + 5 * wave))
+        nearness = max(0.0, 1 - step / _LEADING_STEPS)
+        ready = round(_between(ready, present.ready, nearness))
         samples.append(
             Sample(
-                at=now - 2.0 * step,
+                at=present.at - 2.0 * step,
                 ready=ready,
-                running=running,
-                delayed=1 + (step // 90) % 3,
+                running=round(_between(running, present.running, nearness)),
+                delayed=round(_between(1 + (step // 90) % 3, present.delayed, nearness)),
                 oldest_ready_age_s=round(1 + ready * 0.4, 1) if ready else None,
                 workers=2,
                 slots=16,
-                tasks_per_minute=round(62 + 14 * wave, 1),
+                tasks_per_minute=round(_between(62 + 14 * wave, present.tasks_per_minute, nearness), 1),
                 tokens_per_minute=2600.0 * running,
                 cost_usd_per_hour=0.4 * running,
             )
         )
     return samples
+
+
+_LEADING_STEPS = 75
+
+
+def _between(past: float, present: float, nearness: float) -> float:
+    return past + (present - past) * nearness
 
 
 async def record_past(state: StateStore, *, days: int, now: float) -> None:

@@ -17,16 +17,17 @@ expect.set_options(timeout=WITHIN_MS)
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_axe_finds_nothing(desk: Desk, stage: Stage, axe: str, theme: str) -> None:
-    """No view violates a rule, in either theme; nor does a dialog."""
+    """No view violates a rule, nor does a dialog; dark, where all but the colours is the same, none about contrast."""
+    rules = ("color-contrast",) if theme == "dark" else ()
     page = await desk.open("overview", is_dark=theme == "dark")
     found: dict[str, list[str]] = {}
     for view in (*VIEWS, f"tasks/{stage.ids['done']}", f"tasks/{stage.ids['dead']}"):
         await desk.show(page, view)
-        found[view] = await violations(page, axe)
+        found[view] = await violations(page, axe, rules)
         await desk.keep(page, f"{theme}-{view.split('/')[0]}")
     await page.goto("/dashboard#/queue")
     await page.get_by_role("button", name="Pause delivery").click()
-    found["dialog"] = await violations(page, axe)
+    found["dialog"] = await violations(page, axe, rules)
     assert {view: lines for view, lines in found.items() if lines} == {}
 
 

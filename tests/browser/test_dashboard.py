@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import urlsplit
 
@@ -122,9 +123,8 @@ async def test_dead_letters_are_purged_after_a_question(desk: Desk, stage: Stage
     await expect(page.get_by_text("broken: describe image 1.png")).to_be_visible()
 
 
-async def test_a_worker_is_drained(desk: Desk, stage: Stage) -> None:
+async def test_a_worker_is_drained(desk: Desk) -> None:
     """It is asked for by a button that asks first, and is off the list when it has left."""
-    await in_thread(stage.start_worker, "leaver")
     page = await desk.open("workers")
     button = page.get_by_role("button", name=re.compile("Drain leaver"))
     await button.click()
@@ -132,7 +132,7 @@ async def test_a_worker_is_drained(desk: Desk, stage: Stage) -> None:
     await page.get_by_role("dialog").get_by_role("button", name="Drain", exact=True).click()
     await expect(page.get_by_text("was asked to leave")).to_be_visible()
     await expect(page.locator("tbody tr", has_text="leaver")).to_have_count(0)
-    await expect(page.locator("tbody tr", has_text="worker-1")).to_have_count(1)
+    await expect(page.locator("tbody tr", has_text="worker-2")).to_have_count(1)
 
 
 async def test_delivery_is_paused_and_resumed(desk: Desk, stage: Stage) -> None:
@@ -166,6 +166,8 @@ async def test_usage_by_model_and_by_tenant(desk: Desk) -> None:
 
     await page.get_by_role("link", name="Tenant").click()
     await expect(page.get_by_role("region", name="Usage by tenant").get_by_text("globex")).to_be_visible()
+    await expect(plot.locator(".legend")).to_contain_text("globex")
+    await expect(plot.locator(".legend")).not_to_contain_text("swift-1")
     assert "by=tenant" in page.url
     await page.go_back()
     await expect(table.get_by_text("scripted/deep-2")).to_be_visible()
@@ -184,14 +186,40 @@ async def test_budgets_and_providers_tell_how_things_stand(desk: Desk) -> None:
     await expect(page.get_by_role("region", name="Routes").get_by_text("deep", exact=True)).to_be_visible()
 
 
+EVIL = "<img src=x onerror=alert(1)><b>bold</b>"
+
+
 async def test_text_of_others_stays_text(desk: Desk, stage: Stage) -> None:
-    """Markup in a prompt or an answer is shown as it is and becomes no part of the page."""
-    evil = "<img src=x onerror=alert(1)><b>bold</b>"
-    task_id = await in_thread(stage.submit, evil)
+    """Markup in a prompt, an answer, an error, or the name of an agent or tenant is shown as it is and becomes no part
+    of the page; names that are too long for their place push nothing out of it."""
+    task_id = await in_thread(stage.submit, EVIL)
+    nobody = await in_thread(stage.submit, f"broken {EVIL}", agent=EVIL, tenant=f"{EVIL}{'x' * 200}")
     await in_thread(stage.ended, task_id)
+    await in_thread(stage.ended, nobody)
     page = await desk.open(f"tasks/{task_id}")
-    await expect(page.locator(".transcript")).to_contain_text(f"Done: {evil}")
+    await expect(page.locator(".transcript")).to_contain_text(f"Done: {EVIL}")
     assert await page.locator("main img, main b").count() == 0
+    await desk.show(page, "dead")
+    row = page.locator("tbody tr", has_text=nobody)
+    await expect(row.locator("td", has_text=f"broken {EVIL}")).to_be_visible()
+    await expect(row.get_by_text("x" * 200)).to_be_visible()
+    assert await page.locator("main img, main b").count() == 0
+    assert await row.evaluate("row => Math.max(...[...row.cells].map((cell) => cell.offsetWidth))") < 500
+    await row.get_by_role("link", name=nobody).click()
+    await expect(page.get_by_role("dialog").locator("pre").last).to_contain_text(EVIL)
+    assert await page.locator("dialog img, dialog b").count() == 0
+
+
+async def test_no_address_leaves_the_page_empty(desk: Desk, stage: Stage) -> None:
+    """What is typed wrongly, or is the name of something in the language, is no view: there is always one."""
+    page = await desk.open("constructor", expected=("404",))
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    await page.goto("/dashboard#/tasks?state=toString")
+    await expect(page.get_by_role("region", name="Running tasks")).to_be_visible()
+    await page.goto("/dashboard#/overview?span=constructor")
+    await expect(page.get_by_role("link", name="15 min")).to_have_attribute("aria-current", "true")
+    await page.goto("/dashboard#/tasks/100%")
+    await expect(page.get_by_text("there is no task '100%'").first).to_be_visible()
 
 
 async def test_without_a_key_the_page_asks_for_one(desk: Desk, stage: Stage) -> None:
@@ -216,7 +244,7 @@ async def test_who_may_only_look_sees_no_buttons(desk: Desk, stage: Stage) -> No
     """A key without `ops.write` gets no button that would be refused; one without `ops.read` is told what it needs."""
     reader = stage.server.make_key([Scope.OPS_READ, Scope.TASKS_READ])
     page = await desk.open("workers", key=reader)
-    await expect(page.get_by_text("worker-1")).to_be_visible()
+    await expect(page.get_by_text("worker-2")).to_be_visible()
     await expect(page.get_by_role("button", name=re.compile("Drain"))).to_have_count(0)
     await desk.show(page, "queue")
     await expect(page.get_by_role("button", name="Pause delivery")).to_have_count(0)
@@ -245,8 +273,37 @@ async def test_a_lost_connection_shows_and_heals(desk: Desk, stage: Stage) -> No
         await settled(page)
         await proxy.refuse()
         await expect(page.locator("#live")).to_have_text("reconnecting")
+        await page.evaluate("() => { location.hash = '#/tasks?state=failed'; }")
+        await expect(page.get_by_text("The gateway does not answer")).to_be_visible()
         await proxy.accept()
         await expect(page.locator("#live")).to_have_text("live")
+        await expect(page.get_by_role("link", name=stage.ids["dead"])).to_be_visible()
+
+
+async def test_what_a_page_missed_at_first_comes_later(desk: Desk, stage: Stage) -> None:
+    """Who asks is not known while the gateway is away: when it is back there are buttons and the past."""
+    page = await desk.open("start", expected=("ERR_",))
+    away = "**/v1/**"
+    await page.route(away, lambda route: route.abort())
+    await page.goto("/dashboard#/queue")
+    await page.reload()
+    await expect(page.locator("#live")).to_have_text("reconnecting")
+    await page.unroute(away)
+    await settled(page)
+    await expect(page.get_by_role("button", name="Pause delivery")).to_be_visible()
+    await expect(page.locator(".plot path.line").first).to_be_attached()
+
+
+async def test_a_queue_that_is_away_is_told_on_every_view(desk: Desk, stage: Stage) -> None:
+    """Old figures do not look like new ones, wherever one is."""
+    page = await desk.open("budgets")
+    await settled(page)
+    told = "event: queue\ndata: " + json.dumps({"at": 1.0, "dead": 3, "running": 2, "problem": "it went home"}) + "\n\n"
+    await page.route("**/v1/ops/events", lambda route: route.fulfill(body=told, content_type="text/event-stream"))
+    await page.reload()
+    for view in ("budgets", "workers", "tasks", "dead"):
+        await page.evaluate("view => { location.hash = `#/${view}`; }", view)
+        await expect(page.locator(".banner.bad")).to_contain_text("it went home")
 
 
 async def test_a_phone_shows_all_of_it(desk: Desk, stage: Stage) -> None:

@@ -148,6 +148,76 @@ async def test_axes_have_round_steps(blank: Page) -> None:
     assert all(at % 900 == 0 for at in ticks["ticks"])
 
 
+async def test_one_click_is_one_request(blank: Page) -> None:
+    """While what a button started is under way, another click on it does nothing; a click on another one does."""
+    calls = await run(
+        blank,
+        "dom",
+        """
+        const root = document.body.appendChild(kit.h("div", {}, ["a", "b"].map((id) =>
+          kit.h("button", {"data-action": "act", "data-id": id}, id))));
+        const calls = [];
+        let finish;
+        kit.actions(root, {act: (button) => {
+          calls.push(button.dataset.id);
+          return new Promise((resolve) => { finish = resolve; });
+        }});
+        const [a, b] = root.children;
+        a.click(); a.click(); b.click();
+        finish(); await new Promise((resolve) => setTimeout(resolve));
+        b.click();
+        root.remove();
+        return calls;
+        """,
+    )
+    assert calls == ["a", "b", "b"]
+
+
+async def test_an_error_is_said_once_and_few_stay(blank: Page) -> None:
+    """What fails again and again does not fill the page."""
+    texts = await run(
+        blank,
+        "notice",
+        """
+        for (const text of ["away", "away", "1", "2", "3", "away", "4"]) kit.failed(text);
+        const texts = [...document.querySelectorAll(".notice span")].map((one) => one.textContent);
+        document.querySelector(".notices").remove();
+        return texts;
+        """,
+    )
+    assert texts == ["1", "2", "3", "4"]
+
+
+async def test_samples_that_were_missed_are_fetched(blank: Page) -> None:
+    """A page that was in the background, or without its gateway, asks for the past again, and keeps what a gateway that
+    began anew has forgotten."""
+    columns = ("ready", "running", "delayed", "dead", "oldest_ready_age_s", "workers", "slots")
+    columns += ("tasks_per_minute", "tokens_per_minute", "cost_usd_per_hour")
+    found = await blank.evaluate(
+        """async (columns) => {
+          const { History } = await import("/pages/dashboard/history.js");
+          const answers = [[100, 102, 104], [120, 122, 124], [130]];
+          const sample = (at) => ({at, ...Object.fromEntries(columns.map((name) => [name, at]))});
+          const real = window.fetch;
+          let asked = 0;
+          window.fetch = async () => {
+            const at = answers[asked++];
+            const series = {every_s: 2, at, ...Object.fromEntries(columns.map((name) => [name, [...at]]))};
+            return new Response(JSON.stringify(series), {status: 200});
+          };
+          try {
+            const history = new History("15m");
+            let drawn = 0;
+            await history.load();
+            for (const at of [106, 106.5, 126, 2000]) await history.follow(sample(at), () => { drawn += 1; });
+            return {asked, drawn, at: history.series.at, ready: history.series.ready};
+          } finally { window.fetch = real; }
+        }""",
+        list(columns),
+    )
+    assert found == {"asked": 3, "drawn": 3, "at": [2000], "ready": [2000]}
+
+
 async def test_a_gap_in_the_samples_is_a_gap_in_the_line(blank: Page) -> None:
     """A missing value and a long silence each end a run; a point alone is a dash."""
     path = await run(

@@ -28,4 +28,5 @@ def conversations_of(settings: Settings, backend: Backend) -> Conversations:
         backend.queue,
         keep_s=settings.conversation_retention_days * DAY_S,
         on_ended=sessions.task_ended,
+        look=sessions.chats.waiting.look,
     )

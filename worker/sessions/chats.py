@@ -2,8 +2,8 @@
 
 A message that is at its turn stands in the conversation's record before its task is submitted, and the task has the
 message as its idempotency key: so whoever finds it there without a task submits it again, and there is still one. The
-worker that ended a task starts the next message; gateways that watch do it too, and so does every request. Whichever
-comes first does it, once.
+worker that ended a task starts the next message; gateways that watch do it too, and so does every request, and a worker
+that now and then goes through all conversations in which something waits. Whichever comes first does it, once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from queue_backends import (
     StateStore,
     Task,
     TaskQueue,
+    TaskResult,
     TaskState,
     WaitTimeout,
 )
@@ -41,6 +42,7 @@ from worker.sessions.model import (
     SessionRecord,
     chat_key,
 )
+from worker.sessions.waiting import Waiting
 from worker.shared_record import SharedRecord
 
 _NEWEST = 16
@@ -58,6 +60,7 @@ class Chats:
         self._queue = queue
         self._keep_s = keep_s
         self._refuses_when_busy = refuses_when_busy
+        self.waiting = Waiting(state, self.advance, keep_s=keep_s)
 
     async def create(self, session: SessionRecord, conversation_id: str, *, title: str = "", ttl_s: float) -> Chat:
         """Begin a conversation."""
@@ -91,10 +94,12 @@ class Chats:
 
         return await self._record(session_id, conversation_id).update(renamed)
 
-    async def post(self, session_id: str, conversation_id: str, asked: Asked, *, title: str) -> Asked | Done:
-        """Take a message: it is started at once, or waits for its turn.
+    async def post(
+        self, session_id: str, conversation_id: str, asked: Asked, *, title: str, is_retry: bool = False
+    ) -> Asked | Done:
+        """Take a message: it is started at once, or waits for its turn, which a retry does not.
 
-        Raises `ConversationNotFound`, `ConversationBusy`, `TooMuch`, `InvalidTask`, `QueueFull`.
+        Raises `ConversationNotFound`, `ConversationBusy`, `TooMuch`, `NothingToRetry`, `InvalidTask`, `QueueFull`.
         """
 
         owner = ""
@@ -109,6 +114,8 @@ class Chats:
                 chat = _begun(chat, asked)
                 assert chat.running is not None  # noqa: S101 - it was just begun
                 return chat, (chat.running, True)
+            if is_retry:  # somebody else was faster
+                raise _busy_for_retry(conversation_id)
             if self._refuses_when_busy:
                 raise ConversationBusy(
                     f"conversation {conversation_id} is being answered: wait for the end of the answer, or stop it"
@@ -123,6 +130,7 @@ class Chats:
         if isinstance(taken, Done):
             return taken
         if not is_next:
+            await self.waiting.note(session_id, conversation_id)
             chat = await self.advance(session_id, conversation_id)
             return chat.known(asked.id) or taken
         try:
@@ -141,13 +149,13 @@ class Chats:
         if (known := _there(chat, conversation_id).known(message_id)) is not None:
             return known  # the same request again: what it has brought is not taken back
         if chat.running is not None or chat.waiting:
-            raise NothingToRetry(f"conversation {conversation_id} is being answered: stop that first")
+            raise _busy_for_retry(conversation_id)
         if chat.last is None or not chat.recent:
             raise NothingToRetry(f"conversation {conversation_id} has no message that could be asked again")
         dropped = Dropped(task_id=chat.recent[-1].task_id)
         await self._state.append_once([self._log_record(chat, dropped)])
         asked = Asked(id=message_id, task=chat.last, at=at)
-        return await self.post(session_id, conversation_id, asked, title="")
+        return await self.post(session_id, conversation_id, asked, title="", is_retry=True)
 
     async def stop(self, session_id: str, conversation_id: str, *, within_s: float = 0.0) -> list[str]:
         """End the answer that is being written, and forget what waits; returns ids of the messages concerned.
@@ -189,7 +197,7 @@ class Chats:
                 except QueueFull:  # whoever comes next tries again
                     return chat
                 chat = await record.read()
-                continue  # it may have ended before anybody noted its task: who ended it found none, and started nothing
+                continue  # it may have ended before its task was noted: who ended it could not go on then
             if not await self._has_ended(chat, running):
                 return chat
             chat = await self._settled(record, running)
@@ -207,12 +215,23 @@ class Chats:
         await self._queue.wait(task_id, within_s)
         await self.advance(session_id, conversation_id)
 
+    async def is_known(self, task_id: str) -> bool:
+        """Whether the queue still knows of a task, ended or not."""
+        result, is_unknown = await self._result(task_id)
+        return result is not None or not is_unknown
+
+    async def _result(self, task_id: str) -> tuple[TaskResult | None, bool]:
+        """A task's result; and whether it has none because nobody knows of it any more."""
+        [result] = await self._queue.results([task_id])
+        if result is not None:
+            return result, False
+        [status] = await self._queue.status([task_id])
+        return None, status.state is TaskState.UNKNOWN
+
     async def _has_ended(self, chat: Chat, running: Asked) -> bool:
-        [result] = await self._queue.results([running.task_id])
-        if result is None:
-            [status] = await self._queue.status([running.task_id])
-            if status.state is not TaskState.UNKNOWN:
-                return False
+        result, is_unknown = await self._result(running.task_id)
+        if result is None and not is_unknown:
+            return False
         await self._keep_unrun(chat, running, result.error if result is not None else "")
         return True
 
@@ -266,6 +285,10 @@ def _there(chat: Chat, conversation_id: str) -> Chat:
     if not chat.id:
         raise ConversationNotFound(f"there is no conversation {conversation_id[:100]!r}")
     return chat
+
+
+def _busy_for_retry(conversation_id: str) -> NothingToRetry:
+    return NothingToRetry(f"conversation {conversation_id} is being answered: stop that first")
 
 
 def _begun(chat: Chat, asked: Asked) -> Chat:

@@ -203,7 +203,7 @@ async def read_newest(
         kept = kept_of(read_records(reversed(entries)), is_whole=len(entries) < limit, without=without)
         if kept.is_whole or limit >= MOST_EXCHANGES or is_enough(kept):
             return kept
-        limit *= 4
+        limit = min(4 * limit, MOST_EXCHANGES)
 
 
 async def newest_before(

@@ -24,6 +24,8 @@ _KEPT_SHARE = 0.5
 """When a summary is asked for, so much of `max_tokens` stays as it was said: the next one is due only after a while."""
 _SUMMARY_DUE_S = 900.0
 """A summary that is not there after this time has failed: the next run asks for another."""
+_SPAN = 4
+"""So many times what a run begins with is read for a summary at most. Its prompt has the half of that."""
 _MOST_CALL_CHARS = 2_000
 """Of a tool's arguments or outcome, in what a summary is made of."""
 
@@ -57,9 +59,11 @@ def recollect(kept: Kept, memory: Memory, *, now: float) -> Recollection:
     return Recollection(messages=tuple(history), left_out=left_out, to_sum_up=_to_sum_up(kept, left_out, memory, now))
 
 
-def is_full(kept: Kept, memory: Memory) -> bool:
-    """Whether there is more than fits."""
-    return len(_fitting(kept.exchanges, memory.max_tokens, memory.max_messages)) < len(kept.exchanges)
+def is_enough(kept: Kept, memory: Memory) -> bool:
+    """Whether what lies before it matters no more, neither to a run nor to a summary."""
+    times = _SPAN if memory.summarise else 1
+    fitting = _fitting(kept.exchanges, times * memory.max_tokens, times * memory.max_messages)
+    return len(fitting) < len(kept.exchanges)
 
 
 def _heading(summary: str) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,10 +26,11 @@ from worker.sessions.conversation_log import (
 from worker.sessions.conversation_memory import (
     SUMMARY_SYSTEM_PROMPT,
     Recollection,
-    is_full,
+    is_enough,
     recollect,
     summary_prompt,
 )
+from worker.sessions.waiting import LOOK_S
 
 DAY_S = 86_400.0
 SUMMARY_OF = "summary_of"
@@ -47,12 +49,22 @@ Ended = Callable[[Task], Awaitable[None]]
 class Conversations:
     """Loads, keeps and sums up conversations. One per worker."""
 
-    def __init__(self, state: StateStore, queue: TaskQueue, *, keep_s: float, on_ended: Ended | None = None) -> None:
-        """`keep_s`: how long messages are kept at least."""
+    def __init__(
+        self,
+        state: StateStore,
+        queue: TaskQueue,
+        *,
+        keep_s: float,
+        on_ended: Ended | None = None,
+        look: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`keep_s`: how long messages are kept at least. `look` finds what waits though it need not; it is done now and
+        then."""
         self.state = state
         self.keep_s = keep_s
         self._queue = queue
         self._on_ended = on_ended
+        self._look = look
         self._ended: asyncio.Queue[Task] = asyncio.Queue()
 
     async def load(self, task: Task, memory: Memory, *, agent: str) -> Recollection:
@@ -66,7 +78,7 @@ class Conversations:
                 self.state,
                 task.tenant,
                 task.conversation_id,
-                is_enough=lambda kept: not memory.summarise and is_full(kept, memory),
+                is_enough=lambda kept: is_enough(kept, memory),
                 without=task.id,
             )
 
@@ -154,6 +166,15 @@ class Conversations:
                 async with asyncio.timeout(_LAST_WORDS_S):
                     await self._tell(self._others())
             raise
+
+    async def look_after(self) -> None:
+        """Now and then look for messages that nobody has started, until cancelled."""
+        while (look := self._look) is not None:
+            await asyncio.sleep(random.uniform(LOOK_S / 2, LOOK_S))  # noqa: S311 - so that workers do not all come at once
+            try:
+                await persistently(look, "look for messages that wait")
+            except Exception:
+                log.exception("messages that wait are not looked for")
 
     def _others(self) -> list[Task]:
         return [self._ended.get_nowait() for _ in range(min(self._ended.qsize(), _MOST_AT_ONCE))]

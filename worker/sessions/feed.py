@@ -7,6 +7,7 @@ the order in which they were answered, whichever worker answers and through whic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Protocol
@@ -34,6 +35,11 @@ class Streams(Protocol):
 
     def follow(self, task_id: str, *, after_seq: int = -1) -> AsyncGenerator[Chunk, None]:
         """As `ChunkStream.subscribe`; ends early when the process leaves."""
+        ...
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the process leaves."""
         ...
 
 
@@ -194,7 +200,7 @@ class SessionFeed:
     def _beginning(self, chat: Chat, said: Position | None) -> Position:
         """Where the hearer of a conversation begins, which may have said where it is."""
         if said is not None and said.message <= chat.count + 1:
-            return said
+            return said if said.message <= chat.count else Position(said.message)
         if self._has_begun:  # it is a new one
             return Position(1)
         return present(chat)
@@ -227,27 +233,41 @@ class SessionFeed:
                 continue
             if at.seq < 0:
                 await self._say(message)
-            await self._hear(message, number)
-            self._positions[number] = Position(at.message + 1)
+            running = chat.running
+            if await self._hear(message, number, is_over=running is None or running.number != at.message):
+                self._positions[number] = Position(at.message + 1)
+            else:
+                self._positions[number] = Position(at.message)
 
-    async def _hear(self, message: MessageBegun, number: int) -> None:
+    async def _hear(self, message: MessageBegun, number: int, *, is_over: bool) -> bool:
+        """Hear a message's chunks from our position on, which may be `is_over` already. False: it has none such, and
+        has to be heard from the beginning."""
         conversation_id, at = message.conversation_id, self._positions[number]
-        try:
-            async with aclosing(self._streams.follow(message.task_id, after_seq=at.seq)) as chunks:
-                is_over = False
-                async for chunk in chunks:
-                    is_over = chunk.is_final
-                    self._positions[number] = Position(at.message + is_over, -1 if is_over else chunk.seq)
-                    await self._say(ChunkHeard(conversation_id, message.message_id, chunk))
-                if not is_over:
-                    raise _LeavingError
-        except (ReplayTrimmed, TaskNotFound):
+        if is_over and not await self._chats.is_known(message.task_id):
             self._positions[number] = Position(at.message + 1)
             await self._say(Missed(conversation_id))
+            return True
         try:
+            async with aclosing(self._streams.follow(message.task_id, after_seq=at.seq)) as chunks:
+                is_whole = False
+                async for chunk in chunks:
+                    is_whole = chunk.is_final
+                    self._positions[number] = Position(at.message + is_whole, -1 if is_whole else chunk.seq)
+                    await self._say(ChunkHeard(conversation_id, message.message_id, chunk))
+                if not is_whole:
+                    if self._streams.is_closed or at.seq < 0:
+                        raise _LeavingError
+                    return False
+        except (ReplayTrimmed, TaskNotFound) as error:
+            self._positions[number] = Position(at.message + 1)
+            await self._say(Missed(conversation_id))
+            if isinstance(error, TaskNotFound):  # it has ended so long ago that its result is forgotten, too
+                await self._chats.advance(self._session.id, conversation_id)
+                return True
+        # Without a result after all that time there is no end yet that anybody could go on from.
+        with contextlib.suppress(WaitTimeout):
             await self._chats.ended(self._session.id, conversation_id, message.task_id, within_s=_RESULT_WITHIN_S)
-        except WaitTimeout:  # it has no end yet that anybody could go on from
-            return
+        return True
 
 
 def present(chat: Chat) -> Position:

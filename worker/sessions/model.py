@@ -3,6 +3,8 @@
 - `session-records/<id>` is a session: whose it is, its agent, its conversations.
 - `session-chats/<session>/<conversation>` says what of a conversation is being answered, and what waits. All who start
   messages change it by compare-and-set, so that messages run one after the other, in the order in which they came.
+- `session-waiting/<session>/<conversation>` says that something waits there, `session-deleted/<tenant>/<conversation>`
+  that it was deleted.
 - The log `session-owners/<digest>` names the sessions of one owner, by the day of their use.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -109,6 +112,11 @@ def session_key(session_id: str) -> str:
 def chat_key(session_id: str, conversation_id: str) -> str:
     """Where it is stored what goes on in a conversation."""
     return f"{CHATS}{session_id}/{conversation_id}"
+
+
+def deleted_key(tenant: str, conversation_id: str) -> str:
+    """Is there for a conversation that was deleted: what still comes to its log is deleted, too."""
+    return f"session-deleted/{quote(tenant, safe='')}/{quote(conversation_id, safe='')}"
 
 
 def owner_log(owner: str) -> str:

@@ -9,7 +9,8 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -18,6 +19,8 @@ from queue_backends.messages import check_task, encode_json
 from worker.agent_plugins.closed_sessions import announce_closed
 from worker.sessions.chats import Chats
 from worker.sessions.conversation_log import log_name
+from worker.sessions.conversation_owner import disown, own
+from worker.sessions.conversations import SUMMARY_OF
 from worker.sessions.errors import ConversationNotFound, SessionClosed, SessionNotFound, TooLong, TooMuch
 from worker.sessions.model import (
     MOST_CONVERSATIONS,
@@ -27,6 +30,7 @@ from worker.sessions.model import (
     Done,
     SessionRecord,
     chat_key,
+    deleted_key,
     owner_log,
     session_key,
 )
@@ -36,6 +40,7 @@ UNUSED_S = 24 * 3600.0
 """A session in which nothing was said yet is kept so long."""
 MOST_TITLE_CHARS = 200
 MOST_LISTED = 1000
+_AT_ONCE = 100
 _DAY_S = 86_400.0
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _AUTO_TITLE_CHARS = 60
@@ -82,6 +87,7 @@ class Sessions:
             next_number=len(conversations),
         )
         for conversation_id in conversations:
+            await self._own(session, conversation_id)
             await self.chats.create(session, conversation_id, ttl_s=UNUSED_S)
         await self._record(session.id, UNUSED_S).update(lambda _: (session, None))
         await self._list(session, now)
@@ -105,17 +111,29 @@ class Sessions:
     ) -> list[SessionRecord]:
         """An owner's sessions, those used last first; with `tenant`, of that one alone."""
         entries = await self.state.read_log(owner_log(owner), limit=10 * MOST_LISTED, newest_first=True)
-        ids = list(dict.fromkeys(entry.value.decode() for entry in entries))[:MOST_LISTED]
-        found: list[SessionRecord] = []
-        for start in range(0, len(ids), 100):
-            found += await asyncio.gather(*(self._record(each).read() for each in ids[start : start + 100]))
-        sessions = [
-            session
-            for session in found
-            if session.id and session.owner == owner and (tenant is None or session.tenant == tenant)
-        ]
+        day_of: dict[str, str] = {}  # of the last use
+        for entry in entries:
+            day_of.setdefault(entry.value.decode(), entry.id.rpartition("/")[2])
+        days: dict[str, list[str]] = {}
+        for session_id, day in islice(day_of.items(), MOST_LISTED):
+            days.setdefault(day, []).append(session_id)
+        sessions: list[SessionRecord] = []
+        for day in sorted(days, key=int, reverse=True):
+            if len(sessions) >= offset + limit:  # what was used on days before comes after all of these
+                break
+            sessions += [
+                session
+                for session in await self._read_all(days[day])
+                if session.id and session.owner == owner and (tenant is None or session.tenant == tenant)
+            ]
         sessions.sort(key=lambda session: session.used_at, reverse=True)
         return sessions[offset : offset + limit]
+
+    async def _read_all(self, ids: Sequence[str]) -> list[SessionRecord]:
+        found: list[SessionRecord] = []
+        for start in range(0, len(ids), _AT_ONCE):
+            found += await asyncio.gather(*(self._record(each).read() for each in ids[start : start + _AT_ONCE]))
+        return found
 
     async def rename(self, session: SessionRecord, title: str) -> SessionRecord:
         """Give a session another title."""
@@ -153,6 +171,7 @@ class Sessions:
             )
 
         session = await self._change(session, add)
+        await self._own(session, conversation_id)
         return await self.chats.create(session, conversation_id, title=title[:MOST_TITLE_CHARS], ttl_s=self.keep_s)
 
     async def conversation(self, session: SessionRecord, conversation_id: str) -> Chat:
@@ -177,9 +196,14 @@ class Sessions:
         await self._change(session, lambda now: replace(now, conversations=_without(now, conversation_id)))
 
     async def _delete_conversation(self, session: SessionRecord, conversation_id: str) -> None:
+        await self.state.set(deleted_key(session.tenant, conversation_id), b"1", ttl_s=self.keep_s)
         await self.chats.stop(session.id, conversation_id, within_s=_ENDED_WITHIN_S)
         await self.state.delete(chat_key(session.id, conversation_id))
         await self.state.delete_log(log_name(session.tenant, conversation_id))
+        await disown(self.state, session.tenant, conversation_id)
+
+    async def _own(self, session: SessionRecord, conversation_id: str) -> None:
+        await own(self.state, session.tenant, conversation_id, session.owner, keep_s=self.keep_s)
 
     # Messages
 
@@ -195,6 +219,7 @@ class Sessions:
             raise SessionClosed(f"session {session.id} is closed: open another one")
         _check_size(check_task(task))
         await self.conversation(session, conversation_id)
+        await self._own(session, conversation_id)
         asked = Asked(
             id=message_id or str(uuid.uuid4()),
             task=replace(task, session_id=session.id, conversation_id=conversation_id, tenant=session.tenant),
@@ -214,9 +239,14 @@ class Sessions:
         return posted
 
     async def task_ended(self, task: Task) -> None:
-        """A task has ended, and its result is stored: start what waits behind it. Harmless for any task."""
-        if task.session_id and task.conversation_id:
-            await self.chats.advance(task.session_id, task.conversation_id)
+        """A task of a conversation, or one that sums it up, has ended, and its result is stored: start what waits
+        behind it. What has ended after its conversation was deleted is deleted, too. Harmless for any task."""
+        conversation_id = task.conversation_id or task.meta.get(SUMMARY_OF, "")
+        if not (task.session_id and conversation_id):
+            return
+        chat = await self.chats.advance(task.session_id, conversation_id)
+        if not chat.id and await self.state.get(deleted_key(task.tenant, conversation_id)) is not None:
+            await self.state.delete_log(log_name(task.tenant, conversation_id))
 
     async def _used(self, session: SessionRecord, title: str) -> None:
         now = time.time()

@@ -8,6 +8,7 @@ import { askAgain, eventsPath, getMessages, getSession, newId, postMessage, stop
 import { Entry } from "./entry.js";
 import { wordsFor } from "./words.js";
 
+const LOST_MS = 2000; // so long the end of an answer may take to be heard; then it is read
 const SETTLED_MS = 2000; // after it, what begins is no replay
 
 export class Conversation {
@@ -26,6 +27,7 @@ export class Conversation {
     this.liveSince = 0;
     this.hasLeft = false;
     this.syncing = null;
+    this.lost = 0;
   }
 
   get entries() {
@@ -58,6 +60,7 @@ export class Conversation {
 
   leave() {
     this.hasLeft = true;
+    clearTimeout(this.lost);
     this.stream?.close();
   }
 
@@ -75,7 +78,7 @@ export class Conversation {
     const sent = entry ?? new Entry({ content, messageId: newId(), at: Date.now() / 1000 });
     if (!entry) this.recent.push(sent);
     Object.assign(sent, { state: "sending", problem: "", isTimed: true });
-    this.on.change(sent);
+    this.on.change(null);
     try {
       this.#accepted(sent, await postMessage(this.session, this.id, sent.content, sent.messageId));
     } catch (error) {
@@ -185,6 +188,9 @@ export class Conversation {
       if (this.recent.some((entry) => entry.isSame(waiting))) continue;
       this.recent.push(new Entry({ content: waiting.content, messageId: waiting.message_id, at: waiting.at }));
     }
+    const isLost = (entry) => entry.state === "running" && !known.some((one) => entry.isSame(one));
+    clearTimeout(this.lost);
+    if (this.recent.some(isLost)) this.lost = setTimeout(() => this.recent.some(isLost) && this.#sync(), LOST_MS);
     this.on.change(null);
   }
 

@@ -9,6 +9,7 @@ import { askForKey } from "../kit/dialog.js";
 import { h, patch } from "../kit/dom.js";
 import { count } from "../kit/format.js";
 import { failed } from "../kit/notice.js";
+import { problemBanner } from "./banners.js";
 import { Fleet } from "./fleet.js";
 import { budgets } from "./views/budgets.js";
 import { dead } from "./views/dead.js";
@@ -31,6 +32,8 @@ const STATES = {
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
+const banner = h("div");
+const slot = h("div");
 const fleet = new Fleet();
 let shown = { path: null, view: null };
 
@@ -38,8 +41,16 @@ let shown = { path: null, view: null };
 function route() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name = "", ...rest] = path.split("/");
-  const id = rest.map(decodeURIComponent).join("/");
-  return { name: name in VIEWS ? name : "overview", id, query: new URLSearchParams(query) };
+  return { name: Object.hasOwn(VIEWS, name) ? name : "overview", id: decoded(rest.join("/")), query: new URLSearchParams(query) };
+}
+
+/** Addresses are typed by people too: what is no encoding stands for itself. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function show() {
@@ -55,7 +66,7 @@ function show() {
   const isFirst = shown.path === null;
   shown.view?.close();
   shown = { path, view: view.mount(fleet, { id, query }) };
-  main.replaceChildren(shown.view.element);
+  slot.replaceChildren(shown.view.element);
   shown.view.update(new Set(fleet.parts.keys()));
   if (!isFirst) {
     main.focus({ preventScroll: true });
@@ -100,6 +111,7 @@ function drawAbout(about) {
     : "";
 }
 
+main.replaceChildren(banner, slot);
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
@@ -109,9 +121,11 @@ themeButton(byId("theme"));
 keyButton(byId("key"), () => askForKey(""));
 fleet.onState(drawState);
 fleet.onChange((changed) => {
+  if (changed.has("about")) drawAbout(fleet.about);
+  if (changed.has("queue")) patch(banner, [problemBanner(fleet)]);
   if (changed.has("queue") || changed.has("workers")) drawNavigation(route().name);
   shown.view?.update(changed);
 });
 window.addEventListener("hashchange", show);
 show();
-fleet.start().then(drawAbout, failed);
+fleet.start(failed);

@@ -48,16 +48,22 @@ export class Fleet {
     this.stateListeners.add(listener);
   }
 
-  /** Ask who asks, then follow the feed for as long as the page stands. */
-  async start() {
+  /** Follow the feed for as long as the page stands, and ask who asks whenever it has connected: the key, or what it
+   * may do, can be another one then. `onError` hears why that is not known. */
+  start(onError) {
     follow("/v1/ops/events", {
       onEvent: ({ event, data }) => this.take(event, data),
-      onState: (state, error) => this.stateListeners.forEach((listener) => listener(state, error)),
+      onState: (state, error) => {
+        this.stateListeners.forEach((listener) => listener(state, error));
+        if (state === "live") this.#ask().catch(onError);
+      },
     });
+  }
+
+  async #ask() {
     this.about = await get("/v1/ops/about");
     this.isKnown(this.about);
     this.#tell("about");
-    return this.about;
   }
 
   /** A part's new form; what comes in quick succession is told at once. */

@@ -19,12 +19,41 @@ export const SPANS = { "15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h" 
 
 export class History {
   constructor(span) {
-    this.span = span in SPAN_S ? span : "15m";
+    this.span = Object.hasOwn(SPAN_S, span ?? "") ? span : "15m";
     this.series = null;
   }
 
   async load() {
-    this.series = await get(`/v1/ops/history?span=${this.span}`);
+    const known = this.series;
+    const series = await get(`/v1/ops/history?span=${this.span}`);
+    // A gateway that was started anew has forgotten what this page still knows.
+    const older = known ? known.at.findIndex((at) => at >= (series.at[0] ?? Infinity)) : 0;
+    const kept = older < 0 ? known.at.length : older;
+    if (kept) for (const name of ["at", ...COLUMNS]) series[name] = [...known[name].slice(0, kept), ...series[name]];
+    this.series = series;
+    this.#forgetOld();
+  }
+
+  /** Whether samples were missed before this one: in the background, or while the gateway was away. */
+  isBehind(sample) {
+    const last = this.series?.at.at(-1);
+    return last !== undefined && sample !== undefined && sample.at - last > this.series.every_s * 3;
+  }
+
+  /** Take the feed's newest sample, and fetch those that were missed; `draw` is called when there is something new. */
+  async follow(sample, draw) {
+    if (this.isBehind(sample) && !this.isLoading) {
+      this.isLoading = true;
+      try {
+        await this.load();
+      } catch {
+        // The newest one is shown all the same, with a gap before it; the next one asks again.
+      } finally {
+        this.isLoading = false;
+      }
+      this.add(sample);
+      draw();
+    } else if (!this.isLoading && this.add(sample)) draw();
   }
 
   /** Take the feed's newest sample; says whether it is new. */
@@ -33,10 +62,14 @@ export class History {
     if (!sample || !series || (series.at.length && sample.at < series.at.at(-1) + series.every_s * 0.7)) return false;
     series.at.push(sample.at);
     for (const name of COLUMNS) series[name].push(sample[name]);
-    const oldest = sample.at - SPAN_S[this.span];
-    const gone = series.at.findIndex((at) => at >= oldest);
-    if (gone > 0) for (const name of ["at", ...COLUMNS]) series[name].splice(0, gone);
+    this.#forgetOld();
     return true;
+  }
+
+  #forgetOld() {
+    const { at } = this.series;
+    const gone = at.findIndex((one) => one >= at.at(-1) - SPAN_S[this.span]);
+    if (gone > 0) for (const name of ["at", ...COLUMNS]) this.series[name].splice(0, gone);
   }
 
   /** What a plot shows of these columns. */

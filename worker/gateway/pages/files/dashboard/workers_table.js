@@ -5,6 +5,7 @@ import { bytes, count, duration, short, usd } from "../kit/format.js";
 import { badge, table } from "../kit/table.js";
 
 const SILENT_S = 11; // two beats and a bit
+const LEAST_SPAN_S = 30; // what began a moment ago has no rate yet worth the name
 
 export function workersTable(workers, fleet, { isShort = false, canDrain = false } = {}) {
   const columns = [
@@ -37,7 +38,7 @@ export function workersTable(workers, fleet, { isShort = false, canDrain = false
 
 function first(worker, fleet) {
   const minute = worker.last_minute;
-  const rate = (amount) => (minute ? short((60 * amount) / Math.max(minute.seconds, 5)) : "–");
+  const rate = (amount) => (minute ? short((60 * amount) / Math.max(minute.seconds, LEAST_SPAN_S)) : "–");
   const share = worker.slots ? worker.running / worker.slots : 0;
   return [
     h("span", { title: `${worker.host}:${worker.pid}, shoal ${worker.version}` }, worker.id),

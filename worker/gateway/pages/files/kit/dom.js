@@ -102,8 +102,10 @@ function keepTyped(old, node) {
   if (old.type === "checkbox" && old.checked !== node.checked) old.checked = node.checked;
 }
 
-/** Run `handlers[name](element, event)` for clicks on elements with `data-action="name"` within `root`. */
+/** Run `handlers[name](element, event)` for clicks on elements with `data-action="name"` within `root`. While what a
+ * handler returns has not settled, further clicks on the same element do nothing: networks are slow, people are not. */
 export function actions(root, handlers, signal) {
+  const busy = new Set();
   root.addEventListener(
     "click",
     (event) => {
@@ -112,7 +114,9 @@ export function actions(root, handlers, signal) {
       const handler = handlers[element.dataset.action];
       if (handler) {
         event.preventDefault();
-        handler(element, event);
+        if (busy.has(element)) return;
+        busy.add(element);
+        Promise.resolve(handler(element, event)).finally(() => busy.delete(element));
       }
     },
     { signal },

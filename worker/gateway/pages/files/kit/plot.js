@@ -110,7 +110,7 @@ export class Plot {
             "div",
             {},
             h("span", { class: `swatch tone-${one.tone}` }),
-            h("span", {}, one.name),
+            h("span", { class: "legend-name" }, one.name),
             h("b", {}, this.format(value)),
           ),
         ),
@@ -129,7 +129,12 @@ export class Plot {
       this.legend,
       this.series.length > 1
         ? this.series.map((one) =>
-            h("span", { class: "legend-item" }, h("span", { class: `swatch tone-${one.tone}` }), one.name),
+            h(
+              "span",
+              { class: "legend-item" },
+              h("span", { class: `swatch tone-${one.tone}` }),
+              h("span", { class: "legend-name", title: one.name }, one.name),
+            ),
           )
         : [],
     );

@@ -10,6 +10,7 @@ import { taskHref } from "../running_table.js";
 
 const MOST = 200;
 const TYPED_MS = 250;
+const REDRAW_MS = 5000;
 
 export const dead = {
   title: "Dead letters",
@@ -24,6 +25,7 @@ class DeadLetters {
     this.letters = null;
     this.chosen = new Set();
     this.dead = null;
+    this.drawnAt = 0;
     this.buttons = h("div", { class: "tools" });
     this.note = h("p", { class: "hint panel-body", hidden: true });
     this.slot = h("div");
@@ -57,13 +59,16 @@ class DeadLetters {
 
   /** An id in the address opens that letter. */
   navigate({ id }) {
+    this.wanted = id;
     this.dialog?.close();
     if (id) this.#inspect(id);
   }
 
   update(changed) {
-    if (changed.has("queue") && this.dead !== null && this.fleet.queue?.dead !== this.dead) this.#load();
-    this.#draw();
+    const { queue } = this.fleet;
+    if (changed.has("queue") && !queue.problem && queue.dead !== this.dead) this.#load();
+    // Only how long ago it was has changed, in hundreds of rows.
+    if (changed.has("about") || Date.now() - this.drawnAt > REDRAW_MS) this.#draw();
   }
 
   close() {
@@ -83,13 +88,16 @@ class DeadLetters {
     try {
       const found = await get(`/v1/ops/dead?limit=${MOST}${text ? `&text=${encodeURIComponent(text)}` : ""}`);
       if (text !== this.search.value.trim()) return;
+      this.problem = "";
       this.letters = found.letters;
       this.total = found.dead;
       const there = new Set(found.letters.map((letter) => letter.id));
       this.chosen = new Set([...this.chosen].filter((id) => there.has(id)));
       this.#draw();
     } catch (error) {
-      patch(this.slot, [h("p", { class: "problem" }, error.message)]);
+      this.problem = error.message;
+      this.dead = null; // the next figures of the queue ask again
+      this.#draw();
     }
   }
 
@@ -102,6 +110,8 @@ class DeadLetters {
   }
 
   #draw() {
+    this.drawnAt = Date.now();
+    if (!this.letters && this.problem) return patch(this.slot, [h("p", { class: "problem" }, this.problem)]);
     if (!this.letters) return patch(this.slot, [emptyState("Loading…")]);
     const { fleet, chosen } = this;
     const mayWrite = fleet.may("ops.write");
@@ -204,11 +214,12 @@ class DeadLetters {
     try {
       letter = await get(`/v1/ops/dead/${encodeURIComponent(id)}`);
     } catch (error) {
+      if (this.isClosed || this.wanted !== id) return;
       failed(error);
       location.replace("#/dead");
       return;
     }
-    if (this.isClosed) return;
+    if (this.isClosed || this.wanted !== id) return;
     this.dialog = letterDialog(letter, this.fleet);
     const answer = await shown(this.dialog);
     this.dialog = null;

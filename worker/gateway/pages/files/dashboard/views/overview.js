@@ -8,7 +8,7 @@ import { Plot } from "../../kit/plot.js";
 import { emptyState, figure } from "../../kit/table.js";
 import { choice } from "../choice.js";
 import { History, SPANS } from "../history.js";
-import { pausedBanner, problemBanner } from "../banners.js";
+import { pausedBanner } from "../banners.js";
 import { runningTable } from "../running_table.js";
 import { workersTable } from "../workers_table.js";
 
@@ -64,7 +64,7 @@ class Overview {
       {},
       this.banner,
       this.figures,
-      h("div", { class: "panel-head overview-head" }, h("h2", {}, "The last while"), this.tools),
+      h("div", { class: "panel-head overview-head" }, h("h2", {}, "The recent past"), this.tools),
       h("div", { class: "plots" }, this.depth.element, this.age.element, this.rate.element, this.cost.element),
       h(
         "section",
@@ -97,7 +97,7 @@ class Overview {
 
   update(changed) {
     const { fleet } = this;
-    patch(this.banner, [problemBanner(fleet), pausedBanner(fleet)]);
+    patch(this.banner, [pausedBanner(fleet)]);
     patch(this.figures, [this.#figures()]);
     if (changed.has("running") || changed.has("queue")) {
       const tasks = fleet.part("running")?.tasks ?? [];
@@ -109,12 +109,17 @@ class Overview {
     }
     if (changed.has("workers"))
       patch(this.workers, [workersTable(fleet.part("workers").slice(0, SOME), fleet, { isShort: true })]);
-    if (changed.has("sample") && this.history.add(fleet.part("sample"))) this.#plot();
+    if (changed.has("sample")) this.#follow();
     if (changed.has("usage") && fleet.part("usage").records !== this.records)
       this.#loadCost(fleet.part("usage").records);
   }
 
   close() {}
+
+  #follow() {
+    const { history } = this;
+    history.follow(this.fleet.part("sample"), () => history === this.history && this.#plot());
+  }
 
   #figures() {
     const { fleet } = this;
@@ -187,6 +192,7 @@ class Overview {
           : { x: [], values: [] },
       );
     } catch (error) {
+      this.records = -1;
       failed(error);
     }
   }

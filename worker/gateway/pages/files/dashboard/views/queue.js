@@ -7,7 +7,7 @@ import { ago, ahead, clipped, count, duration, short } from "../../kit/format.js
 import { done, failed } from "../../kit/notice.js";
 import { Plot } from "../../kit/plot.js";
 import { badge, emptyState, figure, table } from "../../kit/table.js";
-import { pausedBanner, problemBanner } from "../banners.js";
+import { pausedBanner } from "../banners.js";
 import { History } from "../history.js";
 import { taskHref } from "../running_table.js";
 
@@ -76,7 +76,7 @@ class Queue {
   update(changed) {
     const { fleet } = this;
     const stats = fleet.queue;
-    patch(this.banner, [problemBanner(fleet), pausedBanner(fleet, { hasButton: true })]);
+    patch(this.banner, [pausedBanner(fleet, { hasButton: true })]);
     if (!stats) return patch(this.slot, [emptyState("Waiting for the first figures.")]);
     patch(this.control, [
       badge(stats.paused ? "paused" : "delivering", stats.paused ? "warn" : "good"),
@@ -95,13 +95,17 @@ class Queue {
         figure("Running", count(stats.running), { href: "#/tasks", hint: false }),
       ),
     ]);
-    if (changed.has("sample") && this.history.add(fleet.part("sample"))) this.#plot();
+    if (changed.has("sample")) this.#follow();
     const key = `${stats.ready}/${stats.delayed}`;
     if (key !== this.seen || Date.now() - this.readAt > 15 * REREAD_MS) this.#read(key);
     this.#draw();
   }
 
   close() {}
+
+  #follow() {
+    this.history.follow(this.fleet.part("sample"), () => this.#plot());
+  }
 
   #button(isPaused) {
     return isPaused

@@ -78,7 +78,7 @@ class TaskPage {
       this.entries = entries;
     } catch (error) {
       if (!this.isClosed) patch(this.head, [h("p", { class: "problem" }, error.message)]);
-      if (error.status === 404) clearInterval(this.timer);
+      if (error.status >= 400 && error.status < 500 && error.status !== 429) clearInterval(this.timer);
       return;
     }
     this.#drawHead();
@@ -123,18 +123,20 @@ class TaskPage {
     const running = fleet.part("running")?.tasks.find((one) => one.id === this.id);
     const result = found.result ?? {};
     const usage = result.usage ?? {};
-    // The queue forgets an ended task's fields; its journal knows who ran it, and for whom.
-    const call = this.entries?.find((entry) => entry.kind === "model_call")?.usage ?? {};
+    // The queue forgets an ended task's fields; its journal knows who ran it, and for whom, if it called a model.
+    const told = this.entries?.find((entry) => entry.kind === "model_call")?.usage;
+    const call = told ?? {};
+    const isKnown = Boolean(told) || !ENDED.has(found.state);
     const enqueued = found.submitted_at ?? (found.enqueued_at ? Date.parse(found.enqueued_at) / 1000 : null);
     const tokens = found.result ? (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0) : running?.tokens;
     const cost = found.result ? result.cost_usd : running?.cost_usd;
     patch(this.head, [
       facts([
         ["State", badge(found.state, STATE_TONES[found.state])],
-        ["Agent", found.agent || call.agent || "default"],
-        ["Tenant", found.tenant || call.tenant || "–"],
+        isKnown || found.agent ? ["Agent", found.agent || call.agent || "default"] : null,
+        isKnown || found.tenant ? ["Tenant", found.tenant || call.tenant || "–"] : null,
         call.model ? ["Model", `${call.provider}/${call.model}`] : null,
-        ["Priority", found.priority ?? "normal"],
+        found.priority || !ENDED.has(found.state) ? ["Priority", found.priority ?? "normal"] : null,
         found.attempt ? ["Attempts that failed", count(found.attempt)] : null,
         found.worker ? ["Worker", h("span", { class: "mono" }, found.worker)] : null,
         enqueued ? ["Submitted", ago(enqueued, fleet.now)] : null,

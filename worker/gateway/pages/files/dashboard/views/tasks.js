@@ -3,6 +3,7 @@
 import { get } from "../../kit/api.js";
 import { actions, h, patch } from "../../kit/dom.js";
 import { ago, clipped, count, usd } from "../../kit/format.js";
+import { failed } from "../../kit/notice.js";
 import { badge, emptyState, table } from "../../kit/table.js";
 import { choice } from "../choice.js";
 import { runningTable, taskHref } from "../running_table.js";
@@ -10,6 +11,7 @@ import { STATE_TONES } from "../task_states.js";
 
 const STATES = { running: "Running", succeeded: "Succeeded", failed: "Failed", cancelled: "Cancelled" };
 const PAGE = 50;
+const REDRAW_MS = 5000;
 
 export const tasks = {
   title: "Tasks",
@@ -47,17 +49,22 @@ class Tasks {
 
   navigate({ query }) {
     const state = query.get("state");
-    this.state = state in STATES ? state : "running";
+    this.state = Object.hasOwn(STATES, state ?? "") ? state : "running";
     this.ended = null;
+    this.problem = "";
     this.cursor = "";
+    this.drawnAt = 0;
     patch(this.choice, [choice("State", STATES, this.state, (value) => `#/tasks?state=${value}`)]);
     if (this.state !== "running") this.#load("");
     this.update();
   }
 
-  update() {
-    if (this.state === "running") this.#drawRunning();
-    else this.#drawEnded();
+  update(changed) {
+    // A list that could not be read is read when the gateway or its queue has come back.
+    if (this.problem && this.isWaiting && changed?.has("queue") && !this.fleet.queue.problem) this.#load("");
+    if (this.state === "running") {
+      if (!changed || ["running", "queue", "about"].some((part) => changed.has(part))) this.#drawRunning();
+    } else if (!changed || Date.now() - this.drawnAt > REDRAW_MS) this.#drawEnded();
   }
 
   close() {}
@@ -102,6 +109,7 @@ class Tasks {
 
   async #load(cursor) {
     const { state } = this;
+    this.problem = "";
     try {
       const page = await get(
         `/v1/tasks?state=${state}&limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`,
@@ -111,13 +119,21 @@ class Tasks {
       this.cursor = page.next_cursor ?? "";
       this.#drawEnded();
     } catch (error) {
-      patch(this.slot, [h("p", { class: "problem" }, error.message)]);
+      if (state !== this.state) return;
+      if (this.ended) return failed(error);
+      this.problem = error.message;
+      this.isWaiting = error.status === 0 || error.status >= 500;
+      this.#drawEnded();
     }
   }
 
   #drawEnded() {
+    this.drawnAt = Date.now();
+    if (!this.ended && this.problem) return patch(this.slot, [h("p", { class: "problem" }, this.problem)]);
     if (!this.ended) return patch(this.slot, [emptyState("Loading…")]);
     const shown = this.ended.filter((task) => this.#fits(task));
+    // Queues forget an ended task's fields: then it is not known whose it was.
+    const hasNames = shown.some((task) => task.agent || task.tenant);
     patch(this.note, [h("button", { class: "button small", "data-action": "reload" }, "Refresh")]);
     patch(this.slot, [
       table({
@@ -126,8 +142,7 @@ class Tasks {
           { name: "Task", mono: true },
           { name: "State" },
           { name: this.state === "succeeded" ? "Output" : "Error", wide: true },
-          { name: "Agent" },
-          { name: "Tenant" },
+          ...(hasNames ? [{ name: "Agent" }, { name: "Tenant" }] : []),
           { name: "Tokens", number: true },
           { name: "Cost", number: true },
           { name: "Ended", number: true },
@@ -135,7 +150,7 @@ class Tasks {
         empty: this.text
           ? "No task here fits."
           : `No task ${this.state === "failed" ? "has failed" : this.state === "cancelled" ? "was cancelled" : "has succeeded"} within the time that results are kept.`,
-        rows: shown.map((task) => ({ key: task.id, cells: this.#cells(task) })),
+        rows: shown.map((task) => ({ key: task.id, cells: this.#cells(task, hasNames) })),
       }),
     ]);
     patch(
@@ -146,15 +161,14 @@ class Tasks {
     );
   }
 
-  #cells(task) {
+  #cells(task, hasNames) {
     const result = task.result ?? {};
     const usage = result.usage ?? {};
     return [
       h("a", { href: taskHref(task.id) }, task.id),
       badge(task.state, STATE_TONES[task.state]),
       clipped((task.state === "succeeded" ? result.output : result.error) ?? "", 140),
-      task.agent || h("span", { class: "muted" }, "default"),
-      task.tenant || "–",
+      ...(hasNames ? [task.agent || "–", task.tenant || "–"] : []),
       count((usage.input_tokens ?? 0) + (usage.output_tokens ?? 0)),
       usd(result.cost_usd),
       ago(result.finished_at, this.fleet.now),

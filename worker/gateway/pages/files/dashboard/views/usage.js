@@ -18,6 +18,7 @@ const AMOUNT = {
 };
 const FORMAT = { cost: usd, tokens: short, calls: short };
 const MOST_SERIES = 6;
+const MOST_ROWS = 200;
 const REREAD_MS = 5000;
 
 export const usage = {
@@ -50,7 +51,7 @@ class Usage {
   }
 
   navigate({ query }) {
-    const pick = (name, options, other) => (query.get(name) in options ? query.get(name) : other);
+    const pick = (name, options, other) => (Object.hasOwn(options, query.get(name) ?? "") ? query.get(name) : other);
     this.period = pick("period", PERIODS, "7d");
     this.by = pick("by", BY, "agent");
     this.measure = pick("measure", MEASURES, "cost");
@@ -69,7 +70,7 @@ class Usage {
       height: 200,
     });
     patch(this.plotSlot, [
-      h("div", { "data-key": `${this.measure}/${this.#time}`, "data-own": true }, this.plot.element),
+      h("div", { "data-key": `${this.period}/${this.by}/${this.measure}`, "data-own": true }, this.plot.element),
     ]);
     this.#load();
   }
@@ -102,7 +103,7 @@ class Usage {
     try {
       const [table_, series] = await Promise.all([
         get(`/v1/ops/usage?by=${this.by}&since=${since}`),
-        get(`/v1/ops/usage?by=${over}&since=${since}`),
+        this.#series(over, since),
       ]);
       if (asked !== `${this.period}/${this.by}/${this.measure}`) return;
       patch(
@@ -120,7 +121,18 @@ class Usage {
       if (!table_.is_complete) this.timer = setTimeout(() => this.#load(), 500);
       this.#draw(table_, series, since, until);
     } catch (error) {
+      this.records = -1; // what comes next is reason enough to ask again
       patch(this.slot, [h("p", { class: "problem" }, error.message)]);
+    }
+  }
+
+  /** By time and what was chosen; of too many names, by time alone. */
+  async #series(over, since) {
+    try {
+      return await get(`/v1/ops/usage?by=${over}&since=${since}`);
+    } catch (error) {
+      if (error.code !== "too_many_groups") throw error;
+      return get(`/v1/ops/usage?by=${this.#time}&since=${since}`);
     }
   }
 
@@ -151,14 +163,18 @@ class Usage {
     const amount = AMOUNT[this.measure];
     const sorted =
       this.by === "day" ? [...found.groups].reverse() : [...found.groups].sort((a, b) => amount(b) - amount(a));
-    patch(this.slot, [this.#table(sorted, total)]);
+    const isCut = sorted.length > MOST_ROWS;
+    patch(this.slot, [
+      this.#table(sorted.slice(0, MOST_ROWS), total),
+      isCut ? h("p", { class: "hint panel-body" }, `${count(MOST_ROWS)} of ${count(sorted.length)} are shown.`) : null,
+    ]);
   }
 
   #plot(found, series, since, until) {
     const amount = AMOUNT[this.measure];
     if (!found.total.calls) return this.plot.show({ x: [], values: [] }, []);
     const times = timesOf(since, until, this.#time);
-    if (this.by === "day") {
+    if (series.by.length === 1) {
       const byTime = new Map(series.groups.map((group) => [group[this.#time], amount(group)]));
       return this.plot.show({ ...times, values: [times.names.map((name) => byTime.get(name) ?? 0)] }, [
         { name: MEASURES[this.measure].toLowerCase(), tone: 1 },

@@ -79,7 +79,7 @@ export class MarkdownView {
       advance(work, step.end);
       if (performance.now() - began > SLICE_MS) break;
     }
-    this.#rest(performance.now() - began);
+    this.#rest(began);
     if (work.at < work.lines.length && nextBlock(work.lines, work.at)) {
       this.#frame = requestAnimationFrame(() => this.#draw());
       return;
@@ -88,8 +88,12 @@ export class MarkdownView {
     while (this.#nodes.length > work.index) this.#nodes.pop().remove();
   }
 
-  #rest(took) {
-    this.#restUntil = took > 2 * SLICE_MS ? performance.now() + 3 * took : 0;
+  /** What takes long, layout included, is not done again at once. */
+  #rest(began) {
+    requestAnimationFrame(() => {
+      const took = performance.now() - began;
+      this.#restUntil = took > 4 * SLICE_MS ? performance.now() + 3 * took : 0;
+    });
   }
 
   #place(index, fresh) {
