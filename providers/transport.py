@@ -219,7 +219,7 @@ class Transport:
                 call.method, url, headers=headers, content=call.body or None, timeout=timeout
             )
             return await client.send(request, stream=True)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, aiohttp.InvalidURL) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, aiohttp.InvalidURL, UnicodeError) as error:
             said = f"{shown(call.url)!r} is no address that can be called: use http://... or https://..."
             raise _AttemptError(InvalidRequest(said, provider=call.provider), repeat=False) from error
         except CONNECTION_ERRORS as error:

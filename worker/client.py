@@ -199,10 +199,13 @@ class Fleet:
 
     @cached_property
     def _declarations(self) -> Declarations:
-        from worker.agents.declarations import Declarations  # who only submits tasks does without
+        from worker.agent_plugins.registry import AgentPlugins  # who only submits tasks does without
+        from worker.agents.declarations import Declarations
         from worker.definitions import Definitions
 
-        return Declarations(Definitions(self.backend.state), is_followed=False)
+        definitions = Definitions(self.backend.state)
+        plugins = AgentPlugins.found(declared=definitions.plugins)
+        return Declarations(definitions, plugins=plugins, has_all_plugins=False, is_followed=False)
 
     # Tasks that are there already
 

@@ -97,7 +97,7 @@ class Ending:
             log.warning("task failed", task=task.id, error=failure.error, attempt=task.attempt)
             self._note("dead", failure.error)
             ending = await self._with_error(failure.error, error_type=type(error).__name__)
-            return Dead(delivery=self._delivery, next_attempt=self._next_attempt(), **ending)
+            return Dead(delivery=self._delivery, next_attempt=self._attempt_if_requeued(), **ending)
         log.warning("task will be tried again", task=task.id, error=failure.error, in_s=round(failure.retry_in_s, 2))
         self._note("retry", failure.error, failure.retry_in_s)
         return Retry(
@@ -174,7 +174,13 @@ class Ending:
             )
         result = TaskResult(task_id=self._task_id, error=failure.error, finished_at=time.time())
         final = self._final(ChunkType.ERROR, failure.error, self.spent)
-        return Dead(delivery=self._delivery, result=result, chunks=(final,), records=records)
+        return Dead(
+            delivery=self._delivery,
+            next_attempt=self._attempt_if_requeued(),
+            result=result,
+            chunks=(final,),
+            records=records,
+        )
 
     def _keep(self, *, output: str = "", error: str = "", error_type: str = "") -> None:
         """The task has ended: what was said goes into its conversation, in the same step as the result."""
@@ -193,6 +199,10 @@ class Ending:
 
     def _next_attempt(self) -> int:
         return self.book.next_attempt if self.book else self._delivery.next_attempt
+
+    def _attempt_if_requeued(self) -> int:
+        """Another one in any case, also after an end before the first turn: records are told apart by it."""
+        return max(self._next_attempt(), self._delivery.next_attempt + 1)
 
     async def _with_error(self, error: str, **said: str) -> dict[str, Any]:
         spent = self.spent

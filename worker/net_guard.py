@@ -25,10 +25,25 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _METADATA: Final = frozenset(
     ipaddress.ip_address(address)
-    for address in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
+    for address in (
+        "169.254.169.254",
+        "169.254.170.2",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+    )
 )
-"""Where clouds tell machines their credentials: AWS and most others, ECS, Alibaba, Azure's host, AWS over IPv6."""
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+"""Where clouds tell machines their credentials: AWS and most others, ECS, Alibaba, Azure's host, Oracle; over IPv6 AWS,
+EKS, Google, Oracle."""
+_IPV4_INSIDE: Final = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96"))
+"""IPv6 addresses whose last four bytes are the IPv4 address that is meant: NAT64, SIIT, and the oldest form."""
+_PUBLIC_IPV6: Final = ipaddress.ip_network("2000::/3")
+_NOT_PUBLIC: Final = tuple(ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20"))
+"""What the library of some Python versions takes for public: protocol assignments, the old relays, documentation."""
 _WEB_PORTS: Final = frozenset({80, 443})
 _OTHER_SERVICES: Final = frozenset({*range(1024), 2049, 3306, 5432, 6379, 11211, 27017}) - _WEB_PORTS
 """Ports of services that are no web servers: mail, shells, databases."""
@@ -195,7 +210,8 @@ def _unwrapped(address: Address) -> Address:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if address in _NAT64:
+    is_of_its_own = address.is_loopback or address.is_unspecified
+    if not is_of_its_own and any(address in network for network in _IPV4_INSIDE):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
@@ -210,9 +226,17 @@ def _kind(address: Address, reach: Reach) -> str:
         return ""
     if address.is_loopback or address.is_unspecified:
         return "this machine"
-    if not address.is_global:
+    if not _is_public(address):
         return "a private or reserved address"
     return ""
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address not in _PUBLIC_IPV6:
+        return False  # site-local ones and those of a network's own NAT64 are "global" to the library
+    return address.is_global and not any(
+        address in network for network in _NOT_PUBLIC if network.version == address.version
+    )
 
 
 def _told(what: str, kind: str) -> str:

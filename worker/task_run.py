@@ -348,9 +348,9 @@ class TaskRun:
         spec = around.tools.spec(call.name)
         if known := await (book or self._book.tools).before_tool(call, spec):
             return known
-        if not self.agent.may_call(call.name) or (spec is None and self.agent.tools_within):
-            return failed(call, self._not_its_tool(call.name))
         kind = spec.kind if spec else "unknown"
+        if not self.agent.may_call(call.name, kind) or (spec is None and self._is_given_others):
+            return failed(call, self._not_its_tool(call.name))
         context = ToolContext(
             task_id=task.id,
             agent=task.agent,
@@ -371,10 +371,16 @@ class TaskRun:
         )
         return outcome
 
+    @property
+    def _is_given_others(self) -> bool:
+        """Whether its model was given other tools than those that the workers have."""
+        return bool(self.agent.tools_within or self.agent.config.client_tools)
+
     def _not_its_tool(self, name: str) -> str:
         """A model may ask for a tool that it was not given; it hears of no others than its own."""
         log.warning("a model has asked for a tool that its agent does not have", task=self.task.id, tool=name[:100])
-        given = ", ".join(spec.name for spec in self.agent.tool_specs(self.around.tools))
+        names = [spec.name for spec in self.agent.tool_specs(self.around.tools)]
+        given = ", ".join([*names, *(tool.name for tool in self.agent.config.client_tools)])
         return f'tool "{name}" is not available to this agent; available: {given or "none"}'
 
     # How it ended

@@ -19,14 +19,20 @@ LONGEST_LINE = 64 * 1024
 
 
 async def start_warded(
-    program: Path, *, env: Mapping[str, str], grace_s: float = GRACE_S, takes_stderr: bool = False
+    program: Path,
+    *,
+    env: Mapping[str, str],
+    grace_s: float = GRACE_S,
+    takes_stderr: bool = False,
+    owned_folder: str = "",
 ) -> asyncio.subprocess.Process:
     """Start a program in its own folder, and in a session of its own: Ctrl-C is for us, and it is told by us.
 
-    Its standard output is ours to read, its standard error too if we take it. Its input is empty.
+    Its standard output is ours to read, its standard error too if we take it. Its input is empty. `owned_folder` is
+    deleted after its end, even if we are gone by then.
     """
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", str(Path(warden.__file__)), f"{grace_s:g}", str(program)),
+        *(sys.executable, "-I", "-S", str(Path(warden.__file__)), f"{grace_s:g}", str(program), owned_folder),
         cwd=program.parent,
         env=dict(env),
         stdin=asyncio.subprocess.PIPE,

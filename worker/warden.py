@@ -3,8 +3,9 @@ us is gone, however that came about, or wants it so.
 
 Run as a script, by its path, with the standard library alone, so that it is up within a few milliseconds:
 
-    warden.py GRACE_SECONDS PROGRAM
+    warden.py GRACE_SECONDS PROGRAM [FOLDER]
 
+A folder that is named is the program's own, and goes with it.
 Its exit code is the program's, or 128 and the signal that ended it.
 """
 
@@ -20,7 +21,7 @@ import time
 _LOOK_S = 0.05
 
 
-def main(grace_s: float, program: str) -> int:
+def main(grace_s: float, program: str, folder: str = "") -> int:
     """Run it; returns the exit code."""
     child = subprocess.Popen([program], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's choice
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -30,6 +31,10 @@ def main(grace_s: float, program: str) -> int:
     threading.Thread(target=_kill_late, args=(child.pid, is_told, grace_s), daemon=True).start()
     status = child.wait()
     _end_what_is_left(child.pid, grace_s)
+    if folder:
+        import shutil  # takes as long to import as all of the above
+
+        shutil.rmtree(folder, ignore_errors=True)
     return status if status >= 0 else 128 - status
 
 
@@ -66,6 +71,6 @@ def _signal(group: int, number: int) -> bool:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(float(sys.argv[1]), sys.argv[2]))
+        sys.exit(main(float(sys.argv[1]), *sys.argv[2:4]))
     except OSError as problem:
         sys.exit(f"{sys.argv[2]} cannot be started: {problem.strerror}")

@@ -14,6 +14,7 @@ from worker.early_cancels import EarlyCancels
 from worker.health import HealthState
 from worker.leases import DeliveryKey, LeaseKeeper, key_of
 from worker.metrics import Metrics
+from worker.sessions.conversations import SUMMARY_OF
 from worker.streaming import ChunkPublisher
 from worker.stubborn import find_stubborn
 from worker.surroundings import Surroundings
@@ -100,7 +101,10 @@ class Worker:
                 services.create_task(self._listen_for_cancels(), name="cancel listener"),
             ]
             if (conversations := self._around.conversations) is not None:
-                side.append(services.create_task(conversations.run(), name="conversations"))
+                side += [
+                    services.create_task(conversations.run(), name="conversations"),
+                    services.create_task(conversations.look_after(), name="conversations that wait"),
+                ]
             try:
                 await self._work()
             finally:
@@ -198,7 +202,11 @@ class Worker:
         self._leases.drop(outcome.delivery)
         self._slot_freed.set()
         task, conversations = outcome.delivery.task, self._around.conversations
-        if task.conversation_id and conversations is not None and isinstance(outcome, Ack | Dead):
+        if (
+            (task.conversation_id or SUMMARY_OF in task.meta)
+            and conversations is not None
+            and isinstance(outcome, Ack | Dead)
+        ):
             conversations.ended(task)
         if not written:
             log.warning("lease lost before the result was written", task=outcome.delivery.task.id)

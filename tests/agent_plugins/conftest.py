@@ -16,13 +16,16 @@ from worker.client import Fleet
 from worker.definitions import Definitions
 from worker.settings import load_settings
 
+LEASE_S = 5.0
+"""For both: a worker renews by what its settings say."""
+
 PluginFleet = Callable[..., AbstractAsyncContextManager[Fleet]]
 
 
 @pytest.fixture
 async def backend() -> AsyncIterator[Backend]:
     """A memory backend of the test's own."""
-    async with await open_backend("memory://", BackendOptions(lease_s=5)) as opened:
+    async with await open_backend("memory://", BackendOptions(lease_s=LEASE_S)) as opened:
         yield opened
 
 
@@ -56,6 +59,7 @@ def plugin_fleet(backend: Backend, plugins_dir: Path) -> PluginFleet:
             "agent.options": options,
             "agent_plugins_dir": str(plugins_dir),
             "retry_base_s": 0.0,
+            "backend.lease_s": LEASE_S,
             **(settings or {}),
         }
         async with Definitions(backend.state) as declared:

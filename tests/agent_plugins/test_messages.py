@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from queue_backends import ChunkType, Task
@@ -393,8 +394,12 @@ async def test_a_new_config_has_a_new_instance(plugins_dir: Path, plugin_fleet: 
     assert (first.output, second.output) == ("one", "two")
 
 
-async def test_an_agent_that_is_deleted_leaves_no_instance_behind(plugins_dir: Path, plugin_fleet: PluginFleet) -> None:
-    """Given an agent with an instance, when it is deleted, then its plugin is shut down while the worker goes on."""
+@pytest.mark.parametrize("how", ["deleted", "switched off"])
+async def test_an_agent_that_is_gone_leaves_no_instance_behind(
+    plugins_dir: Path, plugin_fleet: PluginFleet, how: str
+) -> None:
+    """Given an agent with an instance, when it is deleted or switched off, then its plugin is shut down while the
+    worker goes on."""
     mark = plugins_dir / "mark"
     write_plugin(
         plugins_dir,
@@ -410,7 +415,10 @@ async def test_an_agent_that_is_deleted_leaves_no_instance_behind(plugins_dir: P
         await answered(fleet)
         assert not mark.exists()
         async with Definitions(fleet.backend.state) as declared:
-            await declared.agents.delete("bot")
+            if how == "deleted":
+                await declared.agents.delete("bot")
+            else:
+                await declared.agents.change("bot", lambda agent: replace(agent, is_active=False))
         async with asyncio.timeout(LIMIT_S):
             while not mark.exists():
                 await asyncio.sleep(0.01)

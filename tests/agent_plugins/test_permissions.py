@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from queue_backends import Backend
 from tests.agent_plugins.asking import answered
 from tests.agent_plugins.conftest import PluginFleet
 from tests.agent_plugins.plugin_folders import write_plugin
 from tests.agent_plugins.test_messages import with_tools
 from worker.agents.model import PermissionScope
+from worker.datasources.model import Datasource
+from worker.definitions import Definitions
 
 EVERYTHING = """
 async def handle_message(self, request, stream):
@@ -136,3 +139,49 @@ async def test_a_permission_that_is_missing_fails_for_good(plugins_dir: Path, pl
     async with plugin_fleet() as fleet:
         result, _ = await answered(fleet)
     assert result.error == "insufficient scope: llms.proxy (plugin: Test Agent)"
+
+
+@pytest.mark.parametrize(("asked", "said"), [("tools.call", "insufficient scope"), ("datasources.query", "done")])
+async def test_searching_by_a_tool_needs_the_scope_of_searching(
+    plugins_dir: Path, plugin_fleet: PluginFleet, backend: Backend, asked: str, said: str
+) -> None:
+    """Given a data source, then the tool that searches it is no way around the scope that searching needs."""
+    await Definitions(backend.state).datasources.create(Datasource(slug="books", embed_model="lexical"))
+    body = EVERYTHING.replace('"weather", {"city": "Rome"}', '"search_books", {"question": "what"}')
+    write_plugin(plugins_dir, body, permissions={"services": ["tools.call", asked]})
+    async with plugin_fleet(app={"datasources": ("books",)}) as fleet:
+        result, _ = await answered(fleet)
+    lines = dict(line.split(": ", 1) for line in result.output.strip().split("\n"))
+    assert lines["tool"].startswith(said)
+    assert lines["query"].startswith(said)
+
+
+@pytest.mark.parametrize("asked", [["llms.proxy"], ["llms.proxy", "tools.call"]])
+async def test_a_model_that_is_talked_into_a_tool_does_not_get_it(
+    plugins_dir: Path, plugin_fleet: PluginFleet, tmp_path: Path, backend: Backend, asked: list[str]
+) -> None:
+    """Given a model that calls tools it was not given, then none is called: a plugin without the scope for tools, or
+    for searching, does not have them called by a model either."""
+    await Definitions(backend.state).datasources.create(Datasource(slug="books", embed_model="lexical"))
+    calls = [
+        {"name": "weather", "arguments": {"city": "Rome"}},
+        {"name": "search_books", "arguments": {"question": "what"}},
+    ]
+    script = {"scenarios": [{"turns": [*({"tool_calls": [call]} for call in calls), {"text": "end"}]}]}
+    body = """
+    async def handle_message(self, request, stream):
+        tools = "auto" if HAS_TOOLS else ()
+        answer = await self.services.call_llm("hello", tools=tools)
+        for message in answer.messages:
+            for part in message.parts:
+                if type(part).__name__ == "ToolOutcome":
+                    await stream.content(f"{part.name}: {part.content}\\n")
+    """
+    has_tools = "tools.call" in asked
+    write_plugin(plugins_dir, body.replace("HAS_TOOLS", str(has_tools)), permissions={"services": asked})
+    app = {"tools": ("*",), "datasources": ("books",)}
+    async with plugin_fleet(app=app, script=script, settings=with_tools(tmp_path)) as fleet:
+        result, _ = await answered(fleet)
+    said = dict(line.split(": ", 1) for line in result.output.strip().split("\n"))
+    assert ("was not given" in said["weather"]) is not has_tools
+    assert "was not given" in said["search_books"]

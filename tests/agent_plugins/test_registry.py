@@ -12,6 +12,7 @@ from worker.agent_plugins.errors import BadPlugin, BadPluginConfig, PluginNotFou
 from worker.agent_plugins.package import read_package
 from worker.agent_plugins.python_runner import load_class
 from worker.agent_plugins.registry import ENTRY_POINTS, AgentPlugins
+from worker.agent_plugins.scaffold import write_package
 
 ANSWER = "async def handle_message(self, request, stream):\n    await stream.content('hi')\n"
 
@@ -35,6 +36,13 @@ def test_plugins_of_a_folder_with_a_broken_one(plugins_dir: Path) -> None:
     good = plugins.get("test-agent")
     assert plugins.by_number(good.number) is good
     assert good.status()["scopes"] == ["datasources.query", "kv.readwrite", "llms.proxy", "tools.execute"]
+
+
+def test_a_package_as_it_was_written(plugins_dir: Path) -> None:
+    """Given a package of `shoal plugin new` in the plugin folder, then its plugin is found inside, where it is."""
+    folder, *_ = write_package("Weather Agent", plugins_dir)
+    (found,) = AgentPlugins.found(plugins_dir).all()
+    assert (found.id, found.problem, found.folder) == ("weather-agent", "", folder / "weather_agent")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -252,3 +252,40 @@ async def test_two_writers_at_once_lose_nothing(admin: httpx.AsyncClient) -> Non
     shown = (await admin.get("/v1/agents/busy")).json()
     assert shown["definition"]["settings"] == dict.fromkeys(names, 7)
     assert shown["version"] == 1 + len(names)
+
+
+async def test_an_administrator_of_a_tenant_does_not_widen_what_the_operator_gave_it(
+    server: GatewayServer, admin: httpx.AsyncClient
+) -> None:
+    """An agent without an app, which only the operator may make, is neither changed nor switched on by the tenant; and
+    no earlier version without an app comes back. Switching it off and deleting it are the tenant's right."""
+    await made(admin, "/v1/llms", slug="given", model="gpt-4o")
+    await made(admin, "/v1/apps", slug="given-app", llms=["given"], namespace="acme")
+    await made(admin, "/v1/agents", slug="free", namespace="acme", model="gpt-4o", tools=["clock"])
+    where = {"namespace": "acme"}
+    async with server.client(server.make_key(tenant="acme")) as acme:
+        assert (await acme.patch("/v1/agents/free", json={"tools": None})).status_code == 403
+        assert (await acme.post("/v1/agents/free/deactivate")).status_code == 200
+        assert (await acme.post("/v1/agents/free/activate")).status_code == 403
+        fenced = await admin.patch(
+            "/v1/agents/free", params=where, json={"app": "given-app", "model": None, "tools": []}
+        )
+        assert fenced.status_code == 200
+        assert (await acme.patch("/v1/agents/free", json={"is_active": True})).status_code == 200
+        assert (await acme.post("/v1/agents/free/rollback", json={"version": 1})).status_code == 403
+        shown = await admin.get("/v1/agents/free", params=where)
+        assert shown.json()["definition"]["app"] == "given-app"
+        assert (await acme.delete("/v1/agents/free")).status_code == 204
+        assert (await acme.post("/v1/agents/free/rollback", json={"version": 1})).status_code == 403
+
+
+async def test_values_of_any_depth_are_refused_or_kept(admin: httpx.AsyncClient) -> None:
+    """Nothing that a body nests makes the gateway fail, and what is too deep for others to read is not stored."""
+    await made(admin, "/v1/agents", slug="deep", model="gpt-4o")
+    for levels in (10, 50, 70, 300, *range(700, 1000, 20), 50_000):
+        options = '{"a":' * levels + "1" + "}" * levels
+        body = '{"settings": {"options": ' + options + "}}"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        answer = await admin.patch("/v1/agents/deep", content=body, headers=headers)
+        assert answer.status_code == 200 if levels < 60 else answer.status_code in (400, 422), levels
+    assert (await admin.get("/v1/agents/deep")).status_code == 200

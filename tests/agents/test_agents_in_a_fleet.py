@@ -319,3 +319,34 @@ async def test_everybodys_agent_does_not_pay_for_a_tenants_own(backend: Backend)
 
 async def _records(backend: Backend) -> list[Any]:
     return [record async for record in usage_records(backend.state)]
+
+
+async def test_a_data_source_opens_no_other_tool_of_its_searchs_name(backend: Backend, tmp_path: Path) -> None:
+    """A tool of the worker that has the name of a data source's search is not had with the data source."""
+    (tmp_path / "tools.py").write_text(TOOLS.replace("def payroll", "def search_payroll"))
+    await Definitions(backend.state).datasources.create(Datasource(slug="payroll", embed_model="lexical"))
+    async with fleet_on(backend, python_tools=(str(tmp_path / "tools.py"),)) as fleet:
+        await fleet.llms.create(llm("model", calls=("search_payroll",)))
+        await fleet.apps.create("desk", llms=["model"], datasources=["payroll"])
+        await fleet.agents.create("helper", app="desk")
+        result = await ran(fleet, "helper", tools=["*"])
+    assert result.output == 'tool "search_payroll" is not available to this agent; available: none'
+    assert not (tmp_path / "called").exists()
+
+
+async def test_a_subtask_stays_within_the_app(backend: Backend) -> None:
+    """What an agent submits is run by itself: the worker's own agent, which has no fence, hears nothing of it."""
+    call = {"name": "submit_subtask", "arguments": {"prompt": "dig"}}
+    answers = [
+        {"match": "dig", "turns": [{"text": "dug within"}]},
+        {"turns": [{"tool_calls": [call]}, {"text": "{last_result}"}]},
+    ]
+    async with fleet_on(backend) as fleet:
+        options = {"script": {"scenarios": answers}}
+        await fleet.llms.create(Llm(slug="model", provider="scripted", model="scripted", options=options))
+        await fleet.apps.create("desk", llms=["model"], tools=["*"])
+        await fleet.agents.create("helper", app="desk")
+        result = await ran(fleet, "helper")
+        subtask = fleet.task(result.output.rpartition(" ")[2])
+        assert (await subtask.result(timeout_s=WITHIN_S)).output == "dug within"
+    assert {record.agent for record in await _records(backend)} == {"helper"}

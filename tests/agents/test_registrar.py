@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from queue_backends.messages import JsonObject
 from worker import Agent, App, Fleet, Group, Llm, connect
 from worker.agent_plugins.errors import BadPluginConfig, PluginNotFound
+from worker.agent_plugins.registry import AgentPlugins
 from worker.agents.declarations import Declarations
 from worker.agents.listing import Wanted
 from worker.agents.merge_patch import merge_patch
@@ -167,7 +169,7 @@ async def test_an_active_agent_needs_an_app_that_works(fleet: Fleet) -> None:
     ("fields", "said"),
     [
         ({}, "give the model's name"),
-        ({"model": "m", "api_key_env": "sk-1234567890"}, "never the key"),
+        ({"model": "m", "api_key_env": "sk-1234567890"}, "never the value"),
         ({"model": "m", "base_url": "host:80"}, "is no address"),
         ({"model": "m", "base_url": "https://user:pw@host"}, "holds a password"),
         ({"model": "m", "allowed_models": [""]}, "names or patterns"),
@@ -263,3 +265,43 @@ async def test_a_plugins_configuration_is_checked_by_its_schema(fleet: Fleet) ->
 def test_a_merge_patch_is_rfc_7396s(target: Any, patch: Any, merged: Any) -> None:
     """Examples of its appendix."""
     assert merge_patch(target, patch) == merged
+
+
+async def test_two_that_apply_the_same_at_once_both_succeed(fleet: Fleet) -> None:
+    """One of them creates it, the others find it as it should be: pipelines do not know of each other."""
+    fleets = [Fleet(fleet.backend) for _ in range(8)]
+    wanted = Agent(slug="shared", model="gpt-4o")
+    done = await asyncio.gather(*(each.agents.apply(wanted) for each in fleets))
+    assert sorted(outcome for _, outcome in done) == ["created"] + ["unchanged"] * 7
+    assert {stored.version for stored, _ in done} == {1}
+
+
+async def test_a_plugins_configuration_is_checked_in_python_too(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the schema of a plugin that is installed here; of one that only the workers have nobody knows here."""
+    asked: list[str] = []
+
+    def check(_plugins: AgentPlugins, plugin_id: str, _config: JsonObject) -> None:
+        asked.append(plugin_id)
+        raise BadPluginConfig("does not fit the schema") if plugin_id == "here" else PluginNotFound("not here")
+
+    monkeypatch.setattr(AgentPlugins, "check_config", check)
+    with pytest.raises(BadObject, match="does not fit the schema"):
+        await fleet.agents.create("a", plugin="here", config={"x": 1})
+    await fleet.agents.create("b", plugin="elsewhere", config={"x": 1})
+    assert asked == ["here", "elsewhere"]
+
+
+async def test_what_is_odd_about_a_data_source_is_said(fleet: Fleet) -> None:
+    """A kind of store that only workers may have; and its fields are checked as those of all objects."""
+    declared = Declarations(Definitions(fleet.backend.state), is_followed=False).datasources
+    [warning] = await declared.warnings(Datasource(slug="a", store="elsewhere"))
+    assert "embedded" in warning
+    assert (await declared.create(name="Our Manuals")).value.slug == "our-manuals"
+    for fields in (
+        {"name": "a\nb"},
+        {"embed_base_url": "http://u:p@h/"},
+        {"privacy_score": -1},
+        {"description": "x" * 4001},
+    ):
+        with pytest.raises(BadObject):
+            await declared.create("b", **fields)

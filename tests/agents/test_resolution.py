@@ -380,3 +380,22 @@ async def test_a_worker_that_cannot_read_the_store_goes_on_with_what_it_knows(th
     with pytest.raises(AgentNotFound):
         agents.resolve(task("b"))
     assert agents.config_for(task()).model == "claude-haiku"
+
+
+async def test_a_model_that_is_asked_for_by_name_leaves_the_route(there: Definitions) -> None:
+    """An app's route is not free to choose another one for it."""
+    await there.llms.create(Llm(slug="either", provider="openai", model="o1", route="main", allowed_models=("o4-*",)))
+    await there.apps.create(App(slug="wide", llms=("either",)))
+    await there.agents.create(Agent(slug="a", app="wide"))
+    agents = directory(there)
+    assert agents.config_for(task()).route == "main"
+    asked = agents.config_for(task(model="o4-mini"))
+    assert (asked.route, asked.model, asked.provider) == ("", "o4-mini", "openai")
+
+
+async def test_an_agents_patterns_do_not_reach_beyond_its_apps(there: Definitions) -> None:
+    """However wide they are: a tool has to fit the app's patterns, too."""
+    await there.agents.create(Agent(slug="a", app="desk", tools=("*",)))
+    found = directory(there).resolve(task())
+    assert found.may_call("clock")
+    assert not found.may_call("payroll")

@@ -239,7 +239,11 @@ class Stage:
         self.do(lambda gateway: record_past(gateway.backend.state, days=days, now=time.time()))
 
     def look_back(self, *, minutes: int = 15) -> None:
-        """What the gateway would have sampled meanwhile."""
+        """What the gateway would have sampled meanwhile, up to what the workers tell of now."""
+
+        async def has_rates(gateway: Gateway) -> bool:
+            series = gateway.ops.history.fine()
+            return bool(series.at and series.tasks_per_minute[-1] and series.running[-1])
 
         async def fill(gateway: Gateway) -> None:
             series = gateway.ops.history.fine()
@@ -248,6 +252,7 @@ class Stage:
             for sample in past_samples(present, minutes):
                 gateway.ops.history.add(sample)
 
+        self.wait_until(has_rates, "its workers to tell of what they did")
         self.do(fill)
 
 

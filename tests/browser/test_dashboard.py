@@ -256,14 +256,21 @@ async def test_who_may_only_look_sees_no_buttons(desk: Desk, stage: Stage) -> No
 
 
 async def test_a_tenants_key_shows_that_tenant_alone(desk: Desk, stage: Stage) -> None:
-    """Tasks and usage of others are not there."""
-    page = await desk.open("tasks", key=stage.server.make_key([Scope.OPS_READ, Scope.TASKS_READ], tenant="globex"))
+    """Tasks and usage of others are not there, nor is what touches or shows them: whatever scopes it has."""
+    page = await desk.open("tasks", key=stage.server.make_key([*Scope], tenant="globex"))
     await expect(page.get_by_text("slow: write the market report")).to_be_visible()
     await expect(page.get_by_text("slow: read all of the minutes")).to_have_count(0)
+    await desk.show(page, "workers")
+    await expect(page.get_by_role("button", name=re.compile("Drain"))).to_have_count(0)
+    await desk.show(page, "queue")
+    await expect(page.get_by_role("button", name="Pause delivery")).to_have_count(0)
     await desk.show(page, "usage?by=tenant")
     table = page.get_by_role("region", name="Usage by tenant")
     await expect(table.get_by_text("globex")).to_be_visible()
     await expect(table.get_by_text("acme")).to_have_count(0)
+    await desk.show(page, "overview")
+    await expect(page.locator(".plot", has_text="Queue depth")).to_be_hidden()
+    await expect(page.locator(".plot", has_text="Cost per hour")).to_be_visible()
 
 
 async def test_a_lost_connection_shows_and_heals(desk: Desk, stage: Stage) -> None:

@@ -148,6 +148,30 @@ async def test_axes_have_round_steps(blank: Page) -> None:
     assert all(at % 900 == 0 for at in ticks["ticks"])
 
 
+async def test_the_focus_stays_where_a_row_was(blank: Page) -> None:
+    """An element that goes with the focus on it leaves it to what it stood in, not to the page's beginning."""
+    found = await run(
+        blank,
+        "dom",
+        """
+        const {h, patch} = kit;
+        const region = document.body.appendChild(h("div", {tabindex: "0", id: "region"}));
+        const row = (name) => h("div", {"data-key": name}, h("button", {}, name));
+        const list = region.appendChild(h("div"));
+        patch(list, ["a", "b"].map(row));
+        list.firstChild.firstChild.focus();
+        patch(list, ["b"].map(row));
+        const first = document.activeElement.id;
+        list.firstChild.firstChild.focus();
+        patch(list, ["b", "c"].map(row));
+        const second = document.activeElement.textContent;
+        region.remove();
+        return [first, second];
+        """,
+    )
+    assert found == ["region", "b"]
+
+
 async def test_one_click_is_one_request(blank: Page) -> None:
     """While what a button started is under way, another click on it does nothing; a click on another one does."""
     calls = await run(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.datasources.chunking import chunks, tokens_of
+from worker.datasources.documents import heading_of
 
 MANUAL = """# Manual
 
@@ -92,3 +93,17 @@ def test_long_lines_are_cut() -> None:
     assert all(chunk.content.startswith("word") for chunk in found)
     found = chunks("x" * 50_000, most_tokens=100, overlap_tokens=0, with_headings=False)
     assert sum(len(chunk.content) for chunk in found) == 50_000
+
+
+def test_a_text_that_was_made_to_be_slow() -> None:
+    """Headings that are almost closed, and a million small paragraphs: both are read in one go."""
+    almost = "# a" + " " * 50_000 + "b"
+    assert heading_of(almost).startswith("a ")
+    assert chunks(f"x\n{almost}", most_tokens=400, overlap_tokens=60, with_headings=True)
+    assert chunks("a\n\n" * 100_000, most_tokens=4000, overlap_tokens=60, with_headings=True)
+
+
+def test_signs_that_close_a_heading() -> None:
+    """They are no part of it; those that belong to a word are."""
+    headings = [heading_of(f"# {text}") for text in ("Filter #", "Filter ##  ", "C#", "Filter")]
+    assert headings == ["Filter", "Filter", "C#", "Filter"]

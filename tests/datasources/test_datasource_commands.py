@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.cli_harness import Shoal
-from tests.cli.conftest import _own_log, _own_place, shoal
+from tests.cli.conftest import _own_place, shoal
 
-__all__ = ["_own_log", "_own_place", "shoal"]
+__all__ = ["_own_place", "shoal"]
 
 
 @pytest.fixture

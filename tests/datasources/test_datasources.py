@@ -99,6 +99,8 @@ async def test_what_is_gone_is_pruned(here: Process) -> None:
     await here.datasources.ingest("notes", [Document(id=name, text=f"text {name}") for name in names])
     assert await here.datasources.prune("notes", ["docs/"], {"docs/b"}) == 1
     assert [head.id for head in await here.datasources.documents("notes")] == ["docs/b", "other/c"]
+    assert await here.datasources.prune("notes", ["docs/", "other/"], set(), spared=["docs/"]) == 1
+    assert [head.id for head in await here.datasources.documents("notes")] == ["docs/b"]
 
 
 async def test_an_interrupted_ingestion_goes_on(here: Process) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,3 +202,60 @@ def test_html_without_what_nobody_reads() -> None:
     )
     assert title == "A & B"
     assert text == "# Big\n\nOne <two> three four\n\n- x\n- y\n\nk v\n\na\nb"
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["<", "<!--", "<![CDATA[", "<div ", '<a x="', "<a x='", "</", "<script>", "<?", "&#", "<nav></svg>", "<a <b '"],
+)
+def test_a_page_that_was_made_to_be_slow(part: str) -> None:
+    """What is never closed, a hundred thousand times over: each is read in one go, and takes no hours."""
+    for end in ("", ">", '">', "-->"):
+        html_text(part * 100_000 + end)
+
+
+def test_attributes_and_scripts_are_no_text() -> None:
+    """Whatever signs they hold; and what is no tag is text."""
+    page = """<!DOCTYPE html><p title="a>b" x='c>d'>1 < 2 &amp; <b>so</b></p><!-- <p>gone</p> -->
+    <script>if (a<b) { write("<p>gone</p>") }</script><STYLE>p>b { gone: 1 }</STYLE><br/>after"""
+    assert html_text(page) == ("", "1 < 2 & so\n\nafter")
+
+
+def test_two_files_that_would_be_one_document(tmp_path: Path) -> None:
+    """They are refused: the second would take the place of the first. The same file twice is one."""
+    for folder in ("a", "b"):
+        write(tmp_path, **{f"{folder}/x.md": folder})
+    one, other = tmp_path / "a", tmp_path / "b"
+    with pytest.raises(IngestFailed, match=r"would both be 'x\.md'"):
+        found_under([one / "x.md", other / "x.md"])
+    with pytest.raises(IngestFailed, match=r"would both be 'v2/x\.md'"):
+        found_under([one, other], name="v2")
+    assert len({file.id for file in found_under([one / "x.md", one / "x.md"]).files}) == 1
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, and so is what its documents are called: nobody knows which of them are gone."""
+    write(tmp_path, **{"docs/x.md": "x", "docs/locked/y.md": "y"})
+    scandir = os.scandir
+
+    def refusing(path: Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = found_under([tmp_path / "docs"])
+    assert found.unseen == ["docs/locked/"]
+    assert list(found.skipped.values()) == ["Permission denied"]
+
+
+def test_a_pattern_that_is_none() -> None:
+    """It is refused in one line."""
+    with pytest.raises(IngestFailed, match=r"\[z-a\]"):
+        Patterns(["[z-a]"])
+
+
+def test_rows_with_more_columns_than_names(tmp_path: Path) -> None:
+    """They are kept, under a name."""
+    (tmp_path / "x.csv").write_text("a,b\n1,2,3,4\n")
+    assert document_of(tmp_path / "x.csv", "x").text == 'a: 1\nb: 2\nfurther columns: ["3","4"]'

@@ -117,7 +117,7 @@ async def test_data_sources_come_and_go_while_a_worker_runs(backend: Backend) ->
         await definitions.agents.create(Agent(slug="vet", datasources=("late",)))
         await until("nothing was found")
         await definitions.datasources.change("late", lambda each: msgspec.structs.replace(each, is_active=False))
-        await until("not allowed for this agent")
+        await until("not available to this agent")
         await definitions.datasources.delete("late")
         await until("not found; available")
 

@@ -29,6 +29,8 @@ class Issuer:
             "ec": ec.generate_private_key(ec.SECP256R1()),
         }
         self.published = ["rsa", "ec"]
+        self.keys_url = ""
+        self.uses: dict[str, str] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -47,12 +49,13 @@ class Issuer:
     def token(
         self, key: str = "rsa", *, algorithm: str = "", header: dict[str, Any] | None = None, **claims: Any
     ) -> str:
-        """A token for `AUDIENCE`; a claim that is None is left out."""
+        """A token for `AUDIENCE`; a claim, or a field of the head, that is None is left out."""
         now = int(time.time())
         usual = {"iss": self.url, "aud": AUDIENCE, "sub": "alice", "iat": now, "exp": now + 300}
         body = {name: value for name, value in {**usual, **claims}.items() if value is not None}
         chosen = algorithm or ("RS256" if key == "rsa" else "ES256")
-        return jwt.encode(body, self.private[key], algorithm=chosen, headers={"kid": key, **(header or {})})
+        fields = {name: value for name, value in {"kid": key, **(header or {})}.items() if value is not None}
+        return jwt.encode(body, self.private[key], algorithm=chosen, headers=fields)
 
     def public_pem(self, key: str = "rsa") -> bytes:
         """A public key as a file."""
@@ -68,13 +71,15 @@ class Issuer:
         for name in self.published:
             key = self.private[name].public_key()
             kind = RSAAlgorithm if isinstance(key, rsa.RSAPublicKey) else ECAlgorithm
-            keys.append({**json.loads(kind.to_jwk(key)), "kid": name, "use": "sig"})
+            keys.append({**json.loads(kind.to_jwk(key)), "kid": name, "use": self.uses.get(name, "sig")})
+        unsigned = RSAAlgorithm.to_jwk(self.private["rsa"].public_key(), as_dict=True)
+        keys.append({**unsigned, "kid": "unsigned", "alg": "none"})
         keys.append({"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0", "kid": "shared"})
         return {"keys": keys}
 
     def _document(self, path: str) -> dict[str, Any] | None:
         if path == "/.well-known/openid-configuration":
-            return {"issuer": self.says_issuer or self.url, "jwks_uri": f"{self.url}/keys"}
+            return {"issuer": self.says_issuer or self.url, "jwks_uri": self.keys_url or f"{self.url}/keys"}
         return self._jwks() if path == "/keys" else None
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

@@ -122,6 +122,23 @@ def test_client_runs_its_tools(client: Any, streams: bool) -> None:
     assert final.content[0].text == "The tools said: shelf-a\nshelf-b\nsun-0\nsun-1"
 
 
+def test_clients_own_tool_loop(client: Any) -> None:
+    """The client's tool runner asks for a conversation that the server holds; told that there is none, it sends all of
+    it each time, and comes to the answer."""
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return f"sun in {city}"
+
+    runner = client.beta.messages.tool_runner(model="looker", max_tokens=100, messages=USER, tools=[get_weather])
+    assert [message.content[-1].type for message in runner] == ["tool_use", "text"]
+    assert runner.until_done().content[-1].text == "It is sun in Paris."
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.beta.messages.create(model="looker", max_tokens=100, messages=USER, thread={"type": "create"})
+    assert body_of(refused.value)["error"]["details"]["error_code"] == "thread_unsupported_request"
+
+
 def test_tool_choice(client: Any) -> None:
     """A client may want one call at a time, a certain tool, or none."""
     choice: Any = {"type": "auto", "disable_parallel_tool_use": True}
@@ -182,6 +199,13 @@ def test_count_tokens(client: Any) -> None:
     assert client.messages.count_tokens(model="plain", messages=longer).input_tokens > few
     assert client.messages.count_tokens(model="plain", messages=USER, tools=[WEATHER]).input_tokens > few
     assert client.messages.count_tokens(model="plain", messages=USER, system="Be brief. " * 20).input_tokens > few
+
+
+def test_counting_for_an_agent_that_is_not_there(client: Any) -> None:
+    """An agent that the caller must not use does not exist for it here either."""
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.messages.count_tokens(model="nobody", messages=USER)
+    assert body_of(missing.value)["error"]["param"] == "model"
 
 
 def test_models_in_the_vendors_form(client: Any) -> None:

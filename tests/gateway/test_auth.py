@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from queue_backends import open_backend, register_backend
 from queue_backends.memory import open_backend as open_memory
@@ -14,8 +16,12 @@ from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_setti
 from tests.gateway.probe_operations import OPERATIONS
 from worker.errors import BadSetting
 from worker.gateway.assembly import open_gateway
+from worker.gateway.auth import Authenticator
 from worker.gateway.caller import Scope
+from worker.gateway.keys import ApiKey, ApiKeys
+from worker.gateway.peers import Peers
 from worker.gateway.running import check_exposure
+from worker.objects import ObjectStore
 from worker.settings.gateway import GatewaySettings
 
 FOREIGN = {"Origin": "https://evil.example.com"}
@@ -89,6 +95,7 @@ async def test_an_open_gateway_takes_everybody_on_this_machine(opened: GatewaySe
         ("GET", {"Host": "evil.example.com"}, 421),
         ("GET", {"Host": "127.0.0.1.evil.example.com"}, 421),
         ("GET", {"Host": "localhost.evil.example.com:8000"}, 421),
+        ("GET", {"Host": "evil-localhost"}, 421),
         ("GET", {"Host": ""}, 421),
         ("GET", {"Host": "localhost:1234"}, 200),
         ("GET", {"Host": "[::1]:1234"}, 200),
@@ -153,6 +160,21 @@ async def test_the_first_key_closes_an_open_gateway() -> None:
             assert (await client.get("/t/whoami")).status_code == 401
 
 
+async def test_a_gateway_that_was_closed_stays_closed() -> None:
+    """Also when no key is known any more, as after the state was lost."""
+    register_backend("memory", open_memory)
+    async with await open_backend("memory://") as backend, ApiKeys(backend.state) as keys:
+        who = Authenticator(GatewaySettings(), keys)
+        made, _ = await keys.create("first", [Scope.ADMIN])
+        async with ObjectStore(backend.state, "key", ApiKey) as store:
+            assert not who.is_open
+            await store.delete(made.slug)
+        async with asyncio.timeout(WITHIN_S):
+            while keys.are_there:
+                await asyncio.sleep(0.01)
+        assert not who.is_open
+
+
 async def test_cors_is_off_by_default(closed: GatewayServer) -> None:
     """No page of another origin may read an answer or ask whether it may call."""
     async with closed.client() as client:
@@ -191,6 +213,23 @@ async def test_proxies_are_believed_if_they_are_trusted(closed: GatewayServer) -
     assert (plain["client"], plain["scheme"]) == ("127.0.0.1", "http")
     assert (behind["client"], behind["scheme"]) == ("203.0.113.9", "https")
     assert garbage["client"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("10.1.2.3", "203.0.113.9"),
+        ("::ffff:10.1.2.3", "203.0.113.9"),  # how it looks where `::` is listened on
+        ("fd00::7", "203.0.113.9"),
+        ("10.2.0.1", "10.2.0.1"),
+        ("::ffff:10.2.0.1", "::ffff:10.2.0.1"),
+    ],
+)
+def test_a_trusted_proxy_is_known_by_any_form_of_its_address(peer: str, client: str) -> None:
+    """By its address in the networks of the settings, IPv4 in IPv6 too; everybody else is the client."""
+    scope: dict[str, Any] = {"client": (peer, 1234), "scheme": "http"}
+    peers = Peers(["10.1.0.0/16", "fd00::/8"])
+    assert peers.settle(scope, Headers({"x-forwarded-for": "203.0.113.9"})) == client
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,12 @@ from queue_backends.memory import open_backend
 from tests.gateway.callback_receiver import WITHIN_S, Receiver
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from worker.gateway.callback_attempt import MOST_OUTPUT_CHARS, Patience
-from worker.gateway.callback_delivery import CallbackDelivery
+from worker.gateway.callback_delivery import AT_ONCE_PER_HOST, CallbackDelivery
+from worker.gateway.callback_line import CallbackLine
 from worker.gateway.callbacks import (
     DUE,
+    OVER,
+    Callback,
     CallbackEvent,
     CallbackRequest,
     Callbacks,
@@ -39,10 +42,16 @@ class Office:
         self.callbacks = Callbacks(backend.state, LOCAL, Sealer("a key for these tests"))
 
     @asynccontextmanager
-    async def delivering(self, patience: Patience = QUICK, guard: NetGuard = LOCAL) -> AsyncIterator[None]:
+    async def delivering(
+        self,
+        patience: Patience = QUICK,
+        guard: NetGuard = LOCAL,
+        look_every_s: float = 0.01,
+        duty_ttl_s: float = 30.0,
+    ) -> AsyncIterator[None]:
         """As a gateway does."""
         delivery = CallbackDelivery(
-            self.callbacks, self.backend, guard, duty_ttl_s=0.5, look_every_s=0.01, patience=patience
+            self.callbacks, self.backend, guard, duty_ttl_s=duty_ttl_s, look_every_s=look_every_s, patience=patience
         )
         async with delivery:
             yield
@@ -65,6 +74,21 @@ class Office:
             while (view := await self.callbacks.view(task_id)) is None or view.state not in states:
                 await asyncio.sleep(0.01)
         return view
+
+
+class SlowReading(Callbacks):
+    """Reads, and takes its time to say what it has read."""
+
+    def __init__(self, office: Office) -> None:
+        super().__init__(office.backend.state, LOCAL, Sealer())
+        self.has_read, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def due(self) -> dict[str, Callback]:
+        """As it was before `has_read`, once `goes_on` is set."""
+        found = await super().due()
+        self.has_read.set()
+        await self.goes_on.wait()
+        return found
 
 
 @pytest.fixture
@@ -140,6 +164,59 @@ async def test_a_slow_receiver_holds_up_no_other(office: Office) -> None:
     assert view.next_try_at is not None
 
 
+async def test_many_are_told_one_after_the_other(office: Office) -> None:
+    """A receiver of many hears of all that have ended without a pause, and of few at a time."""
+    async with Receiver() as receiver:
+        ids = [await office.task(receiver.url) for _ in range(3 * AT_ONCE_PER_HOST)]
+        for _ in ids:
+            await office.end()
+        async with office.delivering(look_every_s=3600.0):
+            await receiver.calls(len(ids))
+            for task_id in ids:
+                await office.until(task_id, CallbackState.DELIVERED)
+    assert len({told.headers["webhook-id"] for told in receiver.told}) == len(receiver.told) == len(ids)
+
+
+async def test_what_happens_while_all_are_read_counts_more(office: Office) -> None:
+    """What is delivered meanwhile is not told again, and what is added is not forgotten."""
+    callbacks = SlowReading(office)
+    delivery = CallbackDelivery(callbacks, office.backend, LOCAL, look_every_s=0.01, patience=QUICK)
+    async with Receiver() as receiver:
+        first = await office.task(receiver.url)
+        await office.end()
+        async with asyncio.timeout(WITHIN_S), delivery:
+            await callbacks.has_read.wait()
+            raw = await office.backend.state.get(DUE + first)
+            assert raw is not None
+            await office.backend.state.set(DUE + first, raw)  # heard of, and told at once
+            await office.until(first, CallbackState.DELIVERED)
+            second = await office.task(receiver.url)
+            await asyncio.sleep(0)
+            callbacks.goes_on.set()
+            await office.end()
+            await office.until(second, CallbackState.DELIVERED)
+    assert [told.body["data"]["id"] for told in receiver.told] == [first, second]
+
+
+def test_hosts_take_turns() -> None:
+    """Each has room of its own, within the room for all; nobody stands in line twice."""
+    line = CallbackLine(most=4, most_of_one=3)
+    for task_id, host in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("a4", "a"), ("b1", "b"), ("c1", "c"), ("a1", "a")):
+        line.add(task_id, host)
+    first = [line.take() for _ in range(5)]
+    line.leave("b1")
+    second = [line.take() for _ in range(2)]
+    line.leave("a1")
+    line.leave("c1")
+    third = [line.take() for _ in range(3)]
+
+    assert first == ["a1", "b1", "c1", "a2", None]
+    assert second == ["a3", None]
+    assert third == ["a4", None, None]
+    assert "a4" in line
+    assert "a1" not in line
+
+
 async def test_redirects_are_not_followed(office: Office) -> None:
     """Whoever receives decides nothing about where else is asked; after the last try the callback is dead."""
     async with Receiver() as elsewhere, Receiver(*[f"302 Found\nLocation: {elsewhere.url}"] * 4) as receiver:
@@ -182,6 +259,24 @@ async def test_a_receiver_that_wants_no_more_is_left_alone(office: Office) -> No
     assert await office.callbacks.dead(tenant="somebody else") == []
 
 
+async def test_what_was_just_put_in_order_again_is_not_once_more(office: Office) -> None:
+    """Of two who ask for it at once, one is told of a message that will come, and the other of none."""
+    async with Receiver() as receiver:
+        task_id = await office.task(receiver.url)
+        await office.end()
+        async with office.delivering():
+            await office.until(task_id, CallbackState.DELIVERED)
+        over = await office.backend.state.get(OVER + task_id)
+        assert over is not None
+        first = await office.callbacks.again(task_id)
+        await office.backend.state.set(OVER + task_id, over)  # as whoever read it before sees it
+        second = await office.callbacks.again(task_id)
+        shown = await office.callbacks.view(task_id)
+    assert first is not None
+    assert second is None
+    assert shown == first
+
+
 async def test_a_repeated_submission_is_told_of_once(office: Office) -> None:
     """Whoever submits with an idempotency key again gets no second call."""
     async with Receiver() as receiver:
@@ -195,11 +290,11 @@ async def test_a_repeated_submission_is_told_of_once(office: Office) -> None:
 
 async def test_another_gateway_takes_over(office: Office) -> None:
     """The gateway with the duty has died before it told of anything: whoever is left does."""
-    await office.backend.state.set("gateway/callbacks/duty", b"a gateway that is dead", ttl_s=1.0)
+    await office.backend.state.set("gateway/callbacks/duty", b"a gateway that is dead", ttl_s=0.2)
     async with Receiver() as receiver:
         task_id = await office.task(receiver.url)
         await office.end()
-        async with office.delivering():
+        async with office.delivering(duty_ttl_s=0.5):
             await office.until(task_id, CallbackState.DELIVERED)
     assert len(receiver.told) == 1
 

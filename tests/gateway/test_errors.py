@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_settings
 from tests.gateway.probe_operations import OPERATIONS, RAISED
+from worker.gateway.decoding import decode_body
+from worker.gateway.headers import with_safe_headers
+from worker.gateway.problem import Problem
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,14 @@ async def test_methods(server: GatewayServer) -> None:
     assert stream.status_code == 405
 
 
+@pytest.mark.parametrize("name", ["%00", "a%00b", 1025 * "a"])
+async def test_names_that_nothing_can_have(server: GatewayServer, name: str) -> None:
+    """In a path, they are nothing that exists; no operation sees them."""
+    async with server.client() as client:
+        answer = await client.get(f"/t/raise/{name}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
 async def test_answers_with_a_status_of_their_own(server: GatewayServer) -> None:
     """Created with a location; no content without a body."""
     async with server.client() as client:
@@ -140,6 +152,25 @@ async def test_bodies(server: GatewayServer, body: bytes, headers: dict[str, str
     async with server.client() as client:
         answer = await client.post("/t/echo", content=body, headers=headers)
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        ('{"a": ' + 127 * "[" + 127 * "]" + "}", True),
+        ('{"a": ' + 128 * "[" + 128 * "]" + "}", False),
+        ('{"a": ' + 500 * '{"b":' + "1" + 500 * "}" + "}", False),
+        ('{"a": [' + 500 * "[]," + "[]]}", True),
+        ('{"a": "' + 500 * '[{\\"' + '"}', True),
+    ],
+)
+def test_bodies_are_nested_so_deeply_and_no_deeper(body: str, fits: bool) -> None:
+    """What can just be read could not be passed on. Brackets in texts, and side by side, count for nothing."""
+    if fits:
+        assert "a" in decode_body(body.encode(), dict[str, Any])
+    else:
+        with pytest.raises(Problem, match="nested deeper than 128 levels"):
+            decode_body(body.encode(), dict[str, Any])
 
 
 async def test_a_body_without_length_is_bounded_too(server: GatewayServer) -> None:
@@ -177,11 +208,27 @@ async def test_queries(server: GatewayServer) -> None:
         empty = await client.get("/t/query?limit=")
         wrong = [await client.get(f"/t/query?{text}") for text in ("limit=many", "limit=1&limit=2", "limt=3")]
         vendor = await client.get("/api/query?limit=3&beta=true")
+        endless = await client.get("/api/query?" + 8193 * "a")
     assert good.json() == {"limit": 3, "flag": True, "names": ["a", "b", "c"], "ratio": 0.5}
     assert empty.json()["limit"] == 10
     assert {answer.status_code for answer in wrong} == {400}
     assert "limt" in wrong[2].json()["detail"]
     assert vendor.json()["limit"] == 3
+    assert endless.status_code == 400
+
+
+async def test_a_key_in_the_wrong_place_is_not_repeated(server: GatewayServer) -> None:
+    """Whatever error tells of it: a name of a parameter, of a field, or a path."""
+    key = "shoal_abcdefgh2345_" + 32 * "5e"
+    async with server.client() as client:
+        answers = [
+            await client.get(f"/t/query?{key}=1"),
+            await client.get(f"/api/{key}"),
+            await client.post("/t/echo", json={"text": "", "number": key}),
+            await client.get(f"/v1/{key}"),
+        ]
+    assert all(answer.status_code in (400, 404) and 8 * "5e" not in answer.text for answer in answers)
+    assert "[masked]" in answers[0].text
 
 
 async def test_answers_cannot_be_misused_by_browsers(server: GatewayServer) -> None:
@@ -198,6 +245,17 @@ async def test_answers_cannot_be_misused_by_browsers(server: GatewayServer) -> N
             assert headers["x-request-id"].startswith("req_")
             assert "server" not in headers
             assert "access-control-allow-origin" not in headers
+
+
+def test_what_an_answer_says_itself_is_left_to_it() -> None:
+    """No header of ours beside its own, and only pages may load anything."""
+    own = [(b"cache-control", b"max-age=60"), (b"content-type", b"text/html; charset=utf-8")]
+    page = with_safe_headers(own, is_shared=False)
+    names = [name for name, _ in page]
+    assert len(names) == len(set(names))
+    assert dict(page)[b"cache-control"] == b"max-age=60"
+    assert b"script-src 'self'" in dict(page)[b"content-security-policy"]
+    assert b"script-src" not in dict(with_safe_headers([], is_shared=False))[b"content-security-policy"]
 
 
 async def test_what_is_counted(server: GatewayServer) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from worker.gateway.ingress.transcript import Transcript
 from worker.gateway.openai_api.chat_answer import ChatForm, completion_events
 from worker.gateway.openai_api.response_events import ResponseEvents
 from worker.gateway.openai_api.response_store import ResponseRecord
+from worker.gateway.openai_api.response_stream import response_sse
 from worker.gateway.problem import ErrorStyle
 
 TEXTS = st.text(alphabet="ab ", min_size=1, max_size=6)
@@ -147,3 +149,62 @@ async def test_streams_that_can_take_nothing_back_end_with_an_error() -> None:
     told_events = [event async for event in message_sse(asked(ErrorStyle.ANTHROPIC), message, coming(chunks))]
     assert told_events[-1].event == "error"
     assert "began anew" in msgspec.json.decode(told_events[-1].data)["error"]["message"]
+
+
+async def chat_events(chunks: list[Chunk]) -> list[Any]:
+    """A streamed completion: its pieces."""
+    form = ChatForm(task_id="1-0", model="m", created=1)
+    events = [event async for event in completion_events(asked(ErrorStyle.OPENAI), form, coming(chunks))]
+    return [event.data if event.data == "[DONE]" else msgspec.json.decode(event.data) for event in events]
+
+
+@pytest.mark.parametrize("before", [[], [[[(False, "One moment.")]]]])
+async def test_reasoning_that_begins_anew_ends_no_stream(before: Any) -> None:
+    """A model that is cut off while it thinks seldom thinks the same again. As long as no text of that turn was told,
+    the answer holds, whatever was said in the turns before."""
+    chunks = chunks_of([*before, [[(True, "so and so")], [(True, "other thoughts"), (False, "Yes.")]]])
+    pieces = await chat_events(chunks)
+    assert pieces[-1] == "[DONE]"
+    said = [piece["choices"][0]["delta"].get("content") for piece in pieces[:-1]]
+    assert "".join(filter(None, said)) == ("One moment.\n\nYes." if before else "Yes.")
+    for shows_thinking in (False, True):
+        form = MessageForm(task_id="1-0", model="m", shows_thinking=shows_thinking)
+        told_events = [event async for event in message_sse(asked(ErrorStyle.ANTHROPIC), form, coming(chunks))]
+        assert told_events[-1].event == "message_stop"
+
+
+@pytest.mark.parametrize("later", [[], [[[(True, "on")]]]])
+async def test_text_that_began_anew_ends_the_stream_in_any_later_turn(later: Any) -> None:
+    """Text of a turn after the one that starts over does not hold either."""
+    first = [[(True, "so")], [(True, "other"), (False, "no")]]
+    chunks = [
+        Chunk(task_id="1-0", seq=0, type=ChunkType.THINKING, content="so", turn=0, attempt=0),
+        Chunk(task_id="1-0", seq=1, type=ChunkType.CONTENT, content="told", turn=1, attempt=0),
+        *[msgspec.structs.replace(chunk, seq=chunk.seq + 2) for chunk in chunks_of([first[1:], *later])],
+    ]
+    chunks[2:] = [msgspec.structs.replace(chunk, attempt=1) if not chunk.is_final else chunk for chunk in chunks[2:]]
+    pieces = await chat_events(chunks)
+    assert pieces[-1]["error"]["code"] == "answer_began_anew"
+
+
+def test_long_text_that_comes_again_is_compared_piece_by_piece() -> None:
+    """Each piece is compared with its own place in what was told: nothing is said twice, and the rest follows."""
+    words = [f"word {number} " for number in range(2000)]
+    again = [[(False, word) for word in words[:1500]], [(False, word) for word in words]]
+    said = [event.text for event in told(chunks_of([again])) if isinstance(event, Said)]
+    assert "".join(said) == "".join(words)
+
+
+async def test_response_that_breaks_off_says_so_and_can_be_resumed() -> None:
+    """A gateway that stops tells that the response is not whole, under the number of the last event: whoever resumes
+    after that number misses nothing."""
+    record = ResponseRecord(task_id="1-0", created_at=1, model="m", echo={}, background=True)
+    chunks = chunks_of([[[(False, "one"), (True, "two"), (False, "three")]]])
+
+    async def numbers(given: list[Chunk], after: int = -1) -> list[tuple[str, int]]:
+        sent = response_sse(asked(ErrorStyle.OPENAI), record, coming(given), starting_after=after)
+        return [(event.event, msgspec.json.decode(event.data)["sequence_number"]) async for event in sent]
+
+    *cut, (last, number) = await numbers(chunks[:-2])
+    assert last == "error"
+    assert cut + await numbers(chunks, number) == await numbers(chunks)

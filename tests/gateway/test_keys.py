@@ -17,6 +17,7 @@ from queue_backends.memory import open_backend as open_memory
 from queue_backends.redis import open_backend as open_redis
 from tests.gateway.gateway_harness import WITHIN_S, GatewayServer
 from worker.cli.key import key
+from worker.gateway import keys_api
 from worker.gateway.caller import Scope
 from worker.gateway.keys import KEEP_ENDED_S, ApiKeys
 from worker.log import mask_text
@@ -130,6 +131,7 @@ async def test_what_cannot_be_a_key_is_refused() -> None:
             ("a", [], [], None),
             ("a", [Scope.ADMIN], ["Not A Slug"], None),
             ("a", [Scope.ADMIN], [], time.time() - 1),
+            ("a", [Scope.ADMIN], [], 1000 * time.time() + 3600),  # milliseconds, as scripts of browsers count
         ):
             with pytest.raises(BadObject):
                 await keys.create(name, scopes, groups, expires_at=expires_at)
@@ -174,6 +176,18 @@ async def test_an_administrator_of_a_tenant_stays_in_it(gateway_server: GatewayS
         assert (await client.delete(f"/v1/keys/{other.split('_')[1]}")).status_code == 404
 
 
+async def test_an_administrator_of_a_tenant_leaves_room_for_others(
+    gateway_server: GatewayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are bounded in number, and those of one tenant more closely; other administrators can go on."""
+    monkeypatch.setattr(keys_api, "MOST_OF_ONE", 2)
+    wanted = {"name": "x", "scopes": ["tasks.read"]}
+    async with gateway_server.client(key=gateway_server.make_key(["admin"], tenant="crowded")) as client:
+        assert [(await client.post("/v1/keys", json=wanted)).status_code for _ in range(2)] == [201, 409]
+    async with gateway_server.client() as client:
+        assert (await client.post("/v1/keys", json={**wanted, "tenant": "crowded"})).status_code == 201
+
+
 async def test_an_administrator_of_an_app_stays_in_it(gateway_server: GatewayServer) -> None:
     """A key of an app cannot make one that may use more."""
     bound = gateway_server.make_key(["admin"], app="helpdesk")
@@ -182,6 +196,9 @@ async def test_an_administrator_of_an_app_stays_in_it(gateway_server: GatewaySer
         own = await client.post("/v1/keys", json={"name": "x", "scopes": ["admin"], "app": "helpdesk"})
         assert own.status_code == 201
         assert {each["app"] for each in (await client.get("/v1/keys")).json()["keys"]} == {"helpdesk"}
+        for path in ("/v1/ops/queue", "/v1/ops/dead", "/v1/ops/usage", "/v1/ops/workers", "/metrics"):
+            assert (await client.get(path)).status_code == 403  # it is everybody's
+        assert (await client.post("/v1/ops/dead/purge", json={"all": True})).status_code == 403
 
 
 def test_settings_and_command_know_all_scopes() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_settings
 from tests.gateway.probe_operations import LARGE_BYTES, OPERATIONS
+from worker.gateway import limits as limits_module
 from worker.gateway.connection_limits import MAX_HEAD_BYTES
 from worker.gateway.limits import FailureLimit, RequestLimits, StreamSlots
 from worker.gateway.problem import Problem
@@ -46,6 +47,20 @@ def test_a_bucket_empties_and_fills() -> None:
     with pytest.raises(Problem):
         limits.take("a", 60)
     assert limits.take("a", 0) is None
+
+
+def test_callers_are_forgotten_if_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those not heard of for longest, so that strangers cannot fill the memory; who comes again stays known."""
+    monkeypatch.setattr(limits_module, "_MOST_CALLERS", 3)
+    limits = RequestLimits(burst=1, clock=Clock())
+    for who in ("busy", "a", "b"):
+        limits.take(who, 60)
+    with pytest.raises(Problem):
+        limits.take("busy", 60)
+    limits.take("c", 60)
+    limits.take("a", 60)  # forgotten, so that it has a full bucket
+    with pytest.raises(Problem):
+        limits.take("busy", 60)
 
 
 def test_failures_of_an_address_are_counted() -> None:

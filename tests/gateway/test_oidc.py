@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -13,13 +14,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from providers import ProviderTimeout
+from providers.calls import Response
 from providers.transport import Transport
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from tests.gateway.issuer import AUDIENCE, Issuer
 from tests.gateway.probe_operations import OPERATIONS
 from worker.errors import BadSetting
 from worker.gateway.caller import Caller, Scope
-from worker.gateway.issuer_keys import FRESH_S, MIN_REFETCH_S, STALE_S, IssuerKeys
+from worker.gateway.issuer_keys import FRESH_S, MIN_REFETCH_S, STALE_S, IssuerKeys, IssuerUnavailable
 from worker.gateway.oidc import Oidc
 from worker.gateway.problem import Problem
 from worker.settings.gateway import GatewaySettings
@@ -64,13 +67,16 @@ async def test_a_good_token_makes_a_caller(issuer: Issuer, key: str) -> None:
     """Name, groups and scopes are those of the claims."""
     async with _oidc(issuer) as oidc:
         caller = await oidc.caller_of(
-            issuer.token(key, name="Alice", groups=["staff", "admin"], scope="openid tasks.read agents.use")
+            issuer.token(
+                key, name="Alice", groups=["staff", "admin"], scope="openid tasks.read agents.use", exp=4_000_000_000
+            )
         )
     assert caller == Caller(
         id=f"oidc:{issuer.url}:alice",
         name="Alice",
         scopes=frozenset({Scope.TASKS_READ, Scope.AGENTS_USE}),
         groups=frozenset({"staff", "admin"}),  # a group's name is no scope
+        expires_at=4_000_000_000 + GatewaySettings().oidc_leeway_s,
     )
 
 
@@ -85,10 +91,13 @@ async def test_claims_are_mapped_as_the_settings_say(issuer: Issuer) -> None:
     async with _oidc(issuer, **mapping) as oidc:
         claims = {"realm_access": {"roles": ["operators"]}, "scope": "tasks admin"}
         caller = await oidc.caller_of(issuer.token(**claims, **{"https://example.com/tenant": "acme"}))
-        refused = await _status(oidc, issuer.token(**claims))
+        tenants = (None, "", "Acme", "acme/other", "acme%2Fother", "../acme", ["acme"], "a" * 64)
+        refused = {
+            await _status(oidc, issuer.token(**claims, **{"https://example.com/tenant": each})) for each in tenants
+        }
     assert (caller.tenant, caller.groups) == ("acme", {"operators"})
     assert caller.scopes == {Scope.OPS_READ, Scope.OPS_WRITE, Scope.TASKS_READ, Scope.AGENTS_USE}
-    assert refused == 401
+    assert refused == {401}
 
 
 def _bad_tokens(issuer: Issuer) -> dict[str, str]:
@@ -105,6 +114,7 @@ def _bad_tokens(issuer: Issuer) -> dict[str, str]:
         "without audience": issuer.token(aud=None),
         "for somebody else": issuer.token(aud="another"),
         "without subject": issuer.token(sub=None),
+        "with an endless subject": issuer.token(sub="a" * 256),
         "of another issuer": issuer.token(iss="https://evil.example.com"),
         "unsigned": jwt.encode(claims, key="", algorithm="none", headers={"kid": "rsa"}),
         "signed with the public key": _hs256(claims, issuer.public_pem()),
@@ -188,6 +198,50 @@ async def test_an_issuer_that_is_away(issuer: Issuer) -> None:
         assert await _status(oidc, issuer.token()) == 503
 
 
+class _Silent(Transport):
+    """An issuer that takes requests and answers none, once `is_silent`; `asked` is set when it is asked then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_silent = False
+        self.asked = asyncio.Event()
+        self.requests = 0
+        self._gives_up = asyncio.Event()
+
+    async def request(self, method: str, url: str, **options: Any) -> Response:
+        if not self.is_silent:
+            return await super().request(method, url, **options)
+        self.requests += 1
+        self.asked.set()
+        await self._gives_up.wait()
+        raise ProviderTimeout("nothing came", provider="http")
+
+    def give_up(self) -> None:
+        """Every request that waits is told that it took too long."""
+        self._gives_up.set()
+
+
+async def test_an_issuer_that_does_not_answer_holds_one_caller_up(issuer: Issuer) -> None:
+    """While one request asks for the keys anew, others use those that are known; whoever waits does not ask again."""
+    clock, http = Clock(), _Silent()
+    keys = IssuerKeys(issuer.url, http, clock=clock)
+    async with asyncio.timeout(30):
+        assert await keys.find("rsa", "RS256") is not None
+        http.is_silent = True
+        clock.now += FRESH_S + 1
+        first = asyncio.create_task(keys.find("rsa", "RS256"))
+        await http.asked.wait()
+        assert await keys.find("rsa", "RS256") is not None
+        waiting = [asyncio.create_task(keys.find(f"k{number}", "RS256")) for number in range(3)]
+        await asyncio.sleep(0)
+        clock.now += 2 * MIN_REFETCH_S  # so long it took
+        http.give_up()
+        assert await first is not None
+        assert await asyncio.gather(*waiting) == [None] * 3
+    assert http.requests == 1
+    await http.aclose()
+
+
 async def test_a_discovery_document_of_somebody_else_is_not_believed(issuer: Issuer) -> None:
     """The issuer in it has to be the one that was asked; a key address of the settings needs no document."""
     issuer.says_issuer = "https://evil.example.com"
@@ -195,6 +249,52 @@ async def test_a_discovery_document_of_somebody_else_is_not_believed(issuer: Iss
         assert await _status(oidc, issuer.token()) == 503
     async with _oidc(issuer, oidc_jwks_url=f"{issuer.url}/keys") as oidc:
         assert await _status(oidc, issuer.token()) == 200
+
+
+class _Noting(Transport):
+    """Keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+
+    async def request(self, method: str, url: str, **options: Any) -> Response:
+        self.urls.append(url)
+        return await super().request(method, url, **options)
+
+
+async def test_keys_that_others_between_could_change_are_not_read(issuer: Issuer) -> None:
+    """Whatever the discovery document says: over http, on this machine alone."""
+    issuer.keys_url = "http://keys.example.com/keys"
+    http = _Noting()
+    keys = IssuerKeys(issuer.url, http, clock=Clock())
+    with pytest.raises(IssuerUnavailable):
+        await keys.find("rsa", "RS256")
+    await http.aclose()
+    assert http.urls == [f"{issuer.url}/.well-known/openid-configuration"]
+
+
+@pytest.mark.filterwarnings("ignore:The RSA key:Warning")
+async def test_keys_that_prove_nothing_are_not_used(issuer: Issuer) -> None:
+    """An RSA key that is too short, or one that is published for encryption."""
+    issuer.private["short"] = rsa.generate_private_key(65537, 1024)
+    issuer.private["for secrets"] = rsa.generate_private_key(65537, 2048)
+    issuer.published += ["short", "for secrets"]
+    issuer.uses["for secrets"] = "enc"
+    async with _oidc(issuer) as oidc:
+        assert await _status(oidc, issuer.token()) == 200
+        for key in ("short", "for secrets"):
+            assert await _status(oidc, issuer.token(key, algorithm="RS256")) == 401
+
+
+async def test_a_token_that_names_no_key_is_taken_if_there_is_one_only(issuer: Issuer) -> None:
+    """With two that could have signed it, it is refused."""
+    async with _oidc(issuer, oidc_algorithms=("ES256",)) as oidc:
+        assert await _status(oidc, issuer.token("ec", header={"kid": None})) == 200
+    issuer.private["second"] = ec.generate_private_key(ec.SECP256R1())
+    issuer.published.append("second")
+    async with _oidc(issuer) as oidc:
+        assert await _status(oidc, issuer.token("ec", header={"kid": None})) == 401
 
 
 async def test_tokens_and_keys_beside_each_other(issuer: Issuer) -> None:

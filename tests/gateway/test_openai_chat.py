@@ -153,6 +153,19 @@ def test_result_and_journal_tell_of_the_calls(gateway_server: GatewayServer, cli
     assert [part["type"] for part in said["parts"]] == ["text", "tool_call", "tool_call"]  # open, for the client
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_calls_too_long_for_a_chunk(client: Any, streams: bool) -> None:
+    """Arguments of any length arrive whole: those that no chunk takes are in the result."""
+    if streams:
+        with client.chat.completions.stream(model="lengthy", messages=USER, tools=[WEATHER]) as stream:
+            answer = stream.get_final_completion()
+    else:
+        answer = client.chat.completions.create(model="lengthy", messages=USER, tools=[WEATHER])
+    [made] = answer.choices[0].message.tool_calls
+    assert json.loads(made.function.arguments) == {"city": "Paris " * 60_000}
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
 def test_one_call_at_a_time(client: Any) -> None:
     """`parallel_tool_calls: false` gives the client the first call alone, and the conversation goes on from it."""
     messages: Any = list(USER)
@@ -204,6 +217,14 @@ def test_a_name_that_the_agent_uses_is_refused(client: Any) -> None:
     taken: Any = {"type": "function", "function": {"name": "look_up"}}
     with pytest.raises(openai.BadRequestError, match="the agent has a tool of that name"):
         client.chat.completions.create(model="mixed", messages=USER, tools=[taken])
+
+
+def test_a_model_that_misspells_a_tool_is_told_of_the_clients(client: Any) -> None:
+    """It may try again with the right name: those of the client are among what it is told of."""
+    answer = client.chat.completions.create(model="guesser", messages=USER, tools=[WEATHER])
+    said = answer.choices[0].message.content
+    assert said.startswith('tool "get_wether" is not available')
+    assert "get_weather" in said
 
 
 def test_parsed_answer(client: Any) -> None:
@@ -307,6 +328,18 @@ def test_same_idempotency_key_is_one_task(client: Any) -> None:
     assert first.id == second.id
     other = client.chat.completions.create(model="plain", messages=USER, extra_headers={"Idempotency-Key": "order-8"})
     assert other.id != first.id
+
+
+def test_idempotency_keys_are_their_callers_own(gateway_server: GatewayServer, client: Any) -> None:
+    """The same key means nothing to another caller, and nothing in the vendor's other API."""
+    headers = {"Idempotency-Key": "one and the same"}
+    mine = client.chat.completions.create(model="plain", messages=USER, extra_headers=headers)
+    other_key = gateway_server.make_key([Scope.AGENTS_USE])
+    with openai_client(gateway_server, api_key=other_key) as other:
+        theirs = other.chat.completions.create(model="plain", messages=USER, extra_headers=headers)
+    response = client.responses.create(model="plain", input="hello", extra_headers=headers)
+    ids = {answer.id.rpartition("chatcmpl-")[2].rpartition("resp_")[2] for answer in (mine, theirs, response)}
+    assert len(ids) == 3
 
 
 async def test_client_that_leaves_a_stream_ends_the_task(gateway_server: GatewayServer) -> None:

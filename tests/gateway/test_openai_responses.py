@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from pydantic import BaseModel
 
+from providers import Message, ToolOutcome
 from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_settings
 from tests.gateway.vendor_clients import AGENTS, async_openai_client, openai_client
 from worker.gateway.caller import Scope
+from worker.gateway.context import Gateway
+from worker.gateway.openai_api.response_store import PREFIX, ResponseRecord
 from worker.settings import Settings
 
 WEATHER: Any = {
@@ -130,6 +135,43 @@ def test_client_runs_its_tools(client: Any, is_stored: bool) -> None:
         kept: Any = [{"role": "user", "content": "How is it?"}, *first.output]
         final = client.responses.create(model="answerer", input=[*kept, *outputs], store=False)
     assert final.output_text == "The tools said: shelf-a\nshelf-b\nsun-0\nsun-1"
+
+
+def test_every_call_that_is_continued_has_one_outcome(gateway_server: GatewayServer, client: Any) -> None:
+    """What a run is given to go on with is a conversation that vendors take: calls that the client was not shown are
+    not in it, and outcomes of own tools and of the client's stand in one message, right after the calls."""
+    first = client.responses.create(model="mixed", input="hello", tools=[WEATHER], parallel_tool_calls=False)
+    [made] = [item for item in first.output if item.type == "function_call"]
+    outcome: Any = [{"type": "function_call_output", "call_id": made.call_id, "output": "sun"}]
+    second = client.responses.create(model="answerer", input=outcome, previous_response_id=first.id)
+    assert second.output_text == "The tools said: shelf-a\nshelf-b\nsun"
+
+    async def given(gateway: Gateway) -> list[Message]:
+        raw = await gateway.backend.state.get(PREFIX + second.id.removeprefix("resp_"))
+        record = msgspec.json.decode(raw or b"", type=ResponseRecord)
+        return [msgspec.convert(message, Message) for message in record.messages]
+
+    messages = gateway_server.do(given)
+    assert [message.role for message in messages] == ["user", "assistant", "user", "assistant", "user"]
+    for asking, answering in pairwise(messages):
+        outcomes = [part.call_id for part in answering.parts if isinstance(part, ToolOutcome)]
+        assert sorted(call.id for call in asking.tool_calls) == sorted(outcomes)
+
+
+@pytest.mark.parametrize(("position", "city"), [(0, "Lima"), (9, "Rome")])
+def test_calls_that_nobody_made_bring_nothing_along(client: Any, position: int, city: str) -> None:
+    """A client that changes what it was asked for, or invents a call, is taken at its word: of the run that the id
+    names, nothing is added."""
+    first = client.responses.create(model="mixed", input="hello", tools=[WEATHER], parallel_tool_calls=False)
+    [made] = [item for item in first.output if item.type == "function_call"]
+    assert json.loads(made.arguments) == {"city": "Rome"}
+    identifier = f"{made.call_id.rpartition('_')[0]}_{position}"
+    items: Any = [
+        {"role": "user", "content": "hello"},
+        {"type": "function_call", "call_id": identifier, "name": made.name, "arguments": json.dumps({"city": city})},
+        {"type": "function_call_output", "call_id": identifier, "output": "sun"},
+    ]
+    assert client.responses.create(model="answerer", input=items).output_text == "The tools said: sun"
 
 
 def test_streamed_calls(client: Any) -> None:
@@ -251,6 +293,17 @@ def test_cut_answer_is_incomplete(client: Any) -> None:
     assert answer.status == "incomplete"
     assert answer.incomplete_details is not None
     assert answer.incomplete_details.reason == "max_output_tokens"
+
+
+def test_instructions_alone_are_what_is_said(client: Any) -> None:
+    """A system or developer message without another is answered, in both of the vendor's forms."""
+    developer: Any = [{"role": "developer", "content": "Greet."}]
+    first = client.responses.create(model="plain", input=developer)
+    assert first.output_text == "You said: Greet."
+    second = client.responses.create(model="plain", input=developer, previous_response_id=first.id)
+    assert second.output_text == "You said: Greet."
+    chat = client.chat.completions.create(model="plain", messages=[{"role": "system", "content": "Greet."}])
+    assert chat.choices[0].message.content == "You said: Greet."
 
 
 def test_refusal(client: Any) -> None:

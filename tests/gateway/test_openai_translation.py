@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import AgentConfig, Message, TurnRequest
+from providers import AgentConfig, ClientTool, Message, TurnRequest
 from providers.anthropic_request import request_body as anthropic_body
 from providers.openai_request import messages as openai_messages
 from worker.gateway.anthropic_api import translation as anthropic_translation
@@ -157,3 +157,12 @@ def test_items_are_the_same_conversation(turns: list[tuple[str, Any]]) -> None:
     items = input_of(items_of(items_form(turns)), {}).messages
     chat = chat_translation.conversation_of(msgspec.convert(chat_form(turns), list[ChatMessage]))
     assert openai_messages("", through_a_task(items), "") == openai_messages("", chat, "")
+
+
+def test_a_named_tool_is_the_only_one_of_its_run() -> None:
+    """Vendors have no word for it that all of them know: the model has this tool alone, and has to call one."""
+    tools = (ClientTool(name="one"), ClientTool(name="two"))
+    asked = Ask(agent="any", messages=(Message.user("hello"),), client_tools=tools, only_tool="one").overrides()
+    assert asked["tools"] == []
+    assert [tool["name"] for tool in asked["client_tools"]] == ["one"]
+    assert asked["tool_choice"] == "required"

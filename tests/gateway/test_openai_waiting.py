@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +11,12 @@ import anthropic
 import openai
 import pytest
 
+import providers
 from providers import AgentConfig
 from queue_backends import (
     RUN_CANCELLED,
     BackendOptions,
+    InvalidTask,
     Priority,
     QueueStats,
     ReplayTrimmed,
@@ -26,12 +29,14 @@ from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_setti
 from tests.gateway.vendor_clients import AGENTS, anthropic_client, openai_client, scripted, turns
 from worker.budgets.rules import BudgetRule
 from worker.budgets.rules import Scope as BudgetScope
+from worker.errors import AccessDenied, AgentNotFound
 from worker.gateway.caller import Scope
 from worker.gateway.context import Gateway
-from worker.gateway.ingress.failures import problem_of_failure
+from worker.gateway.ingress.failures import meaning_of, problem_of_failure
 from worker.gateway.ingress.narration import Failed
 from worker.gateway.ingress.submission import deadline_of
 from worker.gateway.problem import ErrorStyle, Problem
+from worker.task_run import Poisonous
 
 USER: Any = [{"role": "user", "content": "hello"}]
 
@@ -182,6 +187,29 @@ def test_background_stream_outlives_its_gateway(queue_url: str) -> None:
     assert whole.output_text == "one two three"
 
 
+def test_streams_that_the_gateway_ends_are_no_whole_answers(queue_url: str) -> None:
+    """The clients take a stream that just stops for a whole answer: one that the gateway ends because it is stopped
+    says so in the vendor's form, and a response under the number of its last event, so that resuming misses nothing."""
+    settings = gateway_settings(agents={"slow": AGENTS["slow"]})
+    stopped = GatewayServer(settings, queue_url=queue_url, with_worker=False)
+    with GatewayServer(settings, queue_url=queue_url) as staying, stopped:
+        with openai_client(stopped) as client, anthropic_client(stopped) as other:
+            chat = client.chat.completions.create(model="slow", messages=USER, stream=True)
+            response = client.responses.create(model="slow", input="hello", background=True, stream=True)
+            message = other.messages.create(model="slow", max_tokens=99, messages=USER, stream=True)
+            _, created, _ = [next(iter(stream)) for stream in (chat, response, message)]
+            stopped.stop()
+            with pytest.raises(openai.APIError, match="shutting down"):
+                list(chat)
+            *before, last = response
+            assert (last.type, last.code) == ("error", "shutting_down")
+            assert last.sequence_number == [created, *before][-1].sequence_number
+            with pytest.raises(anthropic.APIStatusError, match="shutting down"):
+                list(message)
+        with openai_client(staying) as client:
+            client.responses.cancel(created.response.id)
+
+
 def test_budget_used_up() -> None:
     """What may not be spent any more is the vendors' error for it: in vectors, in answers and in streams."""
     budgets = {"tiny": BudgetRule(scope=BudgetScope.FLEET, tokens=1, name="tiny")}
@@ -245,6 +273,25 @@ def test_failures_in_both_vendors_words(
     assert theirs.headers["x-should-retry"] == "false"
     other = problem_of_failure(failure, ErrorStyle.ANTHROPIC)
     assert (other.status, other.extra.get("type")) == (anthropic_status, anthropic_type)
+
+
+def families(*roots: type[Exception]) -> Iterator[type[Exception]]:
+    """Classes and all that are made of them in the packages themselves."""
+    for root in roots:
+        if root.__module__.partition(".")[0] in ("providers", "queue_backends", "worker"):
+            yield root
+        yield from families(*root.__subclasses__())
+
+
+def test_every_error_that_ends_a_run_has_a_meaning() -> None:
+    """None of those that have a cause outside of the agent's code is told as a fault of the server."""
+    for module in ("worker.agents.errors", "worker.routing.errors", "worker.agent_plugins.errors"):
+        importlib.import_module(module)
+    roots = (providers.ProviderError, InvalidTask, AccessDenied, AgentNotFound)
+    known = {*families(*roots)} - {providers.Refused, Poisonous}  # an answer; a fault of ours
+    assert len(known) > 20
+    for error in known:
+        assert meaning_of(Failed(message="why", error_type=error.__name__)).status != 500, error
 
 
 def test_cancelled_run_is_a_conflict() -> None:

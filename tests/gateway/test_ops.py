@@ -16,9 +16,10 @@ from providers import AgentConfig
 from queue_backends import CallOutcome, Task, TokenUsage, UsageRecord
 from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_settings
 from worker.budgets.rules import read_rules
-from worker.fleet.presence import CircuitState, Presence, Workers
+from worker.fleet.presence import CircuitState, Presence, RunningTask, Workers
 from worker.gateway.caller import Scope
 from worker.gateway.context import Gateway
+from worker.gateway.ops import room
 from worker.rate_limits.rules import read_limits
 from worker.routing.route import read_route
 from worker.settings import Settings
@@ -164,6 +165,31 @@ async def test_running_tasks_are_those_of_the_caller(gateway_server: GatewayServ
             assert [task["id"] for task in (await client.get("/v1/ops/running")).json()["tasks"]] == [ids["acme"]]
     finally:
         gateway_server.do(lambda gateway: gateway.backend.queue.cancel(list(ids.values())))
+
+
+async def test_a_tenants_tasks_are_found_among_too_many_others(
+    gateway_server: GatewayServer, tenant_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not all running tasks are told of, a tenant's caller still sees its own."""
+    tenants = ["globex"] * 3 + ["acme"] + ["globex"] * 3
+    ids = [submit(gateway_server, f"slow {n}", tenant=tenant) for n, tenant in enumerate(tenants)]
+    own = ids[3]
+    try:
+        async with gateway_server.client() as client:
+            await eventually(lambda: running(client, set(ids)))
+        named = [*zip(ids, tenants, strict=True), ("ended-since", "acme")]
+        told = tuple(
+            RunningTask(id=task_id, started_at=NOW + (task_id == own), tenant=tenant) for task_id, tenant in named
+        )
+        presence = Presence(id="web-3-79-abc", host="web-3", pid=79, beat_at=time.time(), tasks=told)
+        gateway_server.do(lambda gateway: Workers(gateway.backend.state).tell(presence))
+        monkeypatch.setattr(room, "MOST_RUNNING", 2)
+        async with gateway_server.client(tenant_key) as client:
+            found = await eventually(lambda: running(client, {own}))
+        assert [task["tenant"] for task in found] == ["acme"]
+    finally:
+        gateway_server.do(lambda gateway: gateway.backend.queue.cancel(ids))
+        gateway_server.do(lambda gateway: Workers(gateway.backend.state).forget("web-3-79-abc"))
 
 
 async def test_workers_are_listed_and_drained(gateway_server: GatewayServer, tenant_key: str) -> None:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 
-from queue_backends import CallOutcome, LogRecord, QueueStats, TokenUsage, UsageRecord, open_backend, register_backend
+import pytest
+
+from queue_backends import (
+    CallOutcome,
+    DeadLetter,
+    LogRecord,
+    QueueStats,
+    TokenUsage,
+    UsageRecord,
+    open_backend,
+    register_backend,
+)
 from queue_backends.memory import open_backend as open_memory
 from worker.fleet.monitor import Snapshot
+from worker.gateway.ops import usage_book
+from worker.gateway.ops.dead_api import for_all
 from worker.gateway.ops.feed import Feed
 from worker.gateway.ops.history import COARSE_SAMPLES, FINE_SAMPLES, History, Sample, sample_of
 from worker.gateway.ops.usage_book import UsageBook, UsageFilter
@@ -55,7 +69,7 @@ async def test_the_usage_book_reads_each_record_once_and_goes_on() -> None:
         assert book.total(UsageFilter(since=NOW - 2 * HOUR_S)).calls == 4
         assert book.total(UsageFilter(until=NOW - 2 * HOUR_S, tenant="acme")).calls == 28
         assert book.total(UsageFilter(tenant="globex")).calls == 0
-        days = [group.key[0] for group in book.groups(["day"], UsageFilter())]
+        days = [group.key[0] for group in await book.groups(["day"], UsageFilter())]
         assert days == sorted(days)
 
 
@@ -74,18 +88,83 @@ async def test_a_large_ledger_is_read_in_steps() -> None:
 
 
 async def test_the_usage_book_is_bounded() -> None:
-    """Beyond its limit names are put together, nothing of the sum is lost; what is too old is dropped."""
+    """Beyond its limit names are put together, nothing of the sum is lost; what is too old is dropped, and makes room."""
     register_backend("memory", open_memory)
     async with await open_backend("memory://") as backend:
         records = [log_record(f"t{n}", NOW, agent=f"agent-{n}") for n in range(50)]
         old = log_record("old", NOW - 2 * KEEP_S)
         await backend.state.append_once([old, *records])
-        book = UsageBook(backend.state, keep_s=KEEP_S, most_cells=10, clock=lambda: NOW)
+        now = NOW
+        book = UsageBook(backend.state, keep_s=KEEP_S, most_cells=10, clock=lambda: now)
         await book.catch_up(limit_s=5)
-        groups = {group.key[0]: group.calls for group in book.groups(["agent"], UsageFilter())}
+        groups = {group.key[0]: group.calls for group in await book.groups(["agent"], UsageFilter())}
         assert len(groups) <= 11
         assert groups[OTHER] >= 40
         assert book.total(UsageFilter()).calls == 50
+
+        now = NOW + 2 * KEEP_S
+        await book.catch_up(limit_s=5)
+        await backend.state.append_once([log_record("fresh", now, agent="fresh")])
+        await book.catch_up(limit_s=5)
+        assert [group.key for group in await book.groups(["agent"], UsageFilter())] == [("fresh",)]
+
+
+async def test_adding_up_lets_others_take_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is in the book, a gateway's streams go on meanwhile."""
+    register_backend("memory", open_memory)
+    monkeypatch.setattr(usage_book, "_STEP_CELLS", 3)
+    async with await open_backend("memory://") as backend:
+        book = UsageBook(backend.state, keep_s=KEEP_S, clock=lambda: NOW)
+        await backend.state.append_once([log_record(f"t{n}", NOW - n * HOUR_S) for n in range(30)])
+        await book.catch_up(limit_s=5)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        [group] = await book.groups(["agent"], UsageFilter())
+        counting.cancel()
+        assert group.calls == 30
+        assert turns >= 9
+
+
+async def test_letters_that_stay_do_not_hide_those_behind_them() -> None:
+    """Bringing back all of them reaches the oldest, though the newest 1,200 cannot be brought back; and it ends."""
+    queue = Letters(stuck=1200, others=700)
+    back: list[str] = []
+
+    async def act(ids: Sequence[str]) -> int:
+        brought = queue.requeue(ids)
+        back.extend(brought)
+        return len(brought)
+
+    assert await for_all(queue, act) == 700  # type: ignore[arg-type] # all that it asks of a queue
+    assert len(set(back)) == 700
+
+
+class Letters:
+    """The dead letters of a queue, newest first; the newest stay whatever is done."""
+
+    def __init__(self, *, stuck: int, others: int) -> None:
+        self._ids = [f"stuck-{n}" for n in range(stuck)] + [f"other-{n}" for n in range(others)]
+
+    async def stats(self) -> QueueStats:
+        """How many there are."""
+        return QueueStats(dead=len(self._ids))
+
+    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        """The newest."""
+        return [DeadLetter(id=each, task_id=each, error="", dead_at=0.0, prompt="") for each in self._ids[:limit]]
+
+    def requeue(self, ids: Sequence[str]) -> list[str]:
+        """Those that can be brought back."""
+        back = [each for each in ids if each in self._ids and not each.startswith("stuck")]
+        self._ids = [each for each in self._ids if each not in set(back)]
+        return back
 
 
 async def test_a_newcomer_gets_all_and_then_what_differs() -> None:

@@ -38,7 +38,7 @@ OPERATIONS: list[Any] = [cast("Any", found).ok() for found in SCHEMA.get_all_ope
 # The gateway's thread may use `random` at any moment, which hypothesis takes for the doing of its strategies.
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 ANSWER_WITHIN_S = 10.0
-STREAM_WITHIN_S = 1.0
+STREAM_WITHIN_S = 0.3
 WAITS = ("wait_s", "timeout_s")
 """Query parameters that make an answer wait, which a test has no time for."""
 

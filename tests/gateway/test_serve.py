@@ -75,6 +75,7 @@ async def test_the_life_of_a_gateway(queue_url: str, capsys: pytest.CaptureFixtu
                     await asyncio.sleep(0.02)
             client.headers["Authorization"] = f"Bearer {key}"
             task = (await client.post("/v1/tasks", json={"prompt": "hello"})).json()
+            assert (await client.get("/api/v1/agents?token=word-in-a-query")).status_code == 401
             async with client.stream("GET", f"/v1/tasks/{task['id']}/stream") as stream:
                 assert stream.status_code == 200
                 serving.process.send_signal(signal.SIGTERM)
@@ -83,7 +84,9 @@ async def test_the_life_of_a_gateway(queue_url: str, capsys: pytest.CaptureFixtu
         async with asyncio.timeout(WITHIN_S):
             rest, _ = await serving.process.communicate()
         assert serving.process.returncode == 0
-        assert key.rpartition("_")[2] not in "".join(serving.lines) + rest.decode()
+        written = "".join(serving.lines) + rest.decode()
+        assert "/api/v1/agents" in written
+        assert not any(secret in written for secret in (key.rpartition("_")[2], "word-in-a-query"))
 
 
 @pytest.mark.parametrize(
@@ -92,12 +95,20 @@ async def test_the_life_of_a_gateway(queue_url: str, capsys: pytest.CaptureFixtu
         (["--host", "0.0.0.0"], "can be reached by others"),
         (["--no-http", "--no-grpc"], "leave nothing to serve"),
         (["--host", "203.0.113.7"], "can be reached by others"),
+        ([], "/nowhere/cert.pem"),
     ],
 )
 def test_what_cannot_be_served(
-    arguments: list[str], problem: str, queue_url: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    problem: str,
+    queue_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One line that says what to do, and exit code 2."""
+    if not arguments:
+        monkeypatch.setenv("SHOAL_TLS_CERT", "/nowhere/cert.pem")
+        monkeypatch.setenv("SHOAL_TLS_KEY", "/nowhere/key.pem")
     code = run(["serve", "--no-grpc", "--port", "0", "--queue", queue_url, *arguments])
     assert code == 2
     assert problem in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from providers import Unavailable
+from providers import ProviderError, Unavailable
 from worker.errors import BadSetting
 from worker.net_guard import AddressRefused, NetGuard, Reach, guarded_transport
 from worker.settings import Settings
@@ -18,6 +18,7 @@ from worker.settings.addresses import parse_allowed
 
 REFUSED = [
     "http://127.0.0.1/",
+    "http://127.0.0.1./",
     "http://127.1/",
     "http://0x7f000001/",
     "http://2130706433/",
@@ -39,6 +40,12 @@ REFUSED = [
     "http://[fe80::1%25eth0]/",
     "http://[fd00:ec2::254]/",
     "http://[ff02::1]/",
+    "http://[::7f00:1]/",
+    "http://[::ffff:0:7f00:1]/",
+    "http://[64:ff9b:1::808:808]/",
+    "http://[fec0::1]/",
+    "http://[3fff::1]/",
+    "http://192.0.0.192/",
     "ftp://example.com/",
     "file:///etc/passwd",
     "gopher://example.com/",
@@ -134,13 +141,35 @@ async def test_the_operators_own_addresses_reach_this_machine_but_no_metadata() 
         answer = await http.request("GET", f"http://localhost:{listener.port}/")
         await http.aclose()
         assert answer.status == 302
-    with pytest.raises(AddressRefused):
-        NetGuard(Reach.NETWORK).check_url("http://169.254.169.254/latest/meta-data/")
+    for address in ("169.254.169.254", "192.0.0.192", "[fd20:ce::254]", "[fd00:ec2::23]", "[::ffff:169.254.169.254]"):
+        with pytest.raises(AddressRefused):
+            NetGuard(Reach.NETWORK).check_url(f"http://{address}/latest/meta-data/")
     http = guarded_transport()
     with pytest.raises(Unavailable, match="metadata address"):
         await http.request("GET", "http://169.254.169.254/latest/meta-data/")
     await http.aclose()
     NetGuard(Reach.NETWORK).check_url("http://10.0.0.7:9000/hook")
+
+
+@pytest.mark.parametrize("host", ["xn--localhost", "\u2460.example.com", "a" * 300, "a..b"])
+async def test_a_name_that_cannot_be_one_is_told(host: str) -> None:
+    """As any address that cannot be called, whatever the libraries make of it."""
+    http = NetGuard().http()
+    with pytest.raises(ProviderError):
+        await http.request("GET", f"http://{host}/")
+    await http.aclose()
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would connect to addresses that nobody has looked at."""
+    async with _listening() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        http = NetGuard().http()
+        with pytest.raises(ProviderError):
+            await http.request("GET", "http://nowhere.invalid/")
+        await http.aclose()
+        assert proxy.requests == 0
 
 
 def test_a_wrong_entry_is_named() -> None:

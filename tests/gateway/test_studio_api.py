@@ -552,6 +552,21 @@ async def test_only_administrators_declare(gateway_server: GatewayServer, world:
 # Plugins
 
 
+async def test_a_tenant_declares_no_plugin(gateway_server: GatewayServer, world: World) -> None:
+    """Plugins are programs that the whole fleet's workers start: no tenant's administrator makes or changes one."""
+    body = {"name": "Fleet Echo", "command": "echo-agent", "hook_type": "agent"}
+    bound = gateway_server.make_key([Scope.ADMIN], tenant="other")
+    async with gateway_server.client() as client, gateway_server.client(bound) as tenant:
+        number = (await client.post("/api/v1/plugins", json=body)).json()["data"]["id"]
+        refused = [
+            await tenant.post("/api/v1/plugins", json={**body, "name": "Mine"}),
+            await tenant.put(f"/api/v1/plugins/{number}", json=body),
+            await tenant.delete(f"/api/v1/plugins/{number}"),
+        ]
+        assert [each.status_code for each in refused] == [403] * 3
+        assert (await client.delete(f"/api/v1/plugins/{number}")).status_code == 200
+
+
 async def test_plugins(gateway_server: GatewayServer, world: World) -> None:
     """Installed ones are listed with their schema and cannot be changed here; programs are declared, changed, deleted;
     what lies outside the plugin folder is refused."""

@@ -65,6 +65,11 @@ AGENTS = {
         turns({"text": "One moment.", "tool_calls": [call("look_up", key="a")]}, {"text": "It is {last_result}."}),
         tools=("look_up",),
     ),
+    "looker": scripted(turns({"tool_calls": [PARIS]}, {"text": "It is {last_result}."})),
+    "guesser": scripted(turns({"tool_calls": [call("get_wether")]}, {"text": "{last_result}"}), tools=("*",)),
+    "lengthy": scripted(
+        turns({"tool_calls": [call("get_weather", city="Paris " * 60_000)]}, {"text": "{last_result}"})
+    ),
     "answerer": scripted(turns({"text": "The tools said: {results}"})),
     "geographer": scripted(turns({"text": SCHEMA_ANSWER})),
     "fenced": scripted(turns({"text": f"Here it is:\n```json\n{SCHEMA_ANSWER}\n```"})),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from queue_backends import Backend, open_backend
+from queue_backends import Backend, LogRecord, open_backend
 from tests.proxies import Proxy
 from tests.servers import Server
 from worker.agents.model import Agent
@@ -318,3 +318,45 @@ async def test_a_listener_that_fails_takes_nothing_from_the_others(backend: Back
 
 def _model(stored: Stored[Agent] | None) -> str | None:
     return None if stored is None else stored.value.model
+
+
+async def test_what_cannot_be_read_is_no_crash(backend: Backend) -> None:
+    """An object that a newer program wrote is not overwritten, and said to be unreadable; of its versions the readable
+    ones are shown."""
+    store = of(backend)
+    await store.create(agent())
+    newer = b'{"id":1,"version":2,"created_at":1,"updated_at":1,"value":{"slug":"a","model":"m","later":1}}'
+    await backend.state.set("objects/agent//a", newer)
+    await backend.state.append_once([LogRecord(log="objects/agent//a", id="1:2", value=newer, keep_s=60.0)])
+    with pytest.raises(BadObject, match="later"):
+        await store.read("a")
+    with pytest.raises(BadObject, match="another version"):
+        await store.update(agent(model="mine"))
+    assert await backend.state.get("objects/agent//a") == newer
+    assert [each.version for each in await store.versions("a")] == [1]
+
+
+async def test_what_is_nested_too_deeply_is_refused(store: ObjectStore[Agent]) -> None:
+    """A process with a deeper stack than the writer's could not read it."""
+    config: dict[str, Any] = {}
+    for _ in range(100):
+        config = {"a": config}
+    with pytest.raises(BadObject, match="levels deep"):
+        await store.create(agent(plugin="p", config=config))
+
+
+async def test_reading_many_objects_lets_others_work(backend: Backend) -> None:
+    """Between the objects of one reading, other tasks of the loop have their turns."""
+    writer, reader = of(backend), of(backend)
+    for number in range(500):
+        await writer.create(agent(f"a{number}"))
+    turns = []
+
+    async def others() -> None:
+        while len(reader.all()) < 500:
+            turns.append(len(reader.all()))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(reader.load(), others())
+    assert len(set(turns)) > 2

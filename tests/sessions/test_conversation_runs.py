@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from providers import conversation, register
+from providers import Message, Role, StopReason, ToolOutcome, TurnEnd, conversation, register
 from providers.interfaces import CallTool, ChunkFn
 from providers.messages import AgentConfig, ToolCall, ToolSpec
+from providers.tool_loop import FinishedTurn, Resumption
 from queue_backends import RUN_CANCELLED, Backend, Chunk, ChunkType, Task, TokenUsage
-from tests.sessions.talking import WITHIN_S, kept, say, settings_with, talking, texts, until
+from tests.sessions.talking import ECHO, WITHIN_S, declare_agent, kept, say, settings_with, talking, texts, until
 from worker.agents.model import Agent
 from worker.definitions import Definitions
-from worker.sessions.conversation_run import OWN_HISTORY
+from worker.recall import Past
+from worker.sessions.conversation_run import OWN_HISTORY, ConversationRun
+from worker.sessions.conversations import Conversations
 from worker.sessions.told import Told
 from worker.settings import Settings
 
@@ -166,6 +170,60 @@ async def test_a_client_that_keeps_the_history_itself_gets_no_other() -> None:
     assert texts(exchanges[1].asked) == ["two"]
 
 
+class Plain:
+    """A provider that runs whole tasks, without tools and without telling anything meanwhile."""
+
+    name = "plain"
+
+    async def run_task(
+        self, config: AgentConfig, task: Task, tools: Sequence[ToolSpec], call_tool: CallTool, chunk_fn: ChunkFn
+    ) -> tuple[str, TokenUsage]:
+        """The answer, all at once."""
+        return "all at once", TokenUsage(input_tokens=1, output_tokens=1)
+
+
+async def test_the_answer_of_a_provider_that_tells_no_turns_is_kept() -> None:
+    """It has called no tool either: its output is the answer."""
+    register("plain", Plain)
+    async with talking(settings_with(agents={"whole": AgentConfig(model="m", provider="plain")})) as backend:
+        await say(backend, "one", agent="whole")
+        [exchange] = await kept(backend.state)
+    assert texts(exchange.messages) == ["one", "all at once"]
+
+
+async def test_what_earlier_deliveries_finished_is_kept_of_a_run_that_did_not_begin() -> None:
+    """A task is taken over, and ends before its run begins: the turns that another worker finished are kept."""
+    async with talking(settings_with()) as backend:
+        conversations = Conversations(backend.state, backend.queue, keep_s=600)
+        run = ConversationRun(conversations, Task(id="t1", prompt="go", conversation_id="c1"), again=1)
+        call = ToolCall(id="1", name="look")
+        end = TurnEnd(
+            message=Message(role=Role.ASSISTANT, parts=(call,)),
+            stop_reason=StopReason.TOOL_USE,
+            usage=TokenUsage(),
+        )
+        turn = FinishedTurn(attempt=0, end=end, outcomes={"1": ToolOutcome(call_id="1", name="look", content="a cat")})
+        past = Past(resumption=Resumption(turns=(turn,)))
+        await backend.state.append_once(run.records(error=RUN_CANCELLED, past=past))
+        [exchange] = await kept(backend.state)
+    assert texts(exchange.messages) == ["go", "call:look", "outcome:a cat"]
+    assert exchange.error == RUN_CANCELLED
+
+
+async def test_an_answer_with_pauses_is_one_message() -> None:
+    """The vendor paused a long turn and went on: both parts are the assistant's one message."""
+    async with talking(settings_with()) as backend:
+        conversations = Conversations(backend.state, backend.queue, keep_s=600)
+        run = ConversationRun(conversations, Task(id="t1", prompt="go", conversation_id="c1"), again=0)
+        turns = tuple(
+            FinishedTurn(attempt=0, end=TurnEnd(message=Message.assistant(text), stop_reason=why, usage=TokenUsage()))
+            for text, why in (("first ", StopReason.PAUSE), ("second", StopReason.END_TURN))
+        )
+        await backend.state.append_once(run.records(output="second", past=Past(resumption=Resumption(turns=turns))))
+        [exchange] = await kept(backend.state)
+    assert texts(exchange.messages) == ["go", "first +second"]
+
+
 async def test_a_requeued_task_replaces_its_failed_exchange() -> None:
     """A dead letter that is brought back and answered leaves its answer, not the failure beside it."""
     script = {"turns": [{"text": "well", "fault": {"kind": "invalid_request", "attempts": 1, "message": "no"}}]}
@@ -179,6 +237,30 @@ async def test_a_requeued_task_replaces_its_failed_exchange() -> None:
     assert failed.error
     assert [each.error for each in before] == [failed.error]
     assert [(texts(each.messages), each.error) for each in exchanges] == [(["try", "well"], "")]
+
+
+async def test_a_task_that_failed_before_it_began_is_requeued_too() -> None:
+    """Its agent was switched off. Once it is on, the requeued letter is answered, and that is what is kept."""
+    async with talking(settings_with()) as backend:
+        await declare_agent(backend, "late", ECHO)
+        agents = Definitions(backend.state).agents
+        await agents.change("late", lambda agent: replace(agent, is_active=False))
+
+        async def says(prompt: str, *, it_is_on: bool) -> bool:
+            result = await say(backend, prompt, conversation="other", agent="late")
+            return (not result.error) is it_is_on
+
+        await until(lambda: says("are you off?", it_is_on=False))
+        failed = await say(backend, "hello", agent="late")
+        letter = next(each for each in await backend.queue.dead_letters() if each.task_id == failed.task_id)
+        await agents.change("late", lambda agent: replace(agent, is_active=True))
+        await until(lambda: says("are you on?", it_is_on=True))
+        [task_id] = await backend.queue.requeue([letter.id])
+        answered = await backend.queue.wait(task_id, WITHIN_S)
+        exchanges = await kept(backend.state)
+    assert "not active" in failed.error
+    assert answered.output == "echo hello"
+    assert [(texts(each.messages), each.error) for each in exchanges] == [(["hello", "echo hello"], "")]
 
 
 MANIFEST = {"id": "looker", "version": "1", "name": "Looker", "capabilities": {"hooks": ["agent"]}}

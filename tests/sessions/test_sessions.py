@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 
+from providers import Message
 from queue_backends import (
     RUN_CANCELLED,
     Backend,
@@ -22,7 +24,9 @@ from queue_backends import (
 )
 from tests.sessions.talking import ECHO, WITHIN_S, kept, settings_with, texts, until
 from worker.assembly import open_worker
-from worker.sessions.conversation_log import log_name
+from worker.gateway.ownership import read_record
+from worker.sessions.conversation_log import Exchange, log_name, log_record
+from worker.sessions.conversations import SUMMARY_OF, SUMMARY_UP_TO
 from worker.sessions.errors import (
     ConversationBusy,
     ConversationNotFound,
@@ -32,8 +36,9 @@ from worker.sessions.errors import (
     TooLong,
     TooMuch,
 )
-from worker.sessions.model import MOST_CONVERSATIONS, MOST_WAITING, Asked, SessionRecord
+from worker.sessions.model import MOST_CONVERSATIONS, MOST_WAITING, Asked, Chat, SessionRecord
 from worker.sessions.store import Sessions
+from worker.sessions.waiting import WAITING
 
 SLOW = {"scenarios": [{"match": "slow", "turns": [{"text": "a b c d e", "chunk_delay_s": 0.05}]}, *ECHO["scenarios"]]}
 
@@ -145,6 +150,9 @@ async def test_the_same_message_sent_again_is_one(house: House) -> None:
     assert await exchanges(house, session, 2) == ["hi", "ho"]
     after = await other.post(session, only(session), Task(prompt="hi"), message_id="x")
     assert first.task_id == again.task_id == after.task_id
+    second = await one.add_conversation(session)
+    elsewhere = await one.post(await one.again(session.id), second.id, Task(prompt="hi"), message_id="x")
+    assert elsewhere.task_id != first.task_id
 
 
 async def test_a_message_that_lost_its_gateway_is_started_by_the_next_one(house: House) -> None:
@@ -226,6 +234,68 @@ async def test_a_message_that_is_refused_leaves_nothing(house: House) -> None:
     assert posted.number == 1
 
 
+async def test_a_message_that_nobody_can_run_holds_nothing_up(house: House) -> None:
+    """The queue refuses the message when it is at its turn: it is kept as failed, once, and the next one runs."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    queue = sessions.chats._queue
+
+    async def refuse(task: Task, **_: object) -> str:
+        if task.prompt == "wrong":
+            raise InvalidTask("nobody can run this")
+        return await queue.submit(task)
+
+    sessions.chats._queue = _Dying(queue, refuse)  # type: ignore[assignment]  # only `submit` is asked of it
+    first = await sessions.post(session, only(session), Task(prompt="one"))
+    for prompt in ("wrong", "three"):
+        await sessions.post(session, only(session), Task(prompt=prompt))
+    await queue.cancel([first.task_id])
+    for _ in range(2):
+        await sessions.chats.advance(session.id, only(session))
+    chat = await sessions.chats.get(session.id, only(session))
+    assert chat.running is not None
+    assert chat.running.task.prompt == "three"
+    found = await kept(house.backend.state, only(session))
+    assert [(texts(each.asked)[0], each.error) for each in found] == [
+        ("one", RUN_CANCELLED),
+        ("wrong", "nobody can run this"),
+    ]
+
+
+async def test_what_a_failed_answer_came_to_stays(house: House) -> None:
+    """A worker has kept how far an answer came that failed on its second delivery: whoever goes on with the
+    conversation puts no bare failure in its place."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    posted = await sessions.post(session, only(session), Task(prompt="one"))
+    so_far = Exchange(
+        task_id=posted.task_id,
+        asked=(Message.user("one"),),
+        answered=(Message.assistant("so far"),),
+        error=RUN_CANCELLED,
+    )
+    await house.backend.state.append_once([log_record(log_name("", only(session)), so_far, keep_s=600, again=1)])
+    await house.backend.queue.cancel([posted.task_id])
+    assert (await sessions.chats.advance(session.id, only(session))).running is None
+    assert await kept(house.backend.state, only(session)) == [so_far]
+
+
+async def test_whose_a_message_is_and_how_many_are_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task of a message is its owner's for the tasks API, too; of those that were answered only so many stand in
+    the conversation's own record."""
+    monkeypatch.setattr("worker.sessions.chats.MOST_RECENT", 2)
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me", tenant="acme")
+    for number in range(4):
+        posted = await sessions.post(session, only(session), Task(prompt=f"m{number}"))
+        note = await read_record(house.backend.state, posted.task_id)
+        assert note is not None
+        assert (note.caller, note.tenant, note.conversation_id) == ("me", "acme", only(session))
+        await sessions.chats.stop(session.id, only(session))
+    chat = await sessions.chats.get(session.id, only(session))
+    assert [each.number for each in chat.recent] == [3, 4]
+
+
 async def test_a_busy_conversation_may_refuse(house: House) -> None:
     """With `refuse`, a second message is an error while the first is being answered, and not afterwards."""
     sessions = await house.sessions(refuses_when_busy=True)
@@ -302,6 +372,21 @@ async def test_a_retry_that_is_sent_again_is_one(house: House) -> None:
     assert kept_now.task_id == again.task_id
 
 
+async def test_of_two_retries_at_the_same_time_one_is_refused(house: House) -> None:
+    """Two devices ask again at the same moment: the question is asked once more, not twice."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    await sessions.post(session, only(session), Task(prompt="one"))
+    await sessions.chats.stop(session.id, only(session))
+    both = await asyncio.gather(
+        *(sessions.retry(session, only(session), message_id=each) for each in ("a", "b")), return_exceptions=True
+    )
+    assert sorted(type(each).__name__ for each in both) == ["Asked", "NothingToRetry"]
+    chat = await sessions.chats.get(session.id, only(session))
+    assert chat.running is not None
+    assert chat.waiting == ()
+
+
 async def test_a_session_is_its_owners_alone(house: House) -> None:
     """Others do not find it, whatever they know; its owner finds it through any gateway, and in the list of theirs."""
     one, other = await house.sessions(), await house.sessions()
@@ -321,6 +406,32 @@ async def test_a_session_is_its_owners_alone(house: House) -> None:
     assert [each.id for each in await one.of_owner("me", limit=1, offset=1)] == [later.id]
     assert await one.of_owner("me", "other") == []
     assert await one.of_owner("nobody") == []
+
+
+async def test_a_long_list_reads_no_more_than_it_shows(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of many days: those used last come first, whenever they were opened, and those of days before are not
+    even looked at."""
+    sessions = Sessions(house.backend.state, house.backend.queue, keep_s=30 * 86_400, tasks_keep_s=600)
+    today = time.time()
+    opened: list[SessionRecord] = []
+    for day in range(20):
+        monkeypatch.setattr("worker.sessions.store.time.time", lambda day=day: today + day * 86_400)
+        opened.append(await sessions.create(agent="", owner="me"))
+    await sessions.post(opened[3], only(opened[3]), Task(prompt="once more"))
+    monkeypatch.undo()
+    looked_at: list[str] = []
+    get = house.backend.state.get
+
+    async def noted(key: str) -> bytes | None:
+        looked_at.append(key)
+        return await get(key)
+
+    monkeypatch.setattr(house.backend.state, "get", noted)
+    newest = [opened[19].id, opened[3].id]
+    assert {each.id for each in await sessions.of_owner("me", limit=2)} == set(newest)
+    assert len(looked_at) == 2
+    assert [each.id for each in await sessions.of_owner("me", limit=2, offset=2)] == [opened[18].id, opened[17].id]
+    assert len(await sessions.of_owner("me", limit=100)) == 20
 
 
 async def test_titles_and_closing(house: House) -> None:
@@ -372,6 +483,34 @@ async def test_what_is_deleted_is_gone(house: House) -> None:
     assert await house.backend.state.read_log(log_name("", second)) == []
 
 
+async def test_what_ends_after_its_deletion_leaves_nothing(house: House) -> None:
+    """Answers and summaries that end only after their conversation was deleted, for whatever reason, are not kept; a
+    conversation that another engine keeps under the id of a session that we do not know is left alone."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    deleted = only(session)
+    await sessions.delete_conversation(session, deleted)
+    await house.work()
+    late = [
+        Task(prompt="late", session_id=session.id, conversation_id=deleted),
+        Task(
+            prompt="sum",
+            session_id=session.id,
+            meta={SUMMARY_OF: deleted, SUMMARY_UP_TO: "x"},
+            idempotency_key="summary/k",
+        ),
+    ]
+    for task in (*late, Task(prompt="theirs", session_id="s", conversation_id="c")):
+        task_id = await house.backend.queue.submit(task)
+        await house.backend.queue.wait(task_id, WITHIN_S)
+
+        async def is_gone() -> bool:
+            return await house.backend.state.read_log(log_name("", deleted)) == []
+
+        await until(is_gone)
+    assert len(await kept(house.backend.state, "c")) == 1
+
+
 async def test_limits(house: House) -> None:
     """Only so many conversations, and only so much may wait."""
     sessions = await house.sessions()
@@ -403,6 +542,45 @@ async def test_a_message_has_a_limit(house: House) -> None:
         with pytest.raises(InvalidTask):
             await sessions.post(session, only(session), Task(prompt=wrong))
     assert (await sessions.chats.get(session.id, only(session))).running is None
+
+
+async def test_what_waits_goes_on_without_anybody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message before has ended and nobody was told, as when a worker dies right after its commit: no request comes
+    and nobody watches, and what waits is answered all the same; afterwards nothing is noted any more."""
+    monkeypatch.setattr("worker.sessions.conversations.LOOK_S", 0.02)
+    monkeypatch.setattr("worker.sessions.waiting.LOOK_S", 0.02)
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    first = await sessions.post(session, only(session), Task(prompt="one"))
+    await sessions.post(session, only(session), Task(prompt="two"))
+    await house.backend.queue.cancel([first.task_id])
+    await house.work()
+    assert await exchanges(house, session, 2) == ["one", "two"]
+
+    async def is_forgotten() -> bool:
+        return [found async for found in house.backend.state.scan(WAITING)] == []
+
+    await until(is_forgotten)
+
+
+async def test_a_message_that_comes_while_others_are_looked_at_is_noted(house: House) -> None:
+    """Somebody looks at a conversation in which nothing waits any more, and a message begins to wait there meanwhile:
+    the next look still finds it."""
+    sessions = await house.sessions()
+    session = await sessions.create(agent="", owner="me")
+    waiting = sessions.chats.waiting
+    await waiting.note(session.id, only(session))
+    advance = waiting._advance
+
+    async def meanwhile(session_id: str, conversation_id: str) -> Chat:
+        chat = await advance(session_id, conversation_id)
+        await sessions.post(session, only(session), Task(prompt="one"))
+        await sessions.post(session, only(session), Task(prompt="two"))
+        return chat
+
+    waiting._advance = meanwhile
+    await waiting.look()
+    assert len([found async for found in house.backend.state.scan(WAITING)]) == 1
 
 
 async def test_two_conversations_run_at_the_same_time(house: House) -> None:

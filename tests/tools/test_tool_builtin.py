@@ -26,15 +26,15 @@ class Queue:
 CATALOGUE = ToolCatalogue(tools=[SubmitSubtask()])
 
 
-async def test_a_subtask_is_submitted_for_the_same_tenant() -> None:
-    """The model gets the id; the new task is on the same tenant's account."""
+async def test_a_subtask_is_submitted_for_the_same_tenant_and_agent() -> None:
+    """The model gets the id; the new task is on the same tenant's account, and within what its agent may."""
     queue = Queue()
-    context = ToolContext(task_id="1-0", tenant="acme", submit=queue.submit)
+    context = ToolContext(task_id="1-0", agent="digger", tenant="acme", submit=queue.submit)
 
     outcome = await call(CATALOGUE, "submit_subtask", '{"prompt": "Dig."}', context)
 
     assert outcome.content == "subtask submitted with id: 1-0"
-    assert (queue.tasks[0].prompt, queue.tasks[0].tenant) == ("Dig.", "acme")
+    assert (queue.tasks[0].prompt, queue.tasks[0].tenant, queue.tasks[0].agent) == ("Dig.", "acme", "digger")
 
 
 async def test_the_same_call_again_has_the_same_key() -> None:

@@ -23,7 +23,7 @@ from worker.agent_plugins.registry import AgentPlugins
 from worker.agent_plugins.request import PluginSession
 from worker.agent_plugins.runner import PluginRunner, runner_of
 from worker.agent_plugins.services import KeyValues
-from worker.agents.model import Agent, App
+from worker.agents.model import Agent, App, PermissionScope
 from worker.following import Following
 from worker.objects import ObjectStore, Stored
 
@@ -106,8 +106,12 @@ class Instance:
 
     async def shutdown(self) -> None:
         """The end."""
-        for session_id in list(self._sessions):
-            await self.session_closed(session_id)
+        try:
+            async with asyncio.timeout(SHUTDOWN_LIMIT_S):
+                for session_id in list(self._sessions):
+                    await self.session_closed(session_id)
+        except TimeoutError:
+            log.warning("not all sessions of an agent plugin were closed", plugin=self.package.id)
         if not self._has_started:
             return
         try:
@@ -146,10 +150,10 @@ class AgentPluginHost:
 
         Raises `PluginStartFailed`, `BadPlugin`.
         """
-        found = self._take(package, agent)
+        permissions = Permissions(package, app)
+        found = self._take(package, agent, permissions)
         try:
-            stored = StoredValues(self._state, package.id, agent.namespace)
-            values = GuardedValues(stored, Permissions(package, app))
+            values = GuardedValues(StoredValues(self._state, package.id, agent.namespace), permissions)
             try:
                 await found.start(package.config_for(agent.config), values)
             except PluginStartFailed:
@@ -162,8 +166,8 @@ class AgentPluginHost:
             if found.is_retired and not found.messages:
                 self._leave(found)
 
-    def _take(self, package: PluginPackage, agent: Agent) -> Instance:
-        key, version = (package.id, agent.namespace, agent.slug), _version_of(package, agent)
+    def _take(self, package: PluginPackage, agent: Agent, permissions: Permissions) -> Instance:
+        key, version = (package.id, agent.namespace, agent.slug), _version_of(package, agent, permissions)
         found = self._instances.get(key)
         if found is not None and (found.version != version or found.runner.problem):
             if found.runner.problem:
@@ -239,7 +243,8 @@ class AgentPluginHost:
             await asyncio.wait(self._leaving)
 
 
-def _version_of(package: PluginPackage, agent: Agent) -> str:
-    parts = [package.manifest.version, package.checksum, package.config_for(agent.config)]
+def _version_of(package: PluginPackage, agent: Agent, permissions: Permissions) -> str:
+    may_keep_values = PermissionScope.KV_READWRITE in permissions.granted  # outside of messages, too
+    parts = [package.manifest.version, package.checksum, may_keep_values, package.config_for(agent.config)]
     plain = msgspec.json.encode(parts, order="sorted")
     return hashlib.blake2b(plain, digest_size=16).hexdigest()

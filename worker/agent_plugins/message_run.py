@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import structlog
 
@@ -73,6 +74,7 @@ async def _handle(instance: Instance, message: Message, request: AgentRequest, s
     handler = asyncio.create_task(
         instance.runner.handle_message(request, stream, services), name=f"agent plugin {plugin} of {task_id}"
     )
+    handler.add_done_callback(_seen)
     message.handled_by(handler)
     said_all = asyncio.create_task(stream.ended.wait(), name=f"end of the answer of {task_id}")
     try:
@@ -101,6 +103,12 @@ async def _end(handler: asyncio.Task[None], instance: Instance, message: Message
         )
 
 
+def _seen(handler: asyncio.Task[None]) -> None:
+    """What a plugin raises after it was told to end is no news."""
+    if not handler.cancelled():
+        handler.exception()
+
+
 def _check(handler: asyncio.Task[None], message: Message, stream: MessageStream) -> None:
     """Raise what makes the attempt fail."""
     error: BaseException | None = None
@@ -119,11 +127,27 @@ def _check(handler: asyncio.Task[None], message: Message, stream: MessageStream)
         raise AgentPluginError(f"agent plugin {message.package.id!r} has cancelled itself")
     if error is None:
         return
+    error = _plain(error)
     if isinstance(error, ProviderError | QueueError | WorkerError) or not isinstance(error, Exception):
         raise error
     log.error("an agent plugin failed", plugin=message.package.id, task=message.given.task.id, exc_info=error)
-    said = f"{type(error).__name__}: {error}"
+    said = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(error))
     raise PluginCrashed(f"agent plugin {message.package.id!r} failed: {said}") from error
+
+
+def _plain(error: BaseException) -> BaseException:
+    """What has made a `TaskGroup` fail: its one error, or the first of ours if there are no others."""
+    leaves = [*_leaves(error)]
+    is_ours = all(isinstance(leaf, ProviderError | QueueError | WorkerError) for leaf in leaves)
+    return leaves[0] if is_ours or len(leaves) == 1 else error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for each in error.exceptions:
+        yield from _leaves(each)
 
 
 def request_of(given: MessageGiven, package: PluginPackage) -> AgentRequest:

@@ -22,6 +22,7 @@ from worker.agents.model import PermissionScope
 from worker.datasources.embeddings import Behalf
 from worker.datasources.errors import DatasourceError, DatasourceNotFound, QueryFailed
 from worker.datasources.passages import Passage
+from worker.datasources.search_spec import KIND as DATASOURCE
 
 log = structlog.get_logger("agent_plugin")
 
@@ -83,8 +84,11 @@ class MessageServices:
         message = self._message
         message.permissions.need(PermissionScope.TOOLS_EXECUTE)
         given = message.given
-        if not any(spec.name == name for spec in given.agent.tool_specs(given.around.tools)):
+        kind = next((spec.kind for spec in given.agent.tool_specs(given.around.tools) if spec.name == name), None)
+        if kind is None:
             raise PluginDenied(f"tool not allowed for this agent: {str(name)[:100]!r}")
+        if kind == DATASOURCE:
+            message.permissions.need(PermissionScope.DATASOURCES_QUERY)
         shows = self._shows(stream_to)
         asked = {"name": name, "arguments": arguments or {}}
         step = message.steps.begin("tool", asked, key)

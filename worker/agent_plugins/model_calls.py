@@ -23,11 +23,13 @@ from worker.agent_plugins.step_book import StepObserver, unique
 from worker.agent_plugins.steps import Step
 from worker.agents.fence import chosen_llm
 from worker.agents.model import PermissionScope
+from worker.datasources.search_spec import KIND as DATASOURCE
 from worker.errors import AccessDenied
 from worker.journal import STEP_TURNS
 from worker.recall import Past
 from worker.routing.run_providers import RunProviders
 from worker.routing.run_router import RunRouter
+from worker.tools.outcome import failed
 from worker.turn_book import ROUTE
 
 
@@ -66,7 +68,10 @@ class ModelCalls:
         message.permissions.need(PermissionScope.LLMS_PROXY)
         if tools == "auto":
             message.permissions.need(PermissionScope.TOOLS_EXECUTE)
-        own = given.agent.tool_specs(given.around.tools)
+        may_search = PermissionScope.DATASOURCES_QUERY in message.permissions.granted
+        own = tuple(
+            spec for spec in given.agent.tool_specs(given.around.tools) if may_search or spec.kind != DATASOURCE
+        )
         conversation, for_plugin = messages_of(prompt), client_tools_of(tools, own)
         asked = Asked(messages=conversation, tools="auto" if tools == "auto" else for_plugin, **options)
         config = _config(given.agent.config, asked, self._place(asked.llm, asked.model), for_plugin)
@@ -146,7 +151,13 @@ class ModelCalls:
         given.chunks.note(*message.steps.begun(step, provider=name, model=call.config.model or call.config.route))
         book = message.books.turn_book(step, call.config, name, past)
 
+        told_of = {spec.name for spec in call.tools}
+
         async def call_tool(wanted: ToolCall) -> ToolOutcome:
+            if wanted.name not in told_of:  # the plugin may have talked the model into it, without the scope for tools
+                return failed(
+                    wanted, f'tool "{wanted.name}" was not given; given: {", ".join(sorted(told_of)) or "none"}'
+                )
             outcome = await given.call_tool(unique(step, wanted), book.tools)
             return replace(outcome, call_id=wanted.id)
 

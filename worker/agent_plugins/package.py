@@ -101,6 +101,13 @@ def read_package(folder: Path, *, entry: str = "", distribution: str = "") -> Pl
     )
 
 
+def manifest_folders(folder: Path) -> list[Path]:
+    """Where manifests are: the folder itself, or those in it, as in what `shoal plugin new` writes."""
+    if (folder / MANIFEST_FILE).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")) if folder.is_dir() else []
+
+
 def broken_package(name: str, folder: Path, error: Exception, *, distribution: str = "") -> PluginPackage:
     """What stands in the list for a package that cannot be read."""
     manifest = Manifest(id=name, name=name, version="", plugin_type="agent")

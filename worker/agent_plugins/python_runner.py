@@ -8,11 +8,13 @@ import importlib.util
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from queue_backends.messages import JsonObject
 from worker.agent_plugins.current_services import CurrentServices, handling
-from worker.agent_plugins.errors import BadPlugin
+from worker.agent_plugins.errors import BadPlugin, PluginCrashed
 from worker.agent_plugins.package import PluginPackage
 from worker.agent_plugins.plugin import AgentPlugin
 from worker.agent_plugins.request import AgentRequest, PluginSession
@@ -38,32 +40,47 @@ class PythonRunner:
         """Import the plugin's code, which may take a while, and let it prepare itself. Raises `BadPlugin`, and whatever
         its code raises."""
         found = await asyncio.to_thread(load_class, self._package)
-        self._made = found()
-        services = CurrentServices(kv, log)
-        self._made.config, self._made.services = config, services
-        await self._made.initialize(config, services)
+        with _contained():
+            self._made = found()
+            services = CurrentServices(kv, log)
+            self._made.config, self._made.services = config, services
+            await self._made.initialize(config, services)
 
     async def session_ready(self, session: PluginSession) -> None:
         """A session is new here."""
-        await self._plugin.on_session_ready(session)
+        with _contained():
+            await self._plugin.on_session_ready(session)
 
     async def handle_message(self, request: AgentRequest, stream: AgentStream, services: PluginServices) -> None:
         """Answer one message."""
-        with handling(services):
+        with handling(services), _contained():
             await self._plugin.handle_message(request, stream)
 
     async def session_closing(self, session: PluginSession) -> None:
         """A session has ended."""
-        await self._plugin.on_session_closing(session)
+        with _contained():
+            await self._plugin.on_session_closing(session)
 
     async def shutdown(self) -> None:
         """The end."""
-        await self._plugin.shutdown()
+        with _contained():
+            await self._plugin.shutdown()
 
     @property
     def _plugin(self) -> AgentPlugin:
         assert self._made is not None  # noqa: S101 - nothing comes before `initialize`
         return self._made
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """`sys.exit()` in a plugin ends what it is doing, not the event loop, and with it the worker."""
+    try:
+        yield
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginCrashed(f"its code raised {type(error).__name__}: {error}") from error
 
 
 def load_class(package: PluginPackage) -> type[AgentPlugin]:
@@ -81,7 +98,7 @@ def load_class(package: PluginPackage) -> type[AgentPlugin]:
 def _imported(package: PluginPackage, module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except Exception as error:  # the plugin's module is anybody's code
+    except (Exception, SystemExit) as error:  # the plugin's module is anybody's code
         raise BadPlugin(
             f"agent plugin {package.id!r}: {module.rpartition('.')[2]} cannot be imported: "
             f"{type(error).__name__}: {error}"
@@ -108,7 +125,7 @@ def _parent_of(package: PluginPackage) -> ModuleType:
     try:
         if spec.loader is not None:
             spec.loader.exec_module(module)
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         del sys.modules[name]
         raise BadPlugin(
             f"agent plugin {package.id!r}: {init.name} cannot be imported: {type(error).__name__}: {error}"

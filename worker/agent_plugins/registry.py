@@ -1,8 +1,8 @@
 """Which agent plugins are here: those of installed distributions, and those in the plugin folder.
 
 Entry points of group `shoal.agent_plugins` name a class, `package.module:Class`; manifest and schema are files beside
-that module. In the folder (`SHOAL_AGENT_PLUGINS_DIR`) each plugin is a folder with a manifest. Nothing of a plugin's
-code is imported before an agent runs on it.
+that module. In the folder (`SHOAL_AGENT_PLUGINS_DIR`) each plugin is a folder with a manifest, or a package with one in
+it. Nothing of a plugin's code is imported before an agent runs on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from queue_backends.messages import JsonObject
 from worker.agent_plugins.declared import DeclaredPlugin, declared_package
 from worker.agent_plugins.errors import BadPlugin, PluginNotFound
 from worker.agent_plugins.manifest import MANIFEST_FILE
-from worker.agent_plugins.package import PluginPackage, broken_package, read_package
+from worker.agent_plugins.package import PluginPackage, broken_package, manifest_folders, read_package
 from worker.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _folder_of(module: str) -> Path:
 
 def _in_folder(folder: Path) -> list[PluginPackage]:
     try:
-        folders = sorted(path for path in folder.iterdir() if (path / MANIFEST_FILE).is_file())
+        folders = [found for path in sorted(folder.iterdir()) for found in manifest_folders(path)]
     except OSError as error:
         log.warning("the folder of agent plugins cannot be read", folder=str(folder), error=error.strerror)
         return []

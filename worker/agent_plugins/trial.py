@@ -21,6 +21,7 @@ from queue_backends import Chunk, ChunkType, Task, TaskResult, open_backend
 from queue_backends.messages import JsonObject
 from worker.agent_plugins.errors import BadPlugin
 from worker.agent_plugins.manifest import MANIFEST_FILE
+from worker.agent_plugins.package import manifest_folders
 from worker.agents.model import Agent, App, Llm, PermissionScope
 
 if TYPE_CHECKING:
@@ -151,10 +152,8 @@ def plugin_folder(path: str | Path) -> Path:
     folder = Path(path)
     if folder.name == MANIFEST_FILE:
         folder = folder.parent
-    if (folder / MANIFEST_FILE).is_file():
-        return folder.resolve()
-    inside = sorted(folder.glob(f"*/{MANIFEST_FILE}")) if folder.is_dir() else []
+    inside = manifest_folders(folder)
     if len(inside) == 1:
-        return inside[0].parent.resolve()
+        return inside[0].resolve()
     where = f"{len(inside)} folders in it have one: name one of them" if inside else "and no folder in it has one"
     raise BadPlugin(f"{folder} has no {MANIFEST_FILE}, {where}")

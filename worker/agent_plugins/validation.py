@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from worker.agent_plugins.package import PluginPackage, read_package
 from worker.agent_plugins.plugin import AgentPlugin
 from worker.agent_plugins.runner import runner_of
 from worker.agent_plugins.trial import plugin_folder
+
+_METHODS = ("initialize", "on_session_ready", "handle_message", "on_session_closing", "shutdown")
 
 
 class Remark(Struct, frozen=True, kw_only=True):
@@ -55,3 +58,6 @@ def _problems_of_code(package: PluginPackage) -> Iterator[str]:
         return
     if found.handle_message is AgentPlugin.handle_message:
         yield f"{found.__name__} has no method handle_message(self, request, stream)"
+    for name in _METHODS:
+        if not inspect.iscoroutinefunction(getattr(found, name)):
+            yield f"{found.__name__}.{name} is no coroutine: write `async def {name}`"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,37 +14,32 @@ from worker.agents.model import Agent, App, Group, Llm
 from worker.agents.resolution import OWN_FIELDS, PLACE_FIELDS
 from worker.errors import BadSetting
 from worker.objects import BadObject
+from worker.objects.field_checks import check_short, check_url, check_variable, check_words
 from worker.objects.slug import check_slug
 from worker.settings.table import BY_KEY
 from worker.settings.values import check as check_value
 
-MOST_NAME_CHARS = 200
-MOST_DESCRIPTION_CHARS = 4000
 MOST_LISTED = 1000
 _MOST_PATTERN_CHARS = 200
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
 
 def check_llm(llm: Llm) -> None:
     """Raise `BadObject` for a model that cannot be called as it is declared."""
-    _check_words("llm", llm.name, llm.description)
+    check_words("llm", llm.name, llm.description)
     if not (llm.model or llm.route):
         raise BadObject(f"llm {llm.slug!r}: give the model's name as its provider has it, or a route")
     for field in ("model", "provider", "route"):
-        _check_short(f"llm {llm.slug!r}: {field}", getattr(llm, field))
+        check_short(f"llm {llm.slug!r}: {field}", getattr(llm, field))
     _check_patterns(f"llm {llm.slug!r}: allowed_models", llm.allowed_models)
-    if llm.api_key_env and not _VARIABLE.fullmatch(llm.api_key_env):
-        raise BadObject(
-            f"llm {llm.slug!r}: api_key_env is no name of an environment variable: give the name, never the key"
-        )
-    _check_url(f"llm {llm.slug!r}: base_url", llm.base_url)
+    check_variable(f"llm {llm.slug!r}: api_key_env", llm.api_key_env)
+    check_url(f"llm {llm.slug!r}: base_url", llm.base_url)
     if llm.privacy_score < 0:
         raise BadObject(f"llm {llm.slug!r}: privacy_score is {llm.privacy_score}: use 0 or more")
 
 
 def check_app(app: App) -> None:
     """Raise `BadObject` for an app with lists that cannot be."""
-    _check_words("app", app.name, app.description)
+    check_words("app", app.name, app.description)
     _check_slugs(f"app {app.slug!r}: llms", app.llms)
     _check_slugs(f"app {app.slug!r}: datasources", app.datasources)
     _check_patterns(f"app {app.slug!r}: tools", app.tools)
@@ -54,15 +47,15 @@ def check_app(app: App) -> None:
 
 def check_group(group: Group) -> None:
     """Raise `BadObject` for words that are too long."""
-    _check_words("group", group.name, group.description)
+    check_words("group", group.name, group.description)
 
 
 def check_agent(agent: Agent) -> None:
     """Raise `BadObject` for an agent that contradicts itself."""
     what = f"agent {agent.slug!r}"
-    _check_words("agent", agent.name, agent.description)
+    check_words("agent", agent.name, agent.description)
     for field in ("provider", "model", "route"):
-        _check_short(f"{what}: {field}", getattr(agent, field))
+        check_short(f"{what}: {field}", getattr(agent, field))
     for field in ("app", "llm"):
         if value := getattr(agent, field):
             check_slug(f"{what}: {field}", value)
@@ -103,8 +96,10 @@ def check_settings(what: str, settings: dict[str, Any], *, has_app: bool) -> Non
                 check_value(setting, f"settings.{name}", value)
         except BadSetting as error:
             raise BadObject(f"{what}: {error}") from error
+    if variable := settings.get("api_key_env"):
+        check_variable(f"{what}: settings.api_key_env", variable)
     if base_url := settings.get("base_url"):
-        _check_url(f"{what}: settings.base_url", base_url)
+        check_url(f"{what}: settings.base_url", base_url)
     try:
         msgspec.convert({"model": "", **settings}, AgentConfig)
     except msgspec.ValidationError as error:
@@ -113,22 +108,6 @@ def check_settings(what: str, settings: dict[str, Any], *, has_app: bool) -> Non
 
 def _known_settings(has_app: bool) -> Iterable[str]:
     return sorted(set(AgentConfig.__struct_fields__) - OWN_FIELDS - (PLACE_FIELDS if has_app else set()))
-
-
-def _check_words(kind: str, name: str, description: str) -> None:
-    if len(name) > MOST_NAME_CHARS or not name.isprintable():
-        raise BadObject(
-            f"{kind}: name is {name[:MOST_NAME_CHARS]!r}: use at most {MOST_NAME_CHARS} printable characters"
-        )
-    if len(description) > MOST_DESCRIPTION_CHARS:
-        raise BadObject(
-            f"{kind}: description has {len(description)} characters, at most {MOST_DESCRIPTION_CHARS} are allowed"
-        )
-
-
-def _check_short(where: str, text: str) -> None:
-    if len(text) > MOST_NAME_CHARS or not text.isprintable() or text != text.strip():
-        raise BadObject(f"{where} is {text[:MOST_NAME_CHARS]!r}: use at most {MOST_NAME_CHARS} printable characters")
 
 
 def _check_slugs(where: str, slugs: Sequence[str]) -> None:
@@ -150,17 +129,3 @@ def _check_patterns(where: str, patterns: Sequence[str]) -> None:
                 f"{where}: {pattern[:_MOST_PATTERN_CHARS]!r}: use names or patterns such as 'search__*', of at most "
                 f"{_MOST_PATTERN_CHARS} printable characters"
             )
-
-
-def _check_url(where: str, url: str) -> None:
-    if not url:
-        return
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        has_host = False
-    if not has_host or parts.scheme not in ("http", "https"):
-        raise BadObject(f"{where} is no address: use https://host/path")
-    if parts.username or parts.password:
-        raise BadObject(f"{where} holds a password: name the variable that has the key in api_key_env")

@@ -63,11 +63,25 @@ def _document(path: Path, where: str, mapping: Mapping[Any, Any]) -> Document:
     found = next((known for known in KINDS if str(kind).casefold() == known.casefold()), None)
     if found is None:
         raise BadObject(f"{where}: kind is {kind!r}: use one of {', '.join(KINDS)}")
-    if name := fields.pop(PROMPT_FILE, None):
+    if (name := fields.pop(PROMPT_FILE, None)) is not None:
         if found != "Agent" or fields.get("system_prompt"):
             raise BadObject(f"{where}: {PROMPT_FILE} is for agents, and instead of system_prompt")
-        fields["system_prompt"] = read_prompt_file(str(name), beside=path)
+        if not isinstance(name, str) or not name:
+            raise BadObject(f"{where}: {PROMPT_FILE} is {name!r}: use the name of a file")
+        _check_near(where, path, name)
+        fields["system_prompt"] = read_prompt_file(name, beside=path)
     return Document(where=where, kind=found, fields={name: item for name, item in fields.items() if item is not None})
+
+
+def _check_near(where: str, path: Path, name: str) -> None:
+    """Whoever may write a document that a pipeline applies shall not read the pipeline's other files with it: an
+    agent's prompt is no secret from those who talk to it."""
+    wanted = (path.parent / Path(name).expanduser()).resolve()
+    if not any(wanted.is_relative_to(near.resolve()) for near in (path.parent, Path.cwd())):
+        raise BadObject(
+            f"{where}: {PROMPT_FILE} is {name!r}, outside of the file's folder and of the one you are in: move it "
+            "there, or use system_prompt"
+        )
 
 
 async def apply_documents(
@@ -84,7 +98,19 @@ async def apply_documents(
         for document in documents
         if document.kind.casefold() == registrar.kind
     ]
+    _check_once(wanted)
+    if wanted:
+        await wanted[0][0].refresh()  # what is written from here on is known at once
     return [await _applied(registrar, value, document, by) for registrar, value, document in wanted]
+
+
+def _check_once(wanted: Sequence[tuple[Registrar[Any], Any, Document]]) -> None:
+    """Two documents about one object would take turns, each time they are applied."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for registrar, value, document in wanted:
+        address = (registrar.kind, value.namespace, value.slug)
+        if (first := seen.setdefault(address, document.where)) != document.where:
+            raise BadObject(f"{document.where}: {registrar.kind} {value.slug!r} is there twice, first in {first}")
 
 
 def _value(registrar: Registrar[Any], document: Document, namespace: str) -> Any:
@@ -97,9 +123,9 @@ def _value(registrar: Registrar[Any], document: Document, namespace: str) -> Any
 
 async def _applied(registrar: Registrar[Any], value: Any, document: Document, by: str) -> Applied:
     try:
-        warnings = await registrar.warnings(value)
+        warnings = registrar.check(value)
         stored: Stored[Any]
-        stored, outcome = await registrar.apply(value, by=by)
+        stored, outcome = await registrar.put(value, by=by)
     except (BadObject, BadSetting) as error:
         raise BadObject(f"{document.where}: {error}") from error
     return Applied(

@@ -11,6 +11,8 @@ from worker.agents.errors import OutsideApp
 from worker.agents.fence import chosen_llm
 from worker.agents.model import Agent, App, Llm
 from worker.agents.resolution import llms_of
+from worker.datasources import registry
+from worker.datasources.model import Datasource
 from worker.errors import WorkerError
 from worker.objects import BadObject, ObjectStore
 from worker.objects.errors import ObjectInUse
@@ -63,11 +65,19 @@ class References:
                 return list(self._app(value))
             case Llm():
                 return list(self._llm(value))
+            case Datasource():
+                return list(self._datasource(value))
             case _:
                 return []
 
     def _llm(self, llm: Llm) -> Iterator[str]:
         yield from self._place(f"llm {llm.slug!r}", llm.provider, llm.route)
+
+    def _datasource(self, source: Datasource) -> Iterator[str]:
+        what = f"datasource {source.slug!r}"
+        if source.store not in (known := registry.available()):
+            yield f"{what}: store {source.store!r} is not known here; there are: {', '.join(known)}"
+        yield from self._place(what, "" if source.embed_provider == "scripted" else source.embed_provider, "")
 
     def _app(self, app: App) -> Iterator[str]:
         what = f"app {app.slug!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +11,7 @@ import msgspec
 from worker.agents.listing import MOST_ON_A_PAGE, Page, Wanted, fits, page_of
 from worker.agents.merge_patch import merge_patch
 from worker.agents.references import References
-from worker.objects import BadObject, Declared, ObjectNotFound, ObjectStore, Stored, slugified
+from worker.objects import BadObject, Declared, ObjectExists, ObjectNotFound, ObjectStore, Stored, slugified
 
 T = TypeVar("T", bound=Declared)
 
@@ -39,7 +40,7 @@ class Registrar(Generic[T]):
 
     async def list(self, wanted: Wanted | None = None, *, page: int = 1, limit: int = 100) -> Page[T]:
         """One page of the objects, counted from 1. Raises `BackendUnavailable`."""
-        await self._fresh()
+        await self.refresh()
         found = [stored for stored in self._store.all() if fits(stored.value, wanted or Wanted())]
         return page_of(found, page=page, limit=limit)
 
@@ -48,7 +49,7 @@ class Registrar(Generic[T]):
 
         Raises `ObjectNotFound`, `BackendUnavailable`.
         """
-        await self._fresh()
+        await self.refresh()
         return self.known(reference, namespace)
 
     def known(self, reference: str | int, namespace: str = "") -> Stored[T]:
@@ -74,7 +75,11 @@ class Registrar(Generic[T]):
 
     async def warnings(self, value: T) -> Sequence[str]:
         """What is odd about an object. Raises `BadObject` for what is wrong with it, `BackendUnavailable`."""
-        await self._fresh()
+        await self.refresh()
+        return self.check(value)
+
+    def check(self, value: T) -> Sequence[str]:
+        """As `warnings`, by what is known already."""
         return self._references.check(value)
 
     # Writing
@@ -103,7 +108,7 @@ class Registrar(Generic[T]):
         self, slug: str, namespace: str = "", *, expected_version: int | None = None, by: str = "", **fields: Any
     ) -> Stored[T]:
         """Change some fields of an object and leave the others. Raises as `update`."""
-        await self._fresh()
+        await self.refresh()
 
         def changed(value: T) -> T:
             new = self.read({**_plain(value), **_plain(fields)})
@@ -120,13 +125,16 @@ class Registrar(Generic[T]):
         *,
         expected_version: int | None = None,
         by: str = "",
+        allow: Callable[[T], None] | None = None,
     ) -> Stored[T]:
-        """Change an object by a JSON merge patch (RFC 7396): a null takes a field, or a key in it, away. Raises as
-        `update`."""
-        await self._fresh()
+        """Change an object by a JSON merge patch (RFC 7396): a null takes a field, or a key in it, away. `allow` may
+        refuse what comes of it by raising. Raises as `update`."""
+        await self.refresh()
 
         def merged(value: T) -> T:
             new = self.read(merge_patch(_plain(value), patch))
+            if allow is not None:
+                allow(new)
             self._references.check(new)
             return new
 
@@ -138,11 +146,20 @@ class Registrar(Generic[T]):
         Raises `BadObject`, `BackendUnavailable`.
         """
         await self.warnings(value)
-        before = self._store.get(value.slug, value.namespace)
-        if before is None:
-            return await self._store.create(value, by=by), "created"
-        after = await self._store.update(value, by=by)
-        return after, "unchanged" if after.version == before.version else "changed"
+        return await self.put(value, by=by)
+
+    async def put(self, value: T, *, by: str = "") -> tuple[Stored[T], str]:
+        """As `apply`, of an object that has been checked against the others. Whoever does the same at the same time,
+        one of them creates it."""
+        while True:
+            try:
+                before = await self._store.read(value.slug, value.namespace)
+                after = await self._store.update(value, by=by)
+            except ObjectNotFound:
+                with contextlib.suppress(ObjectExists):
+                    return await self._store.create(value, by=by), "created"
+            else:
+                return after, "unchanged" if after.version == before.version else "changed"
 
     async def activate(self, slug: str, namespace: str = "", *, by: str = "") -> Stored[T]:
         """Switch it on. Raises as `update`."""
@@ -159,13 +176,22 @@ class Registrar(Generic[T]):
 
         Raises `ObjectInUse`, `ObjectNotFound`, `ObjectConflict`, `BackendUnavailable`.
         """
-        await self._fresh()
+        await self.refresh()
         if (there := self._store.get(slug, namespace)) is not None:
             self._references.check_unused(there.value, self.kind)
         return await self._store.delete(slug, namespace, expected_version=expected_version)
 
-    async def rollback(self, slug: str, version: int, namespace: str = "", *, by: str = "") -> Stored[T]:
-        """Make an earlier version the present one, as a new version; a deleted object comes back.
+    async def rollback(
+        self,
+        slug: str,
+        version: int,
+        namespace: str = "",
+        *,
+        by: str = "",
+        allow: Callable[[T], None] | None = None,
+    ) -> Stored[T]:
+        """Make an earlier version the present one, as a new version; a deleted object comes back. `allow` may refuse
+        what it was by raising.
 
         Raises `ObjectNotFound` if there is no such version any more, `BadObject` if it refers to what is not there any
         more, `BackendUnavailable`.
@@ -175,6 +201,8 @@ class Registrar(Generic[T]):
         if found is None:
             there = ", ".join(str(each.version) for each in kept[:50])
             raise ObjectNotFound(f"{self.kind} {slug!r} has no version {version}; there are: {there}")
+        if allow is not None:
+            allow(found.value)
         return (await self.apply(found.value, by=by))[0]
 
     def read(self, fields: Mapping[str, Any]) -> T:
@@ -196,7 +224,8 @@ class Registrar(Generic[T]):
         self._store.check(value)
         return value
 
-    async def _fresh(self) -> None:
+    async def refresh(self) -> None:
+        """Read all objects anew, if they are not followed. Raises `BackendUnavailable`."""
         if self._refresh is not None:
             await self._refresh()
 

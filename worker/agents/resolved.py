@@ -10,7 +10,7 @@ from msgspec import Struct
 from providers import AgentConfig, ToolSpec
 from worker.agents.model import Agent, App, Llm
 from worker.datasources.model import Datasource
-from worker.datasources.search_spec import search_spec, tool_name
+from worker.datasources.search_spec import KIND, search_spec, tool_name
 from worker.tools.read_output import READ_OUTPUT
 
 if TYPE_CHECKING:
@@ -33,28 +33,34 @@ class ResolvedAgent(Struct, frozen=True, kw_only=True):
     tools_within: tuple[tuple[str, ...], ...] = ()
     """Sets of names and patterns: a tool has to fit one of each, beside `config.tools`."""
 
-    def may_call(self, tool: str) -> bool:
-        """Whether the run may call a tool of that name, if there is one."""
-        return (
-            tool == READ_OUTPUT.name
-            or (_fits(tool, self.config.tools) and all(_fits(tool, names) for names in self.tools_within))
-            or any(tool_name(source.slug) == tool for source in self.datasources)
+    def may_call(self, tool: str, kind: str = "") -> bool:
+        """Whether the run may call a tool of that name and kind, if there is one. No pattern opens a data source, and
+        no data source opens another tool that has the name of its search."""
+        if kind == KIND:
+            return any(tool_name(source.slug) == tool for source in self.datasources)
+        return tool == READ_OUTPUT.name or (
+            _fits(tool, self.config.tools) and all(_fits(tool, names) for names in self.tools_within)
         )
 
     def tool_specs(self, catalogue: ToolCatalogue) -> tuple[ToolSpec, ...]:
         """The tools to tell the model of."""
         specs = catalogue.specs(self.config.tools)
         if self.tools_within:
-            chosen = tuple(spec for spec in specs if self.may_call(spec.name))
+            chosen = tuple(spec for spec in specs if self.may_call(spec.name, spec.kind))
             specs = chosen if any(spec.kind != "builtin" for spec in chosen) else _without_reader(chosen)
         if not self.datasources:
             return specs
         searches = map(search_spec, self.datasources)
-        return (*specs, *(spec for spec in searches if catalogue.spec(spec.name) is not None))
+        return (*specs, *(spec for spec in searches if _is_search(catalogue.spec(spec.name))))
 
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_search(spec: ToolSpec | None) -> bool:
+    """Not so if another tool of the worker has taken the name."""
+    return spec is not None and spec.kind == KIND
 
 
 def _without_reader(specs: tuple[ToolSpec, ...]) -> tuple[ToolSpec, ...]:

@@ -132,6 +132,11 @@ class Roster:
             return NotInGroup(f"agent {agent.slug!r} is for access groups that you are not in: ask an administrator")
         return None
 
+    def is_of_app(self, name: str, namespace: str, caller: Caller) -> bool:
+        """Whether an agent (by its slug; empty: the default one) belongs to the app whose key the caller has."""
+        found = self._by_slug(name or self.default_name, namespace)
+        return found is not None and self._is_of_app(found.value, caller)
+
     def _is_of_app(self, agent: Agent, caller: Caller) -> bool:
         """Whether it belongs to the very app whose key the caller has; another namespace's may have the same slug."""
         if agent.app != caller.app or self.definitions is None:

@@ -159,7 +159,9 @@ async def _ingest(call: Invocation, slug: str, namespace: str, found: Found, *, 
             )
             if prune:
                 kept = {file.id for file in found.files}
-                report.deleted = await datasources.prune(slug, found.prefixes, kept, namespace=namespace)
+                report.deleted = await datasources.prune(
+                    slug, found.prefixes, kept, spared=found.unseen, namespace=namespace
+                )
         except (asyncio.CancelledError, Exception):
             progress.end()
             if progress.last is not None:

@@ -91,7 +91,7 @@ async def _updated(
         kept = {name: value for name, value in plain.items() if name not in clear}
         new = registrar.read({**kept, **fields_of(kind.flags, given, before=kept)})
         warn(call, await registrar.warnings(new))
-        after = await registrar.update(new, expected_version=version or before.version, by=user())
+        after = await registrar.update(new, expected_version=before.version if version is None else version, by=user())
     return say(call, kind, "unchanged" if after.version == before.version else "changed", after)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from providers.token_estimate import estimated_tokens
 
-_HEADING = re.compile(r"(?m)^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r"(?m)^(#{1,6})[ \t]+(\S.*)$")
 _FENCE = re.compile(r"(?m)^(```|~~~).*?(?:^\1[ \t]*$|\Z)", re.DOTALL)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n+")
 _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|\n")
@@ -17,6 +17,13 @@ _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|\n")
 def tokens_of(text: str) -> int:
     """About how many tokens a text has."""
     return max(1, estimated_tokens(text, ()))
+
+
+def heading_text(line: str) -> str:
+    """What a heading says, without the `#` that may close it. No pattern: lines may be as long as the text."""
+    text = line.strip()
+    bare = text.rstrip("#")
+    return bare.rstrip() if bare != bare.rstrip() else text
 
 
 class Chunk(NamedTuple):
@@ -57,7 +64,7 @@ def _sections(text: str) -> Iterator[tuple[str, int, str]]:
     for match, following in zip(headings, [*headings[1:], None], strict=False):
         level = len(match[1])
         above = path = {depth: name for depth, name in path.items() if depth < level}
-        path = {**path, level: match[2]}
+        path = {**path, level: heading_text(match[2])}
         end = following.start() if following else len(text)
         if text[match.end() : end].strip():
             yield _joined_path(path), match.end(), text[match.end() : end]
@@ -131,12 +138,14 @@ def _cut(text: str, most_tokens: int) -> Iterator[tuple[int, str]]:
 def _groups(pieces: Sequence[_Piece], most_tokens: int, overlap_tokens: int) -> Iterator[list[_Piece]]:
     """Neighbouring pieces up to the limit; each group begins with the last small pieces of the one before."""
     group: list[_Piece] = []
-    fresh = 0
+    fresh = tokens = 0
     for piece in pieces:
-        if group and sum(each.tokens for each in group) + piece.tokens > most_tokens:
+        if group and tokens + piece.tokens > most_tokens:
             yield group
             group, fresh = _tail(group, min(overlap_tokens, most_tokens - piece.tokens)), 0
+            tokens = sum(each.tokens for each in group)
         group.append(piece)
+        tokens += piece.tokens
         fresh += 1
     if fresh:
         yield group

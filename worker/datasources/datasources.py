@@ -141,14 +141,17 @@ class Datasources:
         store = await self.store_of(self.find(slug, namespace))
         return await store.delete(ids)
 
-    async def prune(self, slug: str, prefixes: Sequence[str], kept: Set[str], *, namespace: str = "") -> int:
-        """Delete documents whose id begins with one of these, and is none of those that are kept; returns how many."""
+    async def prune(
+        self, slug: str, prefixes: Sequence[str], kept: Set[str], *, spared: Sequence[str] = (), namespace: str = ""
+    ) -> int:
+        """Delete documents whose id begins with one of these, and is none of those that are kept or begin with what is
+        spared; returns how many."""
         store, deleted = await self.store_of(self.find(slug, namespace)), 0
         for prefix in prefixes:
             after = ""
             while page := await store.documents(prefix=prefix, after=after, limit=_PAGE):
                 after = page[-1].id
-                if gone := [head.id for head in page if head.id not in kept]:
+                if gone := [head.id for head in page if head.id not in kept and not head.id.startswith(tuple(spared))]:
                     deleted += await store.delete(gone)
         return deleted
 

@@ -9,14 +9,14 @@ import time
 import msgspec
 from msgspec import Struct
 
-from worker.datasources.chunking import Chunk, chunks
+from worker.datasources.chunking import Chunk, chunks, heading_text
 from worker.datasources.model import Datasource
 from worker.datasources.passages import DocumentHead
 
 MOST_CHARS = 8_000_000
 """In one document."""
 MOST_TITLE_CHARS = 200
-_FIRST_HEADING = re.compile(r"(?m)\A\s*#{1,2}[ \t]+(.+?)[ \t]*#*[ \t]*$")
+_FIRST_HEADING = re.compile(r"(?m)\A\s*#{1,2}[ \t]+(\S.*)$")
 _VERSION = 1
 """Of how passages are made: another one makes all documents be taken in anew."""
 
@@ -36,7 +36,7 @@ class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
 def heading_of(text: str) -> str:
     """The heading that a text begins with, if it does: what it is called."""
     found = _FIRST_HEADING.match(text)
-    return found[1][:MOST_TITLE_CHARS] if found else ""
+    return heading_text(found[1])[:MOST_TITLE_CHARS] if found else ""
 
 
 def digest_of(document: Document, source: Datasource, made_by: str) -> str:

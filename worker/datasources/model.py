@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import Struct
 
 from queue_backends.messages import JsonObject
 from worker.objects.errors import BadObject
+from worker.objects.field_checks import check_short, check_url, check_variable, check_words
 
 LEAST_CHUNK_TOKENS = 32
 MOST_CHUNK_TOKENS = 4000
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Datasource(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Texts in a vector store, and the model that makes vectors of questions to them."""
 
-    slug: str
+    slug: str = ""
+    """Its address; empty in a new one: made of its name."""
     name: str = ""
     namespace: str = ""
     description: str = ""
@@ -53,6 +51,12 @@ class Datasource(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
 def check_datasource(source: Datasource) -> None:
     """Raise `BadObject` for a field that does not fit."""
     what = f"data source {source.slug!r}: "
+    check_words("data source", source.name, source.description)
+    for name in ("store", "embed_provider", "embed_model"):
+        check_short(what + name, getattr(source, name))
+    check_url(f"{what}embed_base_url", source.embed_base_url)
+    if source.privacy_score < 0:
+        raise BadObject(f"{what}privacy_score is {source.privacy_score}: use 0 or more")
     if not LEAST_CHUNK_TOKENS <= source.chunk_tokens <= MOST_CHUNK_TOKENS:
         raise BadObject(f"{what}chunk_tokens is {source.chunk_tokens}: use {LEAST_CHUNK_TOKENS} to {MOST_CHUNK_TOKENS}")
     if not 0 <= source.chunk_overlap_tokens <= source.chunk_tokens // 2:
@@ -64,5 +68,4 @@ def check_datasource(source: Datasource) -> None:
         ("embed_api_key_env", source.embed_api_key_env),
         ("options.url_env", source.options.get("url_env", "")),
     ):
-        if variable and not (isinstance(variable, str) and _VARIABLE.fullmatch(variable)):
-            raise BadObject(f"{what}{field} is no name of an environment variable: give the name, never the value")
+        check_variable(what + field, variable)

@@ -12,8 +12,8 @@ from worker.fleet.presence import LastMinute, Presence, RunningTask, Workers
 from worker.usage import UsageReport, UsageTotals
 
 _RETRY_S = 1.0
-_LEAST_SPAN_S = 5.0
-"""A worker that began a moment ago has no rate yet worth the name."""
+_LEAST_SPAN_S = 30.0
+"""A worker that began a moment ago has no rate yet worth the name: its first tasks would look like a leap."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

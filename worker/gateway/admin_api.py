@@ -111,11 +111,14 @@ async def replace(kind: Kind, call: Call) -> Answer:
 async def patch(kind: Kind, call: Call) -> Answer:
     """Change it by a JSON merge patch."""
     namespace, slug = _addressed(kind, call)
-    if call.caller.tenant and kind.noun == "agent" and "app" in call.body and not call.body["app"]:
-        check_fenced(call.caller, Agent(slug=slug))
     with as_precondition():
         stored = await kind.registrar(call).merge(
-            slug, call.body, namespace, expected_version=expected_version(call), by=_by(call)
+            slug,
+            call.body,
+            namespace,
+            expected_version=expected_version(call),
+            by=_by(call),
+            allow=lambda value: check_fenced(call.caller, value),
         )
     return _changed(call, stored)
 
@@ -131,7 +134,9 @@ async def delete(kind: Kind, call: Call) -> Answer:
 async def activate(kind: Kind, call: Call) -> Answer:
     """Switch it on."""
     namespace, slug = _addressed(kind, call)
-    return _changed(call, await kind.registrar(call).activate(slug, namespace, by=_by(call)))
+    registrar = kind.registrar(call)
+    check_fenced(call.caller, registrar.known(slug, namespace).value)
+    return _changed(call, await registrar.activate(slug, namespace, by=_by(call)))
 
 
 async def deactivate(kind: Kind, call: Call) -> Answer:
@@ -145,7 +150,10 @@ async def roll_back(kind: Kind, call: Call) -> Answer:
     check_may_declare(call.caller, kind.noun)
     namespace = namespace_for(call.caller, call.query.namespace)
     slug = _slug_of(kind, call, namespace)
-    return _changed(call, await kind.registrar(call).rollback(slug, call.body.version, namespace, by=_by(call)))
+    stored = await kind.registrar(call).rollback(
+        slug, call.body.version, namespace, by=_by(call), allow=lambda value: check_fenced(call.caller, value)
+    )
+    return _changed(call, stored)
 
 
 # What they share

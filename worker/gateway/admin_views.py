@@ -96,13 +96,13 @@ def visible(gateway: Gateway, kind: str, caller: Caller) -> Sequence[Stored[Any]
     if kind == "group":
         return [each for each in found if each.value.slug in caller.groups]
     if kind == "datasource":
-        searched = list(_datasources(gateway, caller))
-        return [each for each in found if each.value.is_active and any(each is one for one in searched)]
-    apps = list(_apps(gateway, caller))
+        searched = {id(source) for source in _datasources(gateway, caller)}
+        return [each for each in found if each.value.is_active and id(each) in searched]
+    apps = {id(app): app for app in _apps(gateway, caller)}
     if kind == "app":
-        return [each for each in found if any(each.value is app for app in apps)]
-    usable = [llm for app in apps for llm in llms_of(app, gateway.definitions)]
-    return [each for each in found if any(each.value is llm for llm in usable)]
+        return [each for each in found if id(each.value) in apps]
+    usable = {id(llm) for app in apps.values() for llm in llms_of(app, gateway.definitions)}
+    return [each for each in found if id(each.value) in usable]
 
 
 def _namespaces(caller: Caller, each: Stored[Any]) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _namespaces(caller: Caller, each: Stored[Any]) -> tuple[str, ...]:
 def _datasources(gateway: Gateway, caller: Caller) -> Iterator[Stored[Any] | None]:
     """What the caller's agents and apps may search."""
     known = gateway.definitions.datasources
-    for app in _apps(gateway, caller):
+    for app in {id(app): app for app in _apps(gateway, caller)}.values():
         yield from (known.visible(slug, app.namespace) for slug in app.datasources)
     for agent in gateway.roster.visible_to(caller):
         if not agent.value.app:

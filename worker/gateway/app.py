@@ -68,7 +68,7 @@ def _cors(settings: GatewaySettings) -> list[Middleware]:
     return [
         Middleware(
             CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
+            allow_origins=[origin.lower() for origin in settings.cors_origins],  # as browsers write them
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=[*_CORS_HEADERS],
             expose_headers=["X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"],

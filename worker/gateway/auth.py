@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -52,13 +53,19 @@ class Authenticator:
             return LOCAL
         credential = credential_of(request, style)
         if not credential:
-            raise unauthenticated("no credential: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'")
+            raise unauthenticated("no credential: send 'Authorization: Bearer …' or 'x-api-key: …' with a key")
         if not credential.startswith(PREFIX) and self._oidc is not None:
             return await self._oidc.caller_of(credential)
         caller = await self._keys.authenticate(credential)
         if caller is None:
             raise unauthenticated("this key is unknown, revoked or has expired", code="invalid_api_key")
         return caller
+
+    def is_good(self, caller: Caller) -> bool:
+        """Whether a caller that was let in would still be, as far as that can be told without asking it again."""
+        if caller.expires_at is not None and time.time() >= caller.expires_at:
+            return False
+        return self.is_open if caller is LOCAL else self._keys.opens(caller.id)
 
     def requests_per_minute(self, caller: Caller) -> int | None:
         """The limit of a caller's own; None: it has none of its own."""

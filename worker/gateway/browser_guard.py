@@ -57,8 +57,8 @@ class BrowserGuard:
         origin = request.headers.get("origin", "").lower()
         if origin and (origin in self._origins or _netloc(origin) == request.headers.get("host", "").lower()):
             return
-        site = request.headers.get("sec-fetch-site", "")
-        is_foreign = bool(origin) or site in ("cross-site", "same-site")
+        site = request.headers.get("sec-fetch-site", "").strip().lower()
+        is_foreign = bool(origin) or site not in ("", "none", "same-origin")
         is_navigation = request.headers.get("sec-fetch-mode", "") == "navigate"
         is_harmless = request.method in _SAFE_METHODS and (is_navigation or not site)
         if is_foreign and not is_harmless:

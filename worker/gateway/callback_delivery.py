@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +24,7 @@ from worker.engine.lease import TTL_S, Duty
 from worker.errors import BadSetting
 from worker.following import Following
 from worker.gateway.callback_attempt import Patience, attempt, body_of, gave_up, wants
+from worker.gateway.callback_line import CallbackLine
 from worker.gateway.callbacks import DUE, HELLO, Callback, Callbacks, CallbackState, opened
 from worker.gateway.ownership import read_record
 from worker.net_guard import NetGuard
@@ -58,8 +58,10 @@ class CallbackDelivery:
         self._look_every_s = look_every_s
         self._patience = patience or Patience()
         self._due: dict[str, Callback] = {}
-        self._underway: dict[str, asyncio.Task[None]] = {}
-        """Task id -> its delivery."""
+        self._changed: set[str] = set()
+        """Tasks whose callback has changed since the store was last begun to be read."""
+        self._line = CallbackLine(most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST)
+        self._underway: set[asyncio.Task[None]] = set()
         self._some = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -78,6 +80,7 @@ class CallbackDelivery:
     async def _work(self) -> None:
         """While the duty is ours."""
         self._due.clear()
+        self._line = CallbackLine(most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST)
         following = Following(
             self._backend.state, DUE, HELLO, what="callbacks", changed=self._heard, keep=self._keep_whole
         )
@@ -86,14 +89,18 @@ class CallbackDelivery:
             await self._look()
         finally:
             await following.stop()
-            for task in tuple(self._underway.values()):
+            underway, self._underway = self._underway, set()
+            for task in underway:
                 task.cancel()
-            if self._underway:
-                await asyncio.wait(self._underway.values())
+            if underway:
+                await asyncio.wait(underway)
 
     def _heard(self, change: StateChange) -> None:
         task_id = change.key.removeprefix(DUE)
-        callback = opened(change.value) if change.value else None
+        self._know(task_id, opened(change.value) if change.value else None)
+
+    def _know(self, task_id: str, callback: Callback | None) -> None:
+        self._changed.add(task_id)
         if callback is None:
             self._due.pop(task_id, None)
         else:
@@ -102,11 +109,18 @@ class CallbackDelivery:
 
     async def _keep_whole(self) -> None:
         while True:
-            self._due = await self._callbacks.due()
-            if self._due:
-                self._some.set()
+            await self._read_all()
             await self._give_up_unknown()
             await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - not all at once
+
+    async def _read_all(self) -> None:
+        self._changed.clear()
+        found = await self._callbacks.due()
+        for task_id in self._changed:  # what was read of these may be older than what is known
+            found.pop(task_id, None)
+        self._due = found | {task_id: self._due[task_id] for task_id in self._changed if task_id in self._due}
+        if self._due:
+            self._some.set()
 
     async def _look(self) -> None:
         while True:
@@ -122,26 +136,41 @@ class CallbackDelivery:
         ready = [
             callback
             for task_id, callback in self._due.items()
-            if task_id not in self._underway and (callback.next_try_at is None or callback.next_try_at <= now)
+            if task_id not in self._line and (callback.next_try_at is None or callback.next_try_at <= now)
         ]
-        hosts = Counter(_host(self._due[task_id]) for task_id in self._underway if task_id in self._due)
         for start in range(0, len(ready), _PAGE):
             page = ready[start : start + _PAGE]
             results = await self._backend.queue.results([callback.task_id for callback in page])
             for callback, result in zip(page, results, strict=True):
-                host = _host(callback)
-                if result is None or len(self._underway) >= AT_ONCE or hosts[host] >= AT_ONCE_PER_HOST:
-                    continue
-                hosts[host] += 1
-                self._begin(callback, result)
+                if result is not None:
+                    self._line.add(callback.task_id, _host(callback))
+            self._begin_next()
 
-    def _begin(self, callback: Callback, result: TaskResult) -> None:
-        task = asyncio.create_task(self._deliver(callback, result), name=f"callback of {callback.task_id}")
-        self._underway[callback.task_id] = task
-        task.add_done_callback(lambda _: self._underway.pop(callback.task_id, None))
+    def _begin_next(self) -> None:
+        while (task_id := self._line.take()) is not None:
+            task = asyncio.create_task(self._deliver(task_id), name=f"callback of {task_id}")
+            self._underway.add(task)
+            task.add_done_callback(self._ended)
 
-    async def _deliver(self, callback: Callback, result: TaskResult) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task in self._underway:  # otherwise the duty is no longer ours
+            self._underway.discard(task)
+            self._begin_next()
+
+    async def _deliver(self, task_id: str) -> None:
+        line = self._line
         try:
+            callback = self._due.get(task_id)
+            if callback is not None:
+                await self._deliver_one(callback)
+        finally:
+            line.leave(task_id)
+
+    async def _deliver_one(self, callback: Callback) -> None:
+        try:
+            [result] = await self._backend.queue.results([callback.task_id])
+            if result is None:  # it runs again, or its result is gone: whoever looks next finds out
+                return
             after = await self._tried(callback, result)
             await self._callbacks.keep(after)
         except QueueError as error:  # it is told again: a receiver knows it by its id
@@ -152,10 +181,7 @@ class CallbackDelivery:
             after = gave_up(callback, "something went wrong in the gateway; its log has the reason")
             with contextlib.suppress(QueueError):
                 await self._callbacks.keep(after)
-        if after.state is CallbackState.PENDING:
-            self._due[callback.task_id] = after
-        else:
-            self._due.pop(callback.task_id, None)
+        self._know(after.task_id, after if after.state is CallbackState.PENDING else None)
         log.info("callback", task=after.task_id, state=after.state.value, tries=after.tries, status=after.last_status)
 
     async def _tried(self, callback: Callback, result: TaskResult) -> Callback:
@@ -170,7 +196,7 @@ class CallbackDelivery:
 
     async def _give_up_unknown(self) -> None:
         """Those whose task, or whose result, is no longer kept: they would wait for ever."""
-        waiting = [callback for task_id, callback in self._due.items() if task_id not in self._underway]
+        waiting = [callback for task_id, callback in self._due.items() if task_id not in self._line]
         for start in range(0, len(waiting), _PAGE):
             page: Sequence[Callback] = waiting[start : start + _PAGE]
             statuses = await self._backend.queue.status([callback.task_id for callback in page])
@@ -178,7 +204,7 @@ class CallbackDelivery:
                 if status.state is TaskState.UNKNOWN:
                     why = callback.last_error or "the task is not known any more"
                     await self._callbacks.keep(gave_up(callback, f"{why}; its result is no longer kept"))
-                    self._due.pop(callback.task_id, None)
+                    self._know(callback.task_id, None)
 
 
 def _host(callback: Callback) -> str:

@@ -165,7 +165,8 @@ class Callbacks:
         }
 
     async def again(self, task_id: str) -> CallbackView | None:
-        """Put one that is over in order again, as a new message. None if the task has none that is over."""
+        """Put one that is over in order again, as a new message. None if the task has none that is over, or if that was
+        just done."""
         raw = await self._state.get(OVER + task_id)
         old = opened(raw) if raw else None
         if old is None:
@@ -173,7 +174,8 @@ class Callbacks:
         new = Callback(task_id=task_id, id=_new_id(), url=old.url, events=old.events, tenant=old.tenant)
         if old.secret:
             new = replace(new, secret=self._sealer.seal(new.sealed_name, self.secret_of(old)))
-        await self._state.compare_and_set(DUE + task_id, None, encode_json(new), ttl_s=KEEP_DUE_S)
+        if not await self._state.compare_and_set(DUE + task_id, None, encode_json(new), ttl_s=KEEP_DUE_S):
+            return None
         await self._state.delete(OVER + task_id)
         return view_of(new)
 

@@ -38,9 +38,14 @@ class Caller(Struct, frozen=True, kw_only=True):
     """The namespace that it is bound to: it sees nothing of others. Empty: not bound, it sees all."""
     app: str = ""
     """Slug of the app whose key it used; then it may use only that app's models and agents."""
+    expires_at: float | None = None
+    """When its key or token is no longer good (Unix seconds); None: that is not known."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether it has a scope."""
+        """Whether it has a scope. What `ops.read` and `ops.write` open is about the whole fleet: an app's key has
+        neither, not even an admin's."""
+        if self.app and scope in (Scope.OPS_READ, Scope.OPS_WRITE):
+            return False
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     def in_any_of(self, groups: Sequence[str]) -> bool:

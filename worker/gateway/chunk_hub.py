@@ -51,6 +51,11 @@ class ChunkHub:
             await asyncio.wait(self._tasks)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed, which ends its streams early."""
+        return self._is_closed
+
+    @property
     def open_streams(self) -> Sequence[SharedStream]:
         """The tasks that are watched."""
         return tuple(self._streams.values())

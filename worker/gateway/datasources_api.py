@@ -6,6 +6,7 @@ agents and apps search; administrators of a namespace may also fill what is thei
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
@@ -112,7 +113,7 @@ async def query(call: Call) -> Passages:
 async def ingest(call: Call) -> IngestReport:
     """Take documents in."""
     source = _own(call)
-    documents = [_document(each) for each in call.body.documents]
+    documents = await asyncio.to_thread(lambda: [_document(each) for each in call.body.documents])
     try:
         return await call.gateway.datasources.ingest(
             source.value.slug, documents, namespace=source.value.namespace, behalf=_behalf(call)

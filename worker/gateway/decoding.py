@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from array import array
 from collections.abc import Mapping
+from functools import cache
+from itertools import accumulate
 from typing import Any, Final, get_args, get_origin
 
 import msgspec
@@ -13,6 +17,11 @@ from starlette.requests import Request
 from worker.gateway.problem import Problem
 
 _MOST_QUERY_CHARS: Final = 8192
+MOST_LEVELS: Final = 128
+"""Of a body's objects and lists in each other."""
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_STEPS: Final = bytes(set(range(256)) - set(b"[{]}"))
 _LISTS: Final = (list, tuple, set, frozenset)
 
 
@@ -29,11 +38,23 @@ def decode_body(raw: bytes, kind: Any) -> Any:
     if not raw.strip():
         raise Problem(400, "the body is empty: send a JSON object", code="invalid_body")
     try:
-        return msgspec.json.decode(raw, type=kind)
+        decoded = msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         raise Problem(400, f"the body does not fit: {error}", code="invalid_body") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Problem(400, f"the body is no JSON: {error}", code="invalid_json") from error
+    if _levels(raw) > MOST_LEVELS:
+        raise Problem(400, f"the body is nested deeper than {MOST_LEVELS} levels", code="invalid_body")
+    return decoded
+
+
+def _levels(raw: bytes) -> int:
+    """How deeply good JSON is nested, or a bound of it that is low enough. What can just be read here could not be
+    written again, or read by a worker, which stand deeper in their own calls."""
+    openings = raw.count(b"[") + raw.count(b"{")
+    if openings <= MOST_LEVELS:
+        return openings
+    return max(accumulate(array("b", _STRINGS.sub(b"", raw).translate(_STEPS, _NO_STEPS))), default=0)
 
 
 def decode_query(request: Request, kind: Any, *, refuses_unknown: bool) -> Any:
@@ -41,7 +62,7 @@ def decode_query(request: Request, kind: Any, *, refuses_unknown: bool) -> Any:
     given = request.query_params
     if len(request.scope["query_string"]) > _MOST_QUERY_CHARS:
         raise Problem(400, f"the query is longer than {_MOST_QUERY_CHARS} characters", code="invalid_query")
-    known: Mapping[str, FieldInfo] = {field.encode_name: field for field in fields(kind)} if kind is not None else {}
+    known = _fields_of(kind) if kind is not None else {}
     if refuses_unknown and (unknown := sorted(set(given) - set(known))):
         allowed = f"known are {', '.join(known)}" if known else "there is none here"
         raise Problem(400, f"unknown query parameter {unknown[0][:100]!r}: {allowed}", code="invalid_query")
@@ -52,6 +73,12 @@ def decode_query(request: Request, kind: Any, *, refuses_unknown: bool) -> Any:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, f"the query does not fit: {error}", code="invalid_query") from error
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, FieldInfo]:
+    """By name. Kept, because their types are evaluated anew each time, which takes longer than all else here."""
+    return {field.encode_name: field for field in fields(kind)}
 
 
 def _value(given: QueryParams, name: str, field: FieldInfo) -> Any:

@@ -1,5 +1,5 @@
 """What happens to every request, whatever its path: a request id, the client's address, safe headers, a line in the
-log, and an end in order for streams when the gateway stops."""
+log, and an end in order for streams that are ended before their time."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from worker.gateway.auth import NOBODY
 from worker.gateway.connection_limits import MAX_HEAD_BYTES
 from worker.gateway.errors import error_response, style_of
 from worker.gateway.front import Front
 from worker.gateway.headers import with_safe_headers
 from worker.gateway.problem import ErrorStyle, Problem
 
-_GOODBYE: Final = b": the gateway is shutting down, connect again\n\n"
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+_ONCE: Final = frozenset({b"host", b"authorization", b"x-api-key", b"origin"})
+"""What a proxy between may have read the other one of."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,16 +47,17 @@ class Edge:
         answer = _Answer(send, scope, self._front)
         started = time.monotonic()
         try:
-            if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
-                problem = Problem(431, f"the headers have more than {MAX_HEAD_BYTES} bytes", code="headers_too_large")
+            problem = _head_problem(scope["headers"])
+            if problem is not None:
                 await error_response(problem, style_of(scope["path"]), state["request_id"])(scope, receive, answer.send)
             else:
                 await self._app(scope, receive, answer.send)
         except asyncio.CancelledError:
-            if not (answer.is_stream and self._front.streams.is_ending):
+            goodbye = self._front.streams.goodbye()
+            if not goodbye:
                 raise
             _taken_back()
-            await answer.say_goodbye()
+            await answer.say(goodbye)
         finally:
             answer.close()
             self._note(scope, answer, time.monotonic() - started)
@@ -98,12 +102,14 @@ class _Answer:
             self._is_whole = True
         await self._send(message)
 
-    async def say_goodbye(self) -> None:
-        """End a stream that was cancelled because the gateway stops."""
+    async def say(self, goodbye: bytes) -> None:
+        """End a stream that was cancelled before its time."""
         if not self._is_whole:
+            if (last_word := self._scope["state"].get("last_word")) is not None:
+                goodbye += last_word(goodbye.decode().strip(": \n"))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await self._send({"type": "http.response.body", "body": _GOODBYE, "more_body": False})
+                    await self._send({"type": "http.response.body", "body": goodbye, "more_body": False})
 
     def close(self) -> None:
         if self.is_stream:
@@ -124,10 +130,20 @@ class _Answer:
 
     def _begin_stream(self) -> None:
         self.is_stream = True
-        caller = self._scope["state"].get("caller")
+        caller = self._scope["state"].get("caller", NOBODY)
         self._front.metrics.open_streams += 1
-        self._held.enter_context(self._front.slots.held(caller.id if caller is not None else ""))
-        self._held.enter_context(self._front.streams.joined())
+        self._held.enter_context(self._front.slots.held(caller.id))
+        self._held.enter_context(self._front.streams.joined(caller))
+
+
+def _head_problem(headers: Sequence[tuple[bytes, bytes]]) -> Problem | None:
+    names = [name for name, _ in headers if name in _ONCE]
+    if len(names) > len(set(names)):
+        named = next(name for name in names if names.count(name) > 1).decode()
+        return Problem(400, f"header {named!r} is there more than once: send it once", code="ambiguous_header")
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+        return Problem(431, f"the headers have more than {MAX_HEAD_BYTES} bytes", code="headers_too_large")
+    return None
 
 
 def _taken_back() -> None:

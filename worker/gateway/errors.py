@@ -127,6 +127,7 @@ def internal_problem() -> Problem:
 
 def error_response(problem: Problem, style: ErrorStyle, request_id: str) -> Response:
     """The answer that tells a caller of a problem, in its own form."""
+    problem.detail = mask_text(problem.detail)  # it may repeat what was sent, a key in the wrong place too
     body, media_type = _BODIES[style](problem, request_id), "application/json"
     if style is ErrorStyle.PROBLEM:
         media_type = PROBLEM_JSON

@@ -19,9 +19,9 @@ def http_protocol() -> type[asyncio.Protocol]:
     if importlib.util.find_spec("httptools") is not None:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-        from worker.gateway.plain_parser import without_upgrades
+        from worker.gateway.plain_parser import plainly_parsed
 
-        return _with_abort(without_upgrades(HttpToolsProtocol))
+        return _with_abort(plainly_parsed(HttpToolsProtocol))
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     return _with_abort(H11Protocol)

@@ -69,8 +69,9 @@ class IssuerKeys:
     async def find(self, key_id: Any, algorithm: str) -> IssuerKey | None:
         """The key that a token was signed with; None: the issuer has none such. Raises `IssuerUnavailable`."""
         found = self._known(key_id, algorithm)
-        if found is not None and self._age_s() < FRESH_S:
-            return found
+        age_s = self._age_s()
+        if found is not None and (age_s < FRESH_S or (age_s <= STALE_S and self._reading.locked())):
+            return found  # one request waits for an issuer that does not answer, and not all
         await self._read_again()
         if self._age_s() > STALE_S:
             raise IssuerUnavailable(f"the keys of {self._issuer} cannot be read: tokens cannot be checked now")
@@ -89,12 +90,13 @@ class IssuerKeys:
         async with self._reading:  # whoever waited finds what the one before has read
             if self._tried_at is not None and self._clock() - self._tried_at < MIN_REFETCH_S:
                 return
-            self._tried_at = self._clock()
             try:
                 self._keys = await self._read()
                 self._read_at = self._clock()
             except (ProviderError, msgspec.MsgspecError, ValueError) as error:
                 log.warning("the issuer's keys cannot be read", issuer=self._issuer, error=str(error))
+            finally:
+                self._tried_at = self._clock()  # now, or whoever waited would wait as long again
 
     async def _read(self) -> list[IssuerKey]:
         url = self._jwks_url or await self._discover()
@@ -132,7 +134,7 @@ def _key(entry: Any) -> IssuerKey | None:
     public = {name: value for name, value in entry.items() if name not in _PRIVATE}
     try:
         made = jwt.PyJWK(public)
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, NotImplementedError):  # the last one: `"alg": "none"`
         return None
     if entry["kty"] == "RSA" and made.key.key_size < _LEAST_RSA_BITS:
         return None

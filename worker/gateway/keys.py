@@ -30,10 +30,12 @@ KEEP_ENDED_S: Final = 90 * 24 * 3600.0
 _ID_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 _ID_CHARS: Final = 12
 _MOST_CHARS: Final = 200
+_CALLER: Final = "key:"
 _USED: Final = "gateway/key-used/"
 _NOTE_EVERY_S: Final = 300.0
 _NOTE_LIMIT_S: Final = 2.0
 _KEEP_USE_S: Final = 366 * 24 * 3600.0
+_LONGEST_LIFE_S: Final = 100 * 366 * 24 * 3600.0
 
 
 class ApiKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -179,6 +181,13 @@ class ApiKeys:
         raw = await self._state.get(f"{_USED}{key_id}")
         return float(raw) if raw else None
 
+    def opens(self, caller_id: str) -> bool:
+        """Whether the key of a caller still opens what it opened. True for callers that came without a key of ours."""
+        if not caller_id.startswith(_CALLER):
+            return True
+        stored = self._store.get(caller_id.removeprefix(_CALLER))
+        return stored is not None and stored.value.is_usable(self._clock())
+
     def state_of(self, key: ApiKey) -> str:
         """`active`, `revoked` or `expired`."""
         if key.revoked_at is not None:
@@ -198,7 +207,7 @@ class ApiKeys:
 
     def requests_per_minute(self, caller_id: str) -> int | None:
         """What a key says about how often its owner may ask; None: nothing."""
-        stored = self._store.get(caller_id.removeprefix("key:")) if caller_id.startswith("key:") else None
+        stored = self._store.get(caller_id.removeprefix(_CALLER)) if caller_id.startswith(_CALLER) else None
         return stored.value.requests_per_minute if stored is not None else None
 
     def _check(self, key: ApiKey) -> None:
@@ -212,8 +221,13 @@ class ApiKeys:
             for slug in slugs:
                 if slug:
                     check_slug(what, slug)
-        if key.expires_at is not None and not key.expires_at > self._clock():
-            raise BadObject(f"expires_at is {key.expires_at:g}, which has passed: name a later time, in Unix seconds")
+        now = self._clock()
+        if key.expires_at is not None and not key.expires_at > now:
+            raise BadObject(f"expires_at is {key.expires_at:.0f}, which has passed: name a later time, in Unix seconds")
+        if key.expires_at is not None and key.expires_at > now + _LONGEST_LIFE_S:
+            raise BadObject(
+                f"expires_at is {key.expires_at:g}, more than a century away: it is in Unix seconds, not milliseconds"
+            )
         if key.requests_per_minute is not None and key.requests_per_minute < 0:
             raise BadObject(f"requests_per_minute is {key.requests_per_minute}: use 0 (no limit) or more")
 
@@ -229,12 +243,13 @@ class ApiKeys:
 def caller_of(key: ApiKey) -> Caller:
     """The caller that a key stands for."""
     return Caller(
-        id=f"key:{key.slug}",
+        id=f"{_CALLER}{key.slug}",
         name=key.name,
         scopes=frozenset(key.scopes),
         groups=frozenset(key.groups),
         tenant=key.tenant,
         app=key.app,
+        expires_at=key.expires_at,
     )
 
 

@@ -11,6 +11,9 @@ from worker.gateway.operation import Answer, Call, Operation
 from worker.gateway.problem import Problem
 from worker.objects import Stored
 
+MOST_OF_ONE = 1000
+"""Keys of one tenant or app that its own administrators can make."""
+
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to be created."""
@@ -38,6 +41,7 @@ async def create(call: Call) -> Answer:
     wanted: KeyRequest = call.body
     keys = call.gateway.keys
     _check_grant(call.caller, wanted)
+    _check_room(call)
     made, secret = await keys.create(
         wanted.name,
         wanted.scopes,
@@ -90,6 +94,20 @@ def _check_grant(caller: Caller, wanted: KeyRequest) -> None:
         raise Problem(403, f"you may create keys for the app {caller.app!r} alone", code="access_denied")
 
 
+def _check_room(call: Call) -> None:
+    """One tenant's or app's administrator leaves room for the others' keys. Raises `Problem` 409."""
+    caller = call.caller
+    if not (caller.tenant or caller.app):
+        return
+    if sum(_is_open(caller, each.value) for each in call.gateway.keys.all()) >= MOST_OF_ONE:
+        raise Problem(
+            409,
+            f"there are {MOST_OF_ONE} keys of your tenant or app, revoked ones of the last 90 days among them: use "
+            "those there are",
+            code="too_many_keys",
+        )
+
+
 OPERATIONS = (
     Operation(
         method="GET",
@@ -110,7 +128,7 @@ OPERATIONS = (
         body=KeyRequest,
         result=KeyView,
         status=201,
-        errors=(422,),
+        errors=(409, 422),
     ),
     Operation(
         method="GET",

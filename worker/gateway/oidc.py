@@ -17,9 +17,13 @@ from worker.gateway.caller import Caller, Scope
 from worker.gateway.claims import at, texts
 from worker.gateway.issuer_keys import IssuerKey, IssuerKeys, IssuerUnavailable
 from worker.gateway.problem import Problem
+from worker.objects import BadObject
+from worker.objects.slug import check_slug
 from worker.settings.gateway import ALGORITHMS, GatewaySettings
 
 _MOST_CHARS: Final = 16_384
+_MOST_SUBJECT_CHARS: Final = 255
+"""OpenID Connect Core 1.0, section 2."""
 _SCOPES: Final = frozenset(Scope)
 
 log = structlog.get_logger(__name__)
@@ -37,8 +41,8 @@ class Oidc:
         """Who a token is about. Raises `Problem` 401 for one that is not to be trusted, 503 if that cannot be told."""
         claims = await self._claims(token)
         subject = claims.get("sub")
-        if not isinstance(subject, str) or not subject:
-            raise _refused("the token names no subject")
+        if not isinstance(subject, str) or not 0 < len(subject) <= _MOST_SUBJECT_CHARS:
+            raise _refused(f"the token names no subject of at most {_MOST_SUBJECT_CHARS} characters")
         return self._caller(claims, subject)
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
@@ -84,6 +88,10 @@ class Oidc:
             found = at(claims, settings.oidc_tenant_claim)
             if not isinstance(found, str) or not found:  # without it, the caller would see all tenants
                 raise _refused(f"the token has no claim {settings.oidc_tenant_claim!r}, which names the tenant")
+            try:
+                check_slug(f"claim {settings.oidc_tenant_claim}", found)  # as a key's tenant is: it becomes an address
+            except BadObject as error:
+                raise _refused(str(error)) from None
             tenant = found
         name = claims.get(settings.oidc_name_claim)
         return Caller(
@@ -92,6 +100,7 @@ class Oidc:
             scopes=self._scopes(texts(at(claims, settings.oidc_scope_claim)), groups),
             groups=frozenset(groups),
             tenant=tenant,
+            expires_at=float(claims["exp"]) + settings.oidc_leeway_s,
         )
 
     def _scopes(self, claimed: Sequence[str], groups: Sequence[str]) -> frozenset[Scope]:

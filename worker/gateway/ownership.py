@@ -6,7 +6,6 @@ own `tenant` is the authority, so that tasks that other engines submit for a ten
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +17,9 @@ from msgspec.structs import replace
 
 from queue_backends import InvalidTask, LogRecord, StateStore, Task, TaskNotFound, TaskState, TaskStatus
 from queue_backends.messages import encode_json
+from worker.gateway.idempotency import fingerprint, reused
 from worker.gateway.problem import Problem
+from worker.gateway.task_claims import claimed
 from worker.sessions.conversations import SUMMARY_OF, SUMMARY_UP_TO
 from worker.trace_context import inject
 
@@ -72,7 +73,8 @@ async def submit_for(call: Call, task: Task, *, run_at: float | None = None) -> 
 async def accept(call: Call, task: Task, *, run_at: float | None = None) -> Accepted:
     """As `submit_for`; says more."""
     task = prepared(call, task)
-    task_id = await call.gateway.backend.queue.submit(task, run_at=run_at)
+    async with claimed(call, [task]):
+        task_id = await call.gateway.backend.queue.submit(task, run_at=run_at)
     return await note(call, task_id, task, run_at=run_at)
 
 
@@ -129,7 +131,7 @@ async def note(call: Call, task_id: str, task: Task, *, run_at: float | None = N
         session_id=task.session_id,
         conversation_id=task.conversation_id,
         submitted_at=time.time(),
-        fingerprint=_fingerprint(task) if task.idempotency_key else "",
+        fingerprint=fingerprint(task),
     )
     state, raw = call.gateway.backend.state, encode_json(record)
     keep_s = _keep_s(call) + (max(0.0, run_at - time.time()) if run_at else 0.0)
@@ -138,11 +140,7 @@ async def note(call: Call, task_id: str, task: Task, *, run_at: float | None = N
     elif not await state.compare_and_set(_PREFIX + task_id, None, raw, ttl_s=keep_s):
         before = await read_record(state, task_id)
         if before is not None and before.fingerprint not in ("", record.fingerprint):
-            raise Problem(
-                422,
-                f"this idempotency key stands for task {task_id} already, which has another content: use a new key",
-                code="idempotency_key_reused",
-            )
+            raise reused()
         return Accepted(id=task_id, task=task, is_repeated=True)
     if task.tenant:
         await state.append_once([LogRecord(log=_index(task.tenant), id=task_id, value=raw, keep_s=keep_s)])
@@ -154,12 +152,7 @@ async def note_task(state: StateStore, record: TaskRecord, *, keep_s: float) -> 
     raw = encode_json(record)
     await state.set(_PREFIX + record.id, raw, ttl_s=keep_s)
     if record.tenant:
-        await state.append_once([LogRecord(log=_INDEX + record.tenant, id=record.id, value=raw, keep_s=keep_s)])
-
-
-def _fingerprint(task: Task) -> str:
-    same = replace(task, id="", deadline=None, enqueued_at="", traceparent="", tracestate="", baggage="")
-    return hashlib.sha256(encode_json(same)).hexdigest()[:24]
+        await state.append_once([LogRecord(log=_index(record.tenant), id=record.id, value=raw, keep_s=keep_s)])
 
 
 def _keep_s(call: Call) -> float:
@@ -184,38 +177,43 @@ async def records_of(state: StateStore, tenant: str, *, limit: int) -> Sequence[
 
 async def check_owner(call: Call, task_id: str) -> None:
     """Raise `TaskNotFound` for a task that the caller must not see: for it, there is no such task."""
-    if call.caller.tenant:
+    if call.caller.tenant or call.caller.app:
         await owned_status(call, task_id)
 
 
 async def owned_status(call: Call, task_id: str) -> TaskStatus:
     """What the queue knows of a task that the caller may see. Raises `TaskNotFound`."""
-    tenant = call.caller.tenant
     backend = call.gateway.backend
     [status] = await backend.queue.status([task_id])
     if status.state is TaskState.UNKNOWN:
         raise task_not_found(task_id)
-    if not tenant:
+    if not (call.caller.tenant or call.caller.app):
         return status
-    if status.task is not None:
-        is_own = status.task.tenant == tenant
-        if is_own:
-            await _keep_on(call, task_id)
-    else:
-        record = await read_record(backend.state, task_id)
-        is_own = record is not None and record.tenant == tenant
-    if not is_own:
+    record = await read_record(backend.state, task_id)
+    task = status.task or record
+    if task is None or not may_see(call, task.tenant, task.agent, record):
         raise task_not_found(task_id)
+    if status.task is not None and record is not None:
+        await _keep_on(call, record)
     return status
 
 
-async def _keep_on(call: Call, task_id: str) -> None:
+def may_see(call: Call, tenant: str, agent: str, record: TaskRecord | None) -> bool:
+    """Whether a task of that tenant, for that agent (empty: the default one), is the caller's to see: one of its
+    tenant; and with an app's key, one of the app's agents, or one that this key has submitted."""
+    caller = call.caller
+    if caller.tenant and tenant != caller.tenant:
+        return False
+    if not caller.app or (record is not None and record.caller == caller.id):
+        return True
+    return call.gateway.roster.is_of_app(agent, tenant, caller)
+
+
+async def _keep_on(call: Call, record: TaskRecord) -> None:
     """The task has not ended: its note has to outlive its result."""
     state = call.gateway.backend.state
-    if raw := await state.get(_PREFIX + task_id):
-        record = msgspec.json.decode(raw, type=TaskRecord)
-        if time.time() - record.submitted_at > KEEP_S / 2:
-            await state.compare_and_set(_PREFIX + task_id, raw, raw, ttl_s=_keep_s(call))
+    if time.time() - record.submitted_at > KEEP_S / 2 and (raw := await state.get(_PREFIX + record.id)):
+        await state.compare_and_set(_PREFIX + record.id, raw, raw, ttl_s=_keep_s(call))
 
 
 def task_not_found(task_id: str) -> TaskNotFound:

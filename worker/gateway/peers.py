@@ -35,6 +35,8 @@ class Peers:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped  # how IPv4 arrives at a socket for both
         return any(parsed in network for network in self._trusted if network.version == parsed.version)
 
     def _first_stranger(self, values: list[str]) -> str:

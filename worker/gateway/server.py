@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
@@ -60,8 +61,9 @@ class HttpServer:
 async def serving(app: Starlette, settings: GatewaySettings) -> AsyncIterator[HttpServer]:
     """Serve `app` until the body ends; then let running requests finish within the grace period.
 
-    Raises `BadSetting` if the address cannot be used.
+    Raises `BadSetting` if the address, or the certificate, cannot be used.
     """
+    _check_certificate(settings)
     listener = listening_socket(settings)
     server = _Server(_config(app, settings))
     async with asyncio.TaskGroup() as tasks:
@@ -100,6 +102,18 @@ def listening_socket(settings: GatewaySettings) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _check_certificate(settings: GatewaySettings) -> None:
+    if not settings.tls_cert:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except OSError as error:
+        raise BadSetting(
+            f"gateway.tls_cert {settings.tls_cert!r} with gateway.tls_key {settings.tls_key!r} cannot be used: "
+            f"{error.strerror or error}; both are PEM files, the key's without a password"
+        ) from None
 
 
 def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:

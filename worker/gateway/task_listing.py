@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from queue_backends import TaskState, TaskStatus
 from worker.gateway.operation import Call
-from worker.gateway.ownership import TaskRecord, read_record, records_of
+from worker.gateway.ownership import TaskRecord, may_see, read_record, records_of
 from worker.gateway.problem import Problem
 from worker.gateway.task_views import ListQuery, TaskPage, TaskView, view_of
 
@@ -47,7 +47,7 @@ async def list_tasks(call: Call, query: ListQuery) -> TaskPage:
     tenant = call.caller.tenant
     if tenant and query.tenant not in ("", tenant):
         return TaskPage(tasks=())
-    is_filtered = bool(query.agent or query.session_id or query.tenant or (tenant and query.state))
+    is_filtered = bool(call.caller.app or query.agent or query.session_id or query.tenant or (tenant and query.state))
     depth = min(MOST_LISTED, cursor.position + _SHIFT + (_LOOKED_AT if is_filtered else query.limit + 1))
     items = await _items(call, query, depth)
     start = _start([item.id for item in items], cursor)
@@ -68,7 +68,7 @@ async def _page(call: Call, query: ListQuery, items: Sequence[Item], start: int,
         for found in await _looked_at(call, items[position : position + _AT_ONCE]):
             position += 1
             view = view_of(*found, preview=True)
-            if _fits(view, query):
+            if _fits(view, query) and may_see(call, view.tenant, view.agent, found[1]):
                 views.append(view)
             if len(views) == query.limit:
                 break

@@ -14,7 +14,7 @@ from worker.client import Handle
 from worker.gateway.callbacks import CallbackView
 from worker.gateway.caller import Scope
 from worker.gateway.operation import Answer, Call, Operation
-from worker.gateway.ownership import owned_status, read_record
+from worker.gateway.ownership import may_see, owned_status, read_record
 from worker.gateway.problem import Problem
 from worker.gateway.task_listing import list_tasks
 from worker.gateway.task_retry import retry_task
@@ -127,7 +127,15 @@ async def _tell_again(call: Call) -> Answer:
 
 
 async def _dead_callbacks(call: Call) -> CallbackPage:
-    return CallbackPage(callbacks=await call.gateway.callbacks.dead(tenant=call.caller.tenant))
+    callbacks = await call.gateway.callbacks.dead(tenant=call.caller.tenant)
+    if call.caller.app:
+        callbacks = [callback for callback in callbacks if await _is_ours(call, callback.task_id)]
+    return CallbackPage(callbacks=callbacks)
+
+
+async def _is_ours(call: Call, task_id: str) -> bool:
+    record = await read_record(call.gateway.backend.state, task_id)
+    return record is not None and may_see(call, record.tenant, record.agent, record)
 
 
 async def _stream(call: Call) -> Response:

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from queue_backends import BackendUnavailable, LogRecord, StateChange, StateStore
 from worker.following import Following
+from worker.nesting import check_nesting
 from worker.objects.errors import BadObject, ObjectConflict, ObjectExists, ObjectNotFound
 from worker.objects.slug import check_slug
 
@@ -37,6 +38,8 @@ _TOMBSTONE_TTL_S = 30 * 24 * 3600.0
 _LOAD_LIMIT_S = 60.0
 _RECONCILE_S = 6 * 3600.0
 _TRIES = 20
+_AT_ONCE = 100
+"""So many objects are read before others get their turn."""
 
 log = structlog.get_logger(__name__)
 
@@ -155,12 +158,20 @@ class ObjectStore(Generic[T]):
     async def versions(self, slug: str, namespace: str = GLOBAL, *, limit: int = 100) -> list[Stored[T]]:
         """What the object was, the newest version first, deleted objects too. Raises `BackendUnavailable`."""
         entries = await self._state.read_log(self._key(slug, namespace), limit=limit, newest_first=True)
-        return [msgspec.json.decode(entry.value, type=Stored[self._type]) for entry in entries]  # type: ignore[name-defined]  # a type known at run time only
+        known = (self._version(entry.value, slug) for entry in entries)
+        return [version for version in known if version is not None]
+
+    def _version(self, raw: bytes, slug: str) -> Stored[T] | None:
+        try:
+            return self._opened(msgspec.json.decode(raw, type=_Kept))
+        except msgspec.MsgspecError as error:  # as in `_put`
+            log.warning("a version of an object cannot be read", kind=self.kind, slug=slug, error=str(error))
+            return None
 
     async def read(self, slug: str, namespace: str = GLOBAL) -> Stored[T]:
         """The object as it stands in the store, whatever the mirror knows.
 
-        Raises `ObjectNotFound`, `BackendUnavailable`.
+        Raises `ObjectNotFound`, `BadObject` if it cannot be read, `BackendUnavailable`.
         """
         _, kept = await self._read(slug, namespace)
         found = self._opened(kept) if kept is not None else None
@@ -180,7 +191,7 @@ class ObjectStore(Generic[T]):
             raw, kept = await self._read(value.slug, value.namespace)
             if kept is not None and not kept.is_tombstone:
                 raise ObjectExists(
-                    f"there is a {self.kind} {value.slug!r} already: change that one, or choose another slug"
+                    f"{self.kind} {value.slug!r} is there already: change that one, or choose another slug"
                 )
             if number is None:
                 number = await self._state.add(_IDS, self.kind, 1)
@@ -258,6 +269,11 @@ class ObjectStore(Generic[T]):
         check_slug("slug", value.slug)
         if value.namespace:
             check_slug("namespace", value.namespace)
+        try:
+            for name in value.__struct_fields__:  # type: ignore[attr-defined]  # every kind is a Struct
+                check_nesting(getattr(value, name))
+        except ValueError as error:
+            raise BadObject(f"{self.kind} {value.slug!r}: {name}: {error}") from error
         if self._check_kind is not None:
             self._check_kind(value)
         try:
@@ -300,7 +316,15 @@ class ObjectStore(Generic[T]):
 
     async def _read(self, slug: str, namespace: str) -> tuple[bytes | None, _Kept | None]:
         raw = await self._state.get(self._key(slug, namespace))
-        return raw, (msgspec.json.decode(raw, type=_Kept) if raw else None)
+        try:
+            kept = msgspec.json.decode(raw, type=_Kept) if raw else None
+            if kept is not None:
+                self._opened(kept)
+        except msgspec.MsgspecError as error:
+            raise BadObject(
+                f"{self.kind} {slug!r} cannot be read: {error}: it was written by another version of this program"
+            ) from error
+        return raw, kept
 
     def _key(self, slug: str, namespace: str) -> str:
         return f"{self._prefix}{namespace}/{slug}"
@@ -324,8 +348,11 @@ class ObjectStore(Generic[T]):
         async with self._loading:
             self._touched.clear()
             found = {key: value async for key, value in self._state.scan(self._prefix) if key != self._hello}
-            gone = [key for namespace, slug in self._objects if (key := self._key(slug, namespace)) not in found]
-            for key, value in (*found.items(), *((key, b"") for key in gone)):
+            known = self._objects.keys() | self._gone
+            gone = [key for namespace, slug in known if (key := self._key(slug, namespace)) not in found]
+            for number, (key, value) in enumerate((*found.items(), *((key, b"") for key in gone))):
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)  # there may be ten thousand
                 if key not in self._touched:
                     self._put(key, value)
 

@@ -258,12 +258,9 @@ class SessionFeed:
                     if self._streams.is_closed or at.seq < 0:
                         raise _LeavingError
                     return False
-        except (ReplayTrimmed, TaskNotFound) as error:
+        except (ReplayTrimmed, TaskNotFound):
             self._positions[number] = Position(at.message + 1)
             await self._say(Missed(conversation_id))
-            if isinstance(error, TaskNotFound):  # it has ended so long ago that its result is forgotten, too
-                await self._chats.advance(self._session.id, conversation_id)
-                return True
         # Without a result after all that time there is no end yet that anybody could go on from.
         with contextlib.suppress(WaitTimeout):
             await self._chats.ended(self._session.id, conversation_id, message.task_id, within_s=_RESULT_WITHIN_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import BadSetting
+from worker.nesting import check_nesting
 from worker.settings.prompt_file import read_prompt_file
 from worker.settings.table import BY_KEY, Setting
 from worker.settings.values import check, unknown_key
@@ -168,7 +169,8 @@ def parse_yaml(path: Path) -> Mapping[Any, Any]:
 
 
 def parse_documents(path: Path) -> list[Mapping[Any, Any]]:
-    """The file's documents, each a mapping; empty ones are left out. Raises `BadSetting` as `parse_yaml`."""
+    """The file's documents, each a mapping; empty ones are left out. Raises `BadSetting` as `parse_yaml`, also for what
+    is nested too deeply or, by its aliases, enormous."""
     import yaml  # only who has a file pays for the import
 
     class Loader(yaml.SafeLoader):
@@ -194,4 +196,13 @@ def parse_documents(path: Path) -> list[Mapping[Any, Any]]:
         raise BadSetting(f"{path}:{line} {error.problem}") from error
     except yaml.YAMLError as error:
         raise BadSetting(f"{path}: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise BadSetting(f"{path}: it is nested too deeply") from error
+    except ValueError as error:  # a date or a number that cannot be one
+        raise BadSetting(f"{path}: {error}: put it in quotes if it is text") from error
+    for index, document in enumerate(found):
+        try:
+            check_nesting(document)
+        except ValueError as error:
+            raise BadSetting(f"{path}, document {index + 1}: {error}") from error
     return [_mapping(str(path), document) for document in found if document is not None]

@@ -12,7 +12,7 @@ from worker.tools.interfaces import ToolContext, ToolResult
 
 
 class SubmitSubtask:
-    """`submit_subtask`: puts a further task into the queue and does not wait for it. Texts are ark's.
+    """`submit_subtask`: puts a further task of the same agent into the queue and does not wait for it. Texts are ark's.
 
     The new task carries an idempotency key made of the call, so repeating a call that was interrupted adds no second
     task.
@@ -44,6 +44,7 @@ class SubmitSubtask:
             raise ToolCallFailed("submit_subtask: there is no task queue in this run")
         task = Task(
             prompt=prompt,
+            agent=context.agent,
             tenant=context.tenant,
             idempotency_key=_idempotency_key(context, prompt),
         )

@@ -19,6 +19,7 @@ import grpc.aio
 
 COOKIE = ("AI_STUDIO_PLUGIN", "v1")
 DIAL_LIMIT_S = 5.0
+"""So long a dial waits for an announcement, and so long an announcement waits for a dial."""
 
 
 class Peer:
@@ -33,6 +34,11 @@ class Peer:
         self.closing = asyncio.Event()
         self.stopped = asyncio.Event()
         self.opened = 0
+        self.left_alone: list[Any] = []
+
+    @property
+    def dial_limit_s(self) -> float:
+        return float(self.config.get("dial_limit_s", DIAL_LIMIT_S))
 
     # go-plugin
 
@@ -41,6 +47,7 @@ class Peer:
             found = self.announced.setdefault(info.service_id, asyncio.get_running_loop().create_future())
             if not found.done():
                 found.set_result(f"{info.network}:{info.address}")
+                asyncio.get_running_loop().call_later(self.dial_limit_s, self.announced.pop, info.service_id, None)
         return
         yield  # an async generator that yields nothing
 
@@ -59,6 +66,7 @@ class Peer:
         self.plugin_id = int(self.config["plugin_id"])
         if self.config.get("fail"):
             return self.pb.InitResponse(success=False, error_message=self.config["fail"])
+        await asyncio.sleep(float(self.config.get("dials_after_s", 0)))
         await self.dial(int(self.config["service_broker_id"]))
         return self.pb.InitResponse(success=True)
 
@@ -66,7 +74,7 @@ class Peer:
         """As the SDK: once, and then that connection for good."""
         if self.host is None:
             waiting = self.announced.setdefault(broker_id, asyncio.get_running_loop().create_future())
-            self.host = grpc.aio.insecure_channel(await asyncio.wait_for(waiting, DIAL_LIMIT_S))
+            self.host = grpc.aio.insecure_channel(await asyncio.wait_for(waiting, self.dial_limit_s))
 
     async def open_session(self, request: Any, _context: Any) -> Any:
         self.opened += 1
@@ -127,6 +135,7 @@ class Peer:
             "history": [[each.role, each.content] for each in request.history],
             "metadata": dict(request.context.metadata),
             "environment": sorted(os.environ),
+            "temporary": tempfile.gettempdir(),
             "pid": os.getpid(),
         }
         yield self.chunk("CONTENT", json.dumps(seen))
@@ -151,8 +160,8 @@ class Peer:
         yield self.chunk("CONTENT", text)
 
     async def do_loop(self, request: Any, rest: str) -> Any:
-        """A tool-use loop of its own, as agents of the original have to write it."""
-        tool = request.available_tools[0]
+        """A tool-use loop of its own, as agents of the original have to write it, with the tool `weather`."""
+        tool = next(each for each in request.available_tools if each.name == "weather")
         described = self.api.LLMFunction(name=tool.name, parameters_json='{"type": "object"}')
         tools = [self.api.LLMTool(type="function", function=described)]
         messages = [{"role": "user", "content": rest}]
@@ -228,8 +237,27 @@ class Peer:
         await self.unary("ReadPluginKV", self.api.KeyRequest(context=context, key="x"), self.api.ReadPluginKVResponse)
         yield self.chunk("CONTENT", "it was answered")
 
+    async def do_flood(self, _request: Any, rest: str) -> Any:
+        """Writes much."""
+        print("\n".join(f"{number} {rest}" for number in range(100_000)), file=sys.stderr, flush=True)
+        yield self.chunk("CONTENT", "written")
+
+    async def do_leave(self, request: Any, rest: str) -> Any:
+        """Leaves a model call behind, and answers."""
+        asked = [{"role": "user", "content": rest}]
+        call = self.llm_call(request.available_llms[0].id, asked, stream=True)
+        await call.read()  # the host has it
+        self.left_alone.append(call)
+        yield self.chunk("CONTENT", str(os.getpid()))
+
+    async def do_end(self, _request: Any, rest: str) -> Any:
+        """Ends with something that is no DONE, and goes on."""
+        yield self.chunk("CONTENT", rest, is_final=True)
+        await asyncio.Event().wait()
+
     async def do_die(self, _request: Any, _rest: str) -> Any:
         yield self.chunk("CONTENT", "so far")
+        print("its last words", file=sys.stderr, flush=True)
         os._exit(7)
 
     async def do_hang(self, _request: Any, _rest: str) -> Any:
@@ -242,7 +270,7 @@ class Peer:
 
     # Calls to the host
 
-    async def call_llm(self, llm_id: int, messages: list[dict[str, str]], **more: Any) -> list[Any]:
+    def llm_call(self, llm_id: int, messages: list[dict[str, str]], **more: Any) -> Any:
         assert self.host is not None
         request = self.api.CallLLMRequest(
             context=self.context(),
@@ -252,13 +280,15 @@ class Peer:
             max_tokens=1000,
             **more,
         )
-        call = self.host.unary_stream(
+        return self.host.unary_stream(
             "/ai_studio_management.AIStudioManagementService/CallLLM",
             request_serializer=self.api.CallLLMRequest.SerializeToString,
             response_deserializer=self.api.CallLLMResponse.FromString,
         )(request)
+
+    async def call_llm(self, llm_id: int, messages: list[dict[str, str]], **more: Any) -> list[Any]:
         answers = []
-        async for answer in call:
+        async for answer in self.llm_call(llm_id, messages, **more):
             answers.append(answer)
             if answer.done:
                 break

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog
 
 from queue_backends import Backend, ChunkType
 from tests.agent_plugins.asking import LIMIT_S, answered, text_of
@@ -19,11 +20,13 @@ from tests.agent_plugins.conftest import PluginFleet
 from tests.agent_plugins.go_plugin.conftest import MakePlugin
 from worker.agent_plugins.declared import DeclaredPlugin
 from worker.agent_plugins.errors import PluginStartFailed
+from worker.agent_plugins.go_plugin import process
 from worker.agent_plugins.go_plugin.handshake import read_handshake
 from worker.agents import Agent
 from worker.client import Fleet
 from worker.definitions import Definitions
 from worker.usage import UsageReport
+from worker.warded_process import next_line, start_warded
 
 APP: dict[str, Any] = {"scopes": ("llms.proxy", "tools.execute", "datasources.query", "kv.readwrite"), "tools": ("*",)}
 TOOLS = """
@@ -74,6 +77,7 @@ async def test_what_a_plugin_is_told(
     spellings, and finds none of the worker's secrets in its environment."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
     monkeypatch.setenv("WEATHER_TOKEN", "for the plugin")
+    monkeypatch.setenv("GATEWAY_MODE", "edge")
     (tools := tmp_path / "tools.py").write_text(TOOLS)
     go_plugin(env=["WEATHER_TOKEN"])
     config = {"level": 3, "deep": {"a": [1]}, "name": "Ann"}
@@ -90,7 +94,8 @@ async def test_what_a_plugin_is_told(
     assert (seen["session_id"], seen["metadata"]["session_id"], seen["metadata"]["user"]) == ("s1", "s1", "ann")
     assert (seen["llms"], seen["history"]) == (["scripted"], [["user", "before"]])
     assert "weather" in seen["tools"]
-    assert "WEATHER_TOKEN" in seen["environment"]
+    assert {"WEATHER_TOKEN", "PLUGIN_RUNTIME", "PLUGIN_PROTOCOL_VERSIONS"} <= set(seen["environment"])
+    assert not {"PLUGIN_CLIENT_CERT", "PLUGIN_MULTIPLEX_GRPC", "GATEWAY_MODE"} & set(seen["environment"])
     assert "ANTHROPIC_API_KEY" not in seen["environment"]
 
 
@@ -132,7 +137,10 @@ async def test_a_tool_loop_of_its_own(go_plugin: MakePlugin, plugin_fleet: Plugi
     ) as fleet:
         assert await output_of(fleet, "loop how is Oslo?") == 'It says {"city":"Oslo","days":1}'
         records = await UsageReport(fleet.backend.state).recent()
+        result, chunks = await answered(fleet, "loop and how is it now?")
+    assert result.ok
     assert len(records) == 2
+    assert ChunkType.TOOL_CALL not in {chunk.type for chunk in chunks}, "the host has run a tool by itself"
 
 
 @pytest.mark.parametrize(
@@ -165,10 +173,92 @@ async def test_a_process_that_dies_fails_the_attempt_only(go_plugin: MakePlugin,
     async with plugin_fleet(settings={"max_retries": 0}) as fleet:
         first = json.loads(await output_of(fleet, "describe"))["pid"]
         result, _ = await answered(fleet, "die")
-        assert "HandleAgentMessage failed" in result.error
+        assert "HandleAgentMessage failed: the plugin's process has ended with exit code 7" in result.error
         second = json.loads(await output_of(fleet, "describe"))["pid"]
     assert first != second
     assert not psutil.pid_exists(second)
+
+
+async def test_its_last_words_are_in_the_log(go_plugin: MakePlugin, plugin_fleet: PluginFleet) -> None:
+    """Given a process that says why before it dies, then the worker's log has it."""
+    go_plugin()
+    with structlog.testing.capture_logs() as lines:
+        async with plugin_fleet(settings={"max_retries": 0}) as fleet:
+            await answered(fleet, "die")
+    assert [line["stream"] for line in lines if line["event"] == "its last words"] == ["stderr"]
+
+
+async def test_a_flood_of_output_does_not_drown_the_log(go_plugin: MakePlugin, plugin_fleet: PluginFleet) -> None:
+    """Given a plugin that writes without end, then the log has some of it, says how much there was besides, and the
+    message is answered."""
+    go_plugin()
+    with structlog.testing.capture_logs() as lines:
+        async with plugin_fleet() as fleet:
+            assert await output_of(fleet, "flood blah") == "written"
+    written = sum(line["event"].endswith(" blah") for line in lines)
+    left_out = sum(line["lines"] for line in lines if line["event"] == "a plugin writes more than its log takes")
+    assert 0 < written < 20_000
+    assert written + left_out >= 100_000
+
+
+async def test_a_plugin_that_dials_late(
+    go_plugin: MakePlugin, plugin_fleet: PluginFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a plugin that connects to its host when the first announcement is long forgotten, then it hears another."""
+    monkeypatch.setattr(process, "ANNOUNCE_EVERY_S", 0.02)
+    go_plugin()
+    config = {"dial_limit_s": "0.5", "dials_after_s": "1"}
+    async with plugin_fleet(app=APP, agent={"config": config}, settings={"max_retries": 0}) as fleet:
+        assert await output_of(fleet, "count visits") == "1"
+
+
+async def test_a_call_that_outlives_its_message_ends_the_process(
+    go_plugin: MakePlugin, plugin_fleet: PluginFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a plugin that answers while it still waits for a model, then the answer stands, and the next message has
+    another process: the call's answer must not act in its name."""
+    monkeypatch.setattr(process, "IDLE_WITHIN_S", 0.05)
+    go_plugin()
+    script = {"scenarios": [{"match": "story", "turns": [{"text": "once upon a time", "chunk_delay_s": 60}]}]}
+    async with plugin_fleet(script=script, app=APP, settings={"max_retries": 0}) as fleet:
+        first = int(await output_of(fleet, "leave a story"))
+        second = json.loads(await output_of(fleet, "describe"))["pid"]
+    assert first != second
+
+
+async def test_any_final_chunk_ends_the_answer(
+    go_plugin: MakePlugin, plugin_fleet: PluginFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a plugin whose last chunk is final, and no DONE, and which goes on, then its answer stands."""
+    monkeypatch.setattr(process, "AFTER_FINAL_S", 0.05)
+    go_plugin()
+    async with plugin_fleet(settings={"max_retries": 0}) as fleet:
+        assert await output_of(fleet, "end of the story") == "of the story"
+
+
+async def test_a_process_has_a_folder_of_its_own_for_what_is_temporary(
+    go_plugin: MakePlugin, plugin_fleet: PluginFleet
+) -> None:
+    """Given a process, then it has its sockets in a folder that goes with it."""
+    go_plugin()
+    async with plugin_fleet() as fleet:
+        folder = Path(json.loads(await output_of(fleet, "describe"))["temporary"])
+        assert sorted(path.name[:4] for path in folder.iterdir()) == ["host", "plug"]
+    assert not folder.exists()
+
+
+async def test_a_program_goes_with_its_folder_when_nobody_is_left(tmp_path: Path) -> None:
+    """Given a program under a warden, when whoever started it is gone, then it ends, and its folder is deleted."""
+    (owned := tmp_path / "owned").mkdir()
+    (program := tmp_path / "program").write_text("#!/bin/sh\necho up\nexec sleep 1000\n")
+    program.chmod(0o755)
+    started = await start_warded(program, env={"PATH": os.environ["PATH"]}, grace_s=0.1, owned_folder=str(owned))
+    assert await next_line(started.stdout) == b"up\n"
+    assert started.stdin is not None
+    started.stdin.close()  # as the end of a process does
+    async with asyncio.timeout(LIMIT_S):
+        await started.wait()
+    assert not owned.exists()
 
 
 async def test_a_cancelled_message_ends_its_process(go_plugin: MakePlugin, plugin_fleet: PluginFleet) -> None:

@@ -27,6 +27,7 @@ class PluginCallFailed(AgentPluginError):
 
     def __init__(self, method: str, status: str, details: str) -> None:
         super().__init__(f"{method.rpartition('/')[2]} failed: {details or status} ({status})")
+        self.method = method
         self.status = status
         self.details = details
 

@@ -7,8 +7,10 @@ none is being handled; values can always be kept.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NoReturn
 
 from providers import ProviderError
@@ -71,6 +73,15 @@ class HostApi:
         self._events = events
         self.scope: MessageScope | None = None
         """The message that is being handled."""
+        self.was_asked = asyncio.Event()
+        """The process has found its host."""
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """A call is being answered in this block, for the message that is being handled, if there is one."""
+        self.was_asked.set()
+        with self.scope.answering() if self.scope is not None else contextlib.nullcontext():
+            yield
 
     # Models
 
@@ -104,13 +115,12 @@ class HostApi:
         if not answer.text.startswith(sent):  # the stream broke after it had begun, and the answer was another one
             yield CallLLMResponse(done=True, error_message="proxy call failed: the model's stream broke off")
             return
-        scope.tool_calls.update({call.id: call for call in answer.tool_calls})
         yield CallLLMResponse(
             success=True,
             content=answer.text.removeprefix(sent),
             usage=usage_of(answer.usage),
             done=True,
-            tool_calls=calls_of(answer.tool_calls),
+            tool_calls=calls_of(scope.remembered(answer.tool_calls)),
         )
 
     def _llm(self, scope: MessageScope, number: int) -> str:
@@ -134,6 +144,8 @@ class HostApi:
             outcome = await scope.services.execute_tool(tool.name, arguments)
         except PluginDenied as error:
             _refuse(error)
+        except (ProviderError, PluginMisuse) as error:
+            return ExecuteToolResponse(error_message=str(error))
         if outcome.is_error:
             return ExecuteToolResponse(error_message=outcome.content)
         return ExecuteToolResponse(success=True, result_json=result_json(outcome.content), status_code=200)
@@ -155,7 +167,7 @@ class HostApi:
             _refuse(error)
         except DatasourceNotFound as error:
             raise HostRefused("NOT_FOUND", "datasource not found") from error
-        except DatasourceError as error:
+        except (DatasourceError, ProviderError, PluginMisuse) as error:
             return QueryDatasourceResponse(error_message=str(error))
         results = tuple(
             DatasourceResult(content=each.content, similarity_score=each.score, metadata=dict(each.metadata))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import structlog
@@ -27,6 +29,8 @@ MOST_CALLS = 100
 """Of one process at the same time."""
 
 M = TypeVar("M", bound=Message)
+During = Callable[[], AbstractContextManager[None]]
+"""What surrounds the answering of a call. A subscription belongs to no message."""
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +49,15 @@ def host_server(api: HostApi, address: str) -> Any:
         "ListPlugins": (KeyRequest, api.list_plugins),
     }
     management = {
-        name: grpc.unary_unary_rpc_method_handler(_unary(kind, answer))  # type: ignore[arg-type]  # each with its own
+        name: grpc.unary_unary_rpc_method_handler(_unary(api.answering, kind, answer))  # type: ignore[arg-type]  # each its own
         for name, (kind, answer) in unary.items()
     }
-    management["CallLLM"] = grpc.unary_stream_rpc_method_handler(_stream(CallLLMRequest, api.call_llm))
+    management["CallLLM"] = grpc.unary_stream_rpc_method_handler(_stream(api.answering, CallLLMRequest, api.call_llm))
     events = {
-        "Publish": grpc.unary_unary_rpc_method_handler(_unary(PublishRequest, api.publish)),
-        "Subscribe": grpc.unary_stream_rpc_method_handler(_stream(SubscribeRequest, api.subscribe)),
+        "Publish": grpc.unary_unary_rpc_method_handler(_unary(api.answering, PublishRequest, api.publish)),
+        "Subscribe": grpc.unary_stream_rpc_method_handler(
+            _stream(contextlib.nullcontext, SubscribeRequest, api.subscribe)
+        ),
     }
     server.add_generic_rpc_handlers(
         (
@@ -63,10 +69,13 @@ def host_server(api: HostApi, address: str) -> Any:
     return server
 
 
-def _unary(kind: type[M], answer: Callable[[M], Awaitable[Message]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _unary(
+    during: During, kind: type[M], answer: Callable[[M], Awaitable[Message]]
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def handle(raw: bytes, context: Any) -> bytes:
         try:
-            return encode(await answer(decode(kind, raw)))
+            with during():
+                return encode(await answer(decode(kind, raw)))
         except Exception as error:
             await _abort(context, error)
             raise
@@ -75,12 +84,13 @@ def _unary(kind: type[M], answer: Callable[[M], Awaitable[Message]]) -> Callable
 
 
 def _stream(
-    kind: type[M], answers: Callable[[M], AsyncIterator[Message]]
+    during: During, kind: type[M], answers: Callable[[M], AsyncIterator[Message]]
 ) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
     async def handle(raw: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
-            async for answer in answers(decode(kind, raw)):
-                yield encode(answer)
+            with during():
+                async for answer in answers(decode(kind, raw)):
+                    yield encode(answer)
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             await _abort(context, error)
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from worker.agent_plugins.go_plugin.messages import (
     ShutdownRequest,
     StdioData,
 )
+from worker.agent_plugins.go_plugin.output_log import OutputLog
 from worker.agent_plugins.go_plugin.scope import MessageScope
 from worker.agent_plugins.go_plugin.translation import message_request
 from worker.agent_plugins.package import PluginPackage
@@ -47,16 +49,23 @@ INITIALIZE_LIMIT_S = 25.0
 HEALTH_LIMIT_S = 10.0
 SESSION_MS = 30_000
 """So long `OpenSession` may block in the plugin."""
+ANNOUNCE_EVERY_S = 2.0
+"""Until the plugin has dialled: an announcement is forgotten after five seconds, and a dial waits as long for one."""
 CLOSE_LIMIT_S = 3.0
-"""For each of the calls that say goodbye."""
+"""For the calls that say goodbye."""
 EXIT_LIMIT_S = 2.0
 """From the goodbye to SIGTERM."""
 KILL_GRACE_S = 1.0
 """From SIGTERM to SIGKILL."""
 AFTER_FINAL_S = 5.0
 """So long a plugin may go on after its final chunk."""
+IDLE_WITHIN_S = 1.0
+"""So long what it has asked its host for may take then."""
+DEATH_NOTICE_S = 2.0
+"""So long we wait for the end of a process whose connection has broken."""
+READ_OUT_S = 0.5
+"""So long the last words of a process that has ended are waited for: what it has started may hold its pipes open."""
 _SERVING = 1
-_LOG_CHARS = 2_000
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +86,7 @@ class GoPluginProcess:
         self._broker: Broker | None = None
         self._server: Any = None
         self._side: list[asyncio.Task[None]] = []
+        self._readers: list[asyncio.Task[None]] = []
         self.sessions: set[str] = set()
         """Sessions whose messages it has handled."""
         self.is_spoiled = False
@@ -94,7 +104,11 @@ class GoPluginProcess:
         try:
             await self._start()
         except BaseException as error:
-            await asyncio.shield(self.stop())
+            try:
+                if isinstance(error, PluginCallFailed):
+                    error = await self._explained(error)
+            finally:
+                await asyncio.shield(self.stop())
             if isinstance(error, AgentPluginError) and not isinstance(error, PluginStartFailed):
                 raise PluginStartFailed(f"plugin initialization failed: {error}") from error
             raise
@@ -104,11 +118,15 @@ class GoPluginProcess:
         await asyncio.to_thread(self._package.check_program)
         self._folder = tempfile.mkdtemp(prefix="shoal-plugin-")
         self._process = await start_warded(
-            program, env=environment(self._package.manifest.env), grace_s=KILL_GRACE_S, takes_stderr=True
+            program,
+            env={**environment(self._package.manifest.env), "TMPDIR": self._folder},  # its own socket lies there, too
+            grace_s=KILL_GRACE_S,
+            takes_stderr=True,
+            owned_folder=self._folder,
         )
-        self._watch(self._keep_reading(self._process.stderr, "stderr"), "errors")
+        self._read(self._process.stderr, "stderr")
         handshake = read_handshake(await self._first_line(program))
-        self._watch(self._keep_reading(self._process.stdout, "stdout"), "output")
+        self._read(self._process.stdout, "stdout")
         self._channel = PluginChannel(handshake.target)
         await self._check_health()
         address = str(Path(self._folder) / "host")
@@ -117,6 +135,7 @@ class GoPluginProcess:
         self._broker = Broker(self._channel, address)
         self._watch(self._broker.run(), "broker")
         self._watch(self._take_output(), "stdio")
+        self._watch(self._keep_announcing(), "announcements")
         await self._initialize()
         self._watch(self._keep_session(), "session")
 
@@ -165,25 +184,43 @@ class GoPluginProcess:
     # Messages
 
     async def handle(self, scope: MessageScope, stream: AgentStream) -> None:
-        """Let it answer one message. Raises `PluginCallFailed`; cancelled, it spoils the process."""
+        """Let it answer one message. Raises `PluginCallFailed`; cancelled, or with calls to its host that outlive the
+        message, it spoils the process."""
         self._api.scope = scope
         self.sessions.add(scope.request.session_id)
         self.is_spoiled = True
         try:
             await self._announce()
-            await self._forward(scope, ChunkForwarder(stream))
-            self.is_spoiled = False
+            await self._forward(scope, stream)
+            self.is_spoiled = not await scope.is_idle(IDLE_WITHIN_S)
+        except PluginCallFailed as error:
+            raise await self._explained(error) from error
         finally:
             self._api.scope = None
+        if self.is_spoiled:
+            log.warning("a plugin's process is ended: it still asks for something after its message", **self._named)
 
-    async def _forward(self, scope: MessageScope, forwarder: ChunkForwarder) -> None:
+    async def _explained(self, error: PluginCallFailed) -> PluginCallFailed:
+        """The same, or that the process has ended, if that is why."""
+        if error.status != "UNAVAILABLE" or self._process is None:
+            return error
+        try:
+            async with asyncio.timeout(DEATH_NOTICE_S):
+                code = await self._process.wait()
+        except TimeoutError:
+            return error
+        return PluginCallFailed(error.method, error.status, f"the plugin's process has ended with exit code {code}")
+
+    async def _forward(self, scope: MessageScope, stream: AgentStream) -> None:
         """Pass its chunks on up to the final one, and let it return then."""
+        forwarder = ChunkForwarder(stream)
         request = message_request(scope, plugin=self._package.number, service_id=SERVICE_ID, trace=carrier())
         chunks = self._said_to.stream(_method("HandleAgentMessage"), request, AgentMessageChunk)
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 await forwarder.say(chunk)
                 if chunk.is_final:
+                    await stream.done()
                     break
             async with asyncio.timeout(AFTER_FINAL_S):
                 async for _ in chunks:
@@ -197,6 +234,7 @@ class GoPluginProcess:
             service_broker_id=SERVICE_ID, plugin_id=self._package.number, timeout_ms=SESSION_MS
         )
         while True:
+            began = time.monotonic()
             try:
                 await self._announce()
                 answer = await self._said_to.unary(
@@ -209,7 +247,7 @@ class GoPluginProcess:
                 continue
             if answer.close_reason == CloseReason.EXPLICIT_CLOSE:
                 return
-            if answer.close_reason != CloseReason.TIMEOUT:
+            if answer.close_reason != CloseReason.TIMEOUT or time.monotonic() - began < 1:
                 await asyncio.sleep(1)
 
     @property
@@ -217,16 +255,34 @@ class GoPluginProcess:
         """Whether there is a process."""
         return self._process is not None and self._process.returncode is None
 
-    async def _keep_reading(self, pipe: asyncio.StreamReader | None, name: str) -> None:
-        while line := await next_line(pipe):
-            if text := line.decode(errors="replace").strip():
-                self._log.info(text[:_LOG_CHARS], stream=name)
+    @property
+    def _named(self) -> dict[str, str]:
+        return {"plugin": self._package.id}
+
+    async def _keep_announcing(self) -> None:
+        """However late the plugin dials, it finds an announcement."""
+        with contextlib.suppress(PluginCallFailed):  # whoever needs the broker hears of it
+            while not self._api.was_asked.is_set():
+                await self._announce()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ANNOUNCE_EVERY_S):
+                        await self._api.was_asked.wait()
+
+    def _read(self, pipe: asyncio.StreamReader | None, name: str) -> None:
+        assert pipe is not None  # noqa: S101 - it was asked for
+        reading = OutputLog(self._log, name).take_all(pipe)
+        self._readers.append(asyncio.create_task(reading, name=f"{name} of plugin {self._package.id}"))
 
     async def _take_output(self) -> None:
-        with contextlib.suppress(PluginCallFailed):  # a plugin may do without it
-            async for data in self._said_to.stream("/plugin.GRPCStdio/StreamStdio", Empty(), StdioData):
-                if text := data.data.decode(errors="replace").strip():
-                    self._log.info(text[:_LOG_CHARS], stream="stdout" if data.channel == 1 else "stderr")
+        outputs = {1: OutputLog(self._log, "stdout"), 2: OutputLog(self._log, "stderr")}
+        try:
+            with contextlib.suppress(PluginCallFailed):  # a plugin may do without it
+                async for data in self._said_to.stream("/plugin.GRPCStdio/StreamStdio", Empty(), StdioData):
+                    if (output := outputs.get(data.channel)) is not None:
+                        await output.take(data.data)
+        finally:
+            for output in outputs.values():
+                output.end()
 
     def _watch(self, work: Any, name: str) -> None:
         self._side.append(asyncio.create_task(work, name=f"{name} of plugin {self._package.id}"))
@@ -248,9 +304,11 @@ class GoPluginProcess:
             (_method("Shutdown"), ShutdownRequest(timeout_seconds=int(CLOSE_LIMIT_S))),
             ("/plugin.GRPCController/Shutdown", Empty()),
         )
+        until = time.monotonic() + CLOSE_LIMIT_S
         for method, request in goodbyes:
             with contextlib.suppress(PluginCallFailed):
-                await self._channel.unary(method, request, Empty, timeout_s=CLOSE_LIMIT_S)
+                left_s = max(0.1, until - time.monotonic())
+                await self._channel.unary(method, request, Empty, timeout_s=left_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXIT_LIMIT_S):
                 await self._process.wait()
@@ -262,10 +320,13 @@ class GoPluginProcess:
             self._broker.close()
         if self._process is not None:
             await end_warded(self._process, within_s=2 * KILL_GRACE_S + 2)
-        if self._side:
-            for result in await asyncio.gather(*self._side, return_exceptions=True):
-                if isinstance(result, Exception):
-                    log.warning("a part of a plugin's process failed", plugin=self._package.id, error=str(result))
+        if self._readers:
+            await asyncio.wait(self._readers, timeout=READ_OUT_S)
+            for task in self._readers:
+                task.cancel()
+        for result in await asyncio.gather(*self._side, *self._readers, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.warning("a part of a plugin's process failed", error=str(result), **self._named)
         if self._channel is not None:
             await self._channel.aclose()
         if self._server is not None:

@@ -39,6 +39,7 @@ class GoPluginRunner:
         self._room = asyncio.Semaphore(MOST_PROCESSES)
         self._free: list[GoPluginProcess] = []
         self._busy: set[GoPluginProcess] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def problem(self) -> str:
@@ -66,7 +67,7 @@ class GoPluginRunner:
 
     @asynccontextmanager
     async def _process(self, session_id: str) -> AsyncIterator[GoPluginProcess]:
-        await self._bury_dead()
+        self._bury_dead()
         process = self._take(session_id) or await self._started()
         self._busy.add(process)
         try:
@@ -76,7 +77,7 @@ class GoPluginRunner:
             if process.is_usable:
                 self._free.append(process)
             else:
-                await asyncio.shield(process.stop())
+                self._end(process)
 
     def _take(self, session_id: str) -> GoPluginProcess | None:
         """A free process, best the one that knows the session; None if there is none."""
@@ -94,16 +95,23 @@ class GoPluginRunner:
         await process.start()
         return process
 
-    async def _bury_dead(self) -> None:
+    def _bury_dead(self) -> None:
         for process in [each for each in self._free if not each.is_usable]:
             self._free.remove(process)
             log.warning("a plugin's process has ended by itself", plugin=self._package.id)
-            await asyncio.shield(process.stop())
+            self._end(process)
+
+    def _end(self, process: GoPluginProcess) -> None:
+        """End a process that gets no message any more. A message that was cancelled does not wait for it."""
+        ending = asyncio.create_task(process.stop(), name=f"end of a process of plugin {self._package.id}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def shutdown(self) -> None:
         """End all processes."""
         processes, self._free = [*self._free, *self._busy], []
         self._busy.clear()
-        async with asyncio.TaskGroup() as group:
-            for process in processes:
-                group.create_task(process.stop(), name=f"end of a process of plugin {self._package.id}")
+        for process in processes:
+            self._end(process)
+        if self._ending:
+            await asyncio.wait(self._ending)

@@ -113,16 +113,21 @@ def prompt_of(messages: Sequence[LLMMessage], asked: Mapping[str, ToolCall]) -> 
     their outcomes again, as `asked` has them."""
     system = [message.content for message in messages if message.role == "system" and message.content]
     said: list[tuple[Role, list[Part]]] = []
-    for message in messages:
+    is_new_turn = False
+    for index, message in enumerate(messages):
         if message.role == "system":
             continue
         if message.role == "tool":
-            call = asked.get(message.tool_call_id) or ToolCall(id=message.tool_call_id, name=message.name or "tool")
-            _put(said, Role.ASSISTANT, call, before_outcomes=True)
+            known = asked.get(message.tool_call_id)
+            call = known or ToolCall(id=message.tool_call_id or f"call-{index}", name=message.name or "tool")
+            _put(said, Role.ASSISTANT, call, before_outcomes=not is_new_turn)
             outcome = ToolOutcome(call_id=call.id, name=call.name, content=message.content)
             _put(said, Role.USER, outcome)
-        elif message.content:
-            _put(said, Role.ASSISTANT if message.role == "assistant" else Role.USER, TextPart(text=message.content))
+            is_new_turn = False
+            continue
+        is_new_turn = message.role == "assistant"  # it may have no text, and have asked for tools all the same
+        if message.content:
+            _put(said, Role.ASSISTANT if is_new_turn else Role.USER, TextPart(text=message.content))
     return "\n\n".join(system) or None, [Message(role=role, parts=tuple(parts)) for role, parts in said]
 
 
@@ -188,13 +193,7 @@ def _typed(value: Any, schema: Any) -> Any:
         found = msgspec.json.decode(value)
     except msgspec.DecodeError:
         return value
-    kinds: dict[str, tuple[type, ...]] = {
-        "integer": (int,),
-        "number": (int, float),
-        "boolean": (bool,),
-        "object": (dict,),
-    }
-    return found if isinstance(found, kinds.get(str(wanted), ())) else value
+    return found if isinstance(found, _KINDS.get(str(wanted), ())) else value
 
 
 def result_json(content: str) -> str:

@@ -95,7 +95,8 @@ def _decoded(raw: bytes) -> str:
 
 def _records(suffix: str, text: str) -> Iterator[str]:
     if suffix in (".csv", ".tsv"):
-        rows = csv.DictReader(io.StringIO(text), delimiter="\t" if suffix == ".tsv" else ",")
+        delimiter = "\t" if suffix == ".tsv" else ","
+        rows = csv.DictReader(io.StringIO(text), restkey="further columns", delimiter=delimiter)
         yield from (_lines(row.items()) for row in rows)
     elif suffix == ".json":
         value = msgspec.json.decode(text)

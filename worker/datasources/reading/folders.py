@@ -32,6 +32,10 @@ class Found(Struct, kw_only=True):
     """What the ids of all documents of the folders begin with."""
     skipped: dict[str, str] = {}
     """Path -> why it is not read. Not those that a pattern leaves out."""
+    unseen: list[str] = []
+    """What the ids of documents begin with whose folders could not be looked into: nobody knows which there are."""
+    paths: dict[str, Path] = {}
+    """By id."""
 
 
 def found_under(
@@ -44,7 +48,7 @@ def found_under(
 
     Raises `IngestFailed` for a path that does not exist, for two of one name, and for too many files.
     """
-    found = Found(files=[], prefixes=[], skipped={})
+    found = Found(files=[], prefixes=[], skipped={}, unseen=[], paths={})
     left_out, wanted = Patterns(exclude), Patterns(include)
     for path in paths:
         top = path.resolve()
@@ -57,13 +61,16 @@ def found_under(
         if f"{called}/" in found.prefixes and not name:
             raise IngestFailed(f"two folders are called {called!r}: ingest them one by one, with --as NAME")
         found.prefixes.append(f"{called}/")
-        for file, within in _walk(top, "", left_out, found, depth=0):
+        for file, within in _walk(top, f"{called}/", "", left_out, found):
             if is_known(file) or wanted.fit(within, is_folder=False):
                 _add(found, FoundFile(file, f"{called}/{within}"))
     return found
 
 
 def _add(found: Found, file: FoundFile) -> None:
+    before = found.paths.setdefault(file.id, file.path)
+    if before != file.path:
+        raise IngestFailed(f"{before} and {file.path} would both be {file.id!r}: use --as NAME, or the folder above")
     if len(found.files) >= MOST_FILES:
         raise IngestFailed(f"there are more than {MOST_FILES} files: ingest parts of the folder, or --exclude some")
     found.files.append(file)
@@ -77,15 +84,17 @@ def _is_no_text(name: str) -> bool:
     return False
 
 
-def _walk(folder: Path, within: str, left_out: Patterns, found: Found, *, depth: int) -> Iterator[tuple[Path, str]]:
-    if depth > _MOST_DEPTH:
+def _walk(folder: Path, called: str, within: str, left_out: Patterns, found: Found) -> Iterator[tuple[Path, str]]:
+    if within.count("/") > _MOST_DEPTH:
         found.skipped[str(folder)] = f"more than {_MOST_DEPTH} folders deep"
+        found.unseen.append(called + within)
         return
     try:
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
         found.skipped[str(folder)] = error.strerror or str(error)
+        found.unseen.append(called + within)
         return
     for entry in entries:
         if not entry.name.isprintable() and _is_no_text(entry.name):
@@ -98,6 +107,6 @@ def _walk(folder: Path, within: str, left_out: Patterns, found: Found, *, depth:
         if entry.is_symlink():
             found.skipped[str(folder / entry.name)] = "a symbolic link"
         elif is_folder:
-            yield from _walk(folder / entry.name, f"{path}/", left_out, found, depth=depth + 1)
+            yield from _walk(folder / entry.name, called, f"{path}/", left_out, found)
         elif entry.is_file(follow_symlinks=False):
             yield folder / entry.name, path

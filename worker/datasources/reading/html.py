@@ -17,16 +17,65 @@ _VOID = frozenset(
     {"br", "hr", "img", "input", "link", "meta", "wbr", "source", "area", "base", "col", "embed", "track"}
 )
 _SPACES = re.compile(r"[ \t\f\v\xa0]+")
+_MOST_OPEN = 100
+"""Silent elements within each other."""
+
+_UNSEEN = re.compile(r"<(?:(!--)|[!?]|(script|style)\b)", re.IGNORECASE)
+_END_OF = {name: re.compile(rf"</{name}\b[^>]*>", re.IGNORECASE) for name in ("script", "style")}
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/<>]{0,50})")
+_REST_OF_TAG = re.compile(r"""(?:[^>"']|"[^"]*"|'[^']*')*+>""")
+_MOST_BROKEN = 20
+"""Tags with a quotation mark that is never closed; from then on quotation marks mean nothing."""
 
 
 def html_text(page: str) -> tuple[str, str]:
     """The page's title, and its text."""
     parser = _Words()
-    parser.feed(page)
+    parser.feed(_bare(_seen(page)))
     parser.close()
     lines = [_SPACES.sub(" ", line).strip() for line in "".join(parser.parts).split("\n")]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     return _SPACES.sub(" ", "".join(parser.title).replace("\n", " ")).strip(), text
+
+
+def _seen(page: str) -> str:
+    """The page without comments, declarations, scripts and styles. One that is never closed reaches to the end."""
+    parts: list[str] = []
+    position = 0
+    while (found := _UNSEEN.search(page, position)) is not None:
+        parts.append(page[position : found.start()])
+        position = _end_of_unseen(page, found)
+    parts.append(page[position:])
+    return " ".join(parts)
+
+
+def _end_of_unseen(page: str, found: re.Match[str]) -> int:
+    if found[2]:
+        closed = _END_OF[found[2].lower()].search(page, found.end())
+        return closed.end() if closed else len(page)
+    mark = "-->" if found[1] else ">"
+    end = page.find(mark, found.end())
+    return end + len(mark) if end >= 0 else len(page)
+
+
+def _bare(page: str) -> str:
+    """The page with tags that have no attributes, and no other `<`. The parser begins anew at each `<` that it cannot
+    make sense of, and a page may have millions of them: what is left for it is read in one go."""
+    parts: list[str] = []
+    position, last, broken = 0, page.rfind(">"), 0
+    while (start := page.find("<", position)) >= 0:
+        parts.append(page[position:start])
+        tag = _TAG.match(page, start)
+        if tag is None or tag.end() > last:
+            parts.append("&lt;")
+            position = start + 1
+            continue
+        rest = _REST_OF_TAG.match(page, tag.end()) if broken < _MOST_BROKEN else None
+        broken += rest is None
+        parts.append(f"<{tag[1]}{tag[2]}>")
+        position = rest.end() if rest else page.find(">", tag.end()) + 1
+    parts.append(page[position:])
+    return "".join(parts)
 
 
 class _Words(HTMLParser):
@@ -44,7 +93,8 @@ class _Words(HTMLParser):
         elif tag == "body":
             self._silent = []  # whatever was left open in the head
         elif tag in _SILENT:
-            self._silent.append(tag)
+            if len(self._silent) < _MOST_OPEN:
+                self._silent.append(tag)
         elif not self._silent:
             self._begin(tag)
 

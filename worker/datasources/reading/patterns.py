@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from worker.datasources.errors import IngestFailed
+
 
 class _Rule(NamedTuple):
     fits: re.Pattern[str]
@@ -18,7 +20,10 @@ class _Rule(NamedTuple):
 
 
 class Patterns:
-    """Tells whether a path is left out. Of what is in a folder that is left out, nothing is asked."""
+    """Tells whether a path is left out. Of what is in a folder that is left out, nothing is asked.
+
+    Raises `IngestFailed` for a pattern that is none.
+    """
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._rules = [_rule(pattern.strip()) for pattern in patterns if pattern.strip() and pattern[0] != "#"]
@@ -37,7 +42,11 @@ def _rule(pattern: str) -> _Rule:
     folders_alone, pattern = pattern.endswith("/"), pattern.rstrip("/")
     is_anchored = "/" in pattern
     expression = _expression(pattern.removeprefix("/"))
-    return _Rule(re.compile(expression if is_anchored else f"(?:.*/)?{expression}"), folders_alone, brings_back)
+    try:
+        fits = re.compile(expression if is_anchored else f"(?:.*/)?{expression}")
+    except re.error as error:
+        raise IngestFailed(f"pattern {pattern!r} cannot be understood: {error.msg}") from error
+    return _Rule(fits, folders_alone, brings_back)
 
 
 def _expression(pattern: str) -> str:

@@ -7,13 +7,14 @@ from contextlib import aclosing
 
 from queue_backends import Chunk
 from queue_backends.messages import JsonObject, encode_json
-from worker.gateway.anthropic_api.message_events import MessageEvents, MessageForm, failure_of
+from worker.gateway.anthropic_api.message_events import MessageEvents, MessageForm
 from worker.gateway.ingress.exact_text import exact_text
-from worker.gateway.ingress.failures import began_anew
+from worker.gateway.ingress.failures import began_anew, problem_of_end
 from worker.gateway.ingress.narration import Ended, Withdrawn
-from worker.gateway.ingress.streaming import problem_body, problem_in_stream
+from worker.gateway.ingress.streaming import problem_body, problem_in_stream, when_cut_off
 from worker.gateway.ingress.telling import told
 from worker.gateway.operation import Call
+from worker.gateway.problem import ErrorStyle, Problem
 from worker.gateway.sse import SseEvent
 
 
@@ -30,7 +31,7 @@ async def message_events(
                     yield event
             for event in building.add(happened):
                 yield event
-            if isinstance(happened, Withdrawn):
+            if isinstance(happened, Withdrawn) and building.text_turn >= happened.turn:
                 yield {"type": _WITHDRAWN}
 
 
@@ -43,6 +44,11 @@ async def message_sse(
 ) -> AsyncGenerator[SseEvent, None]:
     """The answer as it comes; an error instead, if it comes to that."""
     building = MessageEvents(form)
+
+    def broken_off(problem: Problem) -> SseEvent:
+        return SseEvent(problem_body(call, problem), "error")
+
+    when_cut_off(call, broken_off)
     try:
         async with aclosing(message_events(call, form, building, chunks)) as events:
             async for event in events:
@@ -50,6 +56,6 @@ async def message_sse(
                     raise began_anew()  # noqa: TRY301 - told like any other
                 yield SseEvent(encode_json(event), event["type"])
         if not isinstance(building.end, Ended):
-            raise failure_of(building.end)  # noqa: TRY301 - as above
+            raise problem_of_end(building.end, ErrorStyle.ANTHROPIC)  # noqa: TRY301 - as above
     except Exception as error:  # noqa: BLE001 - the stream has begun: whatever it is, it is told in it
-        yield SseEvent(problem_body(call, problem_in_stream(call, error)), "error")
+        yield broken_off(problem_in_stream(call, error))

@@ -15,10 +15,10 @@ from providers.decoding import UNREADABLE
 from queue_backends import TokenUsage
 from queue_backends.messages import JsonObject, encode_json
 from worker.gateway.ingress.call_ids import call_id
-from worker.gateway.ingress.failures import problem_of_failure
+from worker.gateway.ingress.failures import problem_of_end
 from worker.gateway.ingress.narration import ClientCall, Ended, Event, Failed, Said, Thought, Withdrawn
 from worker.gateway.ingress.streaming import REFUSED
-from worker.gateway.problem import ErrorStyle, Problem
+from worker.gateway.problem import ErrorStyle
 
 _STOPS = frozenset({"end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"})
 
@@ -47,6 +47,8 @@ class MessageEvents:
         self.content: list[JsonObject] = []
         """The blocks that are done."""
         self.end: Ended | Failed | None = None
+        self.text_turn = -1
+        """The last turn whose text was told."""
         self._form = form
         self._turns: list[int] = []
         self._index = 0
@@ -62,6 +64,7 @@ class MessageEvents:
         match event:
             case Said():
                 if not self._form.has_schema:  # only the last turn's text is the answer, and only whole does it fit
+                    self.text_turn = event.turn
                     yield from self._piece(event.text, event.turn, is_thought=False, begins=event.begins)
             case Thought():
                 if self._form.shows_thinking:
@@ -89,7 +92,7 @@ class MessageEvents:
     def message(self) -> JsonObject:
         """The whole message. Raises `Problem` for a run without an answer."""
         if not isinstance(self.end, Ended):
-            raise failure_of(self.end)
+            raise problem_of_end(self.end, ErrorStyle.ANTHROPIC)
         return self._message(_stop(self.end), self.end.usage)
 
     def _piece(self, text: str, turn: int, *, is_thought: bool, begins: bool) -> Iterator[JsonObject]:
@@ -195,10 +198,3 @@ def usage_of(usage: TokenUsage) -> JsonObject:
         "cache_read_input_tokens": read,
         "output_tokens": usage.output_tokens or 0,
     }
-
-
-def failure_of(end: Event | None) -> Problem:
-    """What is told of a run without an answer."""
-    if isinstance(end, Failed):
-        return problem_of_failure(end, ErrorStyle.ANTHROPIC)
-    return Problem(503, "the gateway is shutting down: ask again", code="shutting_down")

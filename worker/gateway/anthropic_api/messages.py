@@ -15,7 +15,7 @@ from worker.gateway.ingress.ask import Ask
 from worker.gateway.ingress.recollection import with_recollection
 from worker.gateway.ingress.streaming import streamed
 from worker.gateway.ingress.submission import submit
-from worker.gateway.ingress.watch import Watch, unless_client_leaves
+from worker.gateway.ingress.watch import Watch, in_one_piece
 from worker.gateway.operation import Call
 
 
@@ -29,10 +29,7 @@ async def create_message(call: Call) -> JsonObject | Response:
     watch = Watch(call, submitted)
     if streams:
         return await streamed(call, watch, lambda chunks: message_sse(call, form, chunks))
-    try:
-        return await unless_client_leaves(call, _whole(call, form, watch))
-    finally:
-        await watch.close()
+    return await in_one_piece(call, watch, _whole(call, form, watch))
 
 
 async def _whole(call: Call, form: MessageForm, watch: Watch) -> JsonObject:

@@ -146,4 +146,5 @@ class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     metadata: Metadata | None = None
     service_tier: str | None = None
     container: str | JsonObject | None = None
+    thread: JsonObject | None = None
     mcp_servers: list[JsonObject] = msgspec.field(default_factory=list)

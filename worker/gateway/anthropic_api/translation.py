@@ -216,6 +216,15 @@ def _check(request: MessagesRequest) -> None:
         raise refused("temperature", f"{request.temperature:g} is not allowed: give 0 to 1")
     if request.top_p is not None and not 0 <= request.top_p <= 1:
         raise refused("top_p", f"{request.top_p:g} is not allowed: give 0 to 1")
+    if request.thread:
+        # The vendor's client that is told so goes on by itself, and sends the whole conversation each time.
+        details = {"error_code": "thread_unsupported_request"}
+        raise Problem(
+            400,
+            "thread: conversations are not held here for a client: send the whole one, without 'thread'",
+            code="thread_unsupported_request",
+            extra={"details": details},
+        )
     if request.container:
         raise refused("container", "it is not supported here: leave it out")
     if request.mcp_servers:

@@ -81,6 +81,12 @@ class Ask(Struct, frozen=True, kw_only=True):
         return {**found, **{name: value for name, value in given.items() if value is not None}}
 
 
+def addressed(messages: tuple[Message, ...], instructions: str) -> tuple[tuple[Message, ...], str]:
+    """What is said, and the instructions beside it. Where there are instructions and nothing else, they are what is
+    said: vendors answer those, too."""
+    return (messages, instructions) if messages or not instructions else ((Message.user(instructions),), "")
+
+
 def plain(message: Message) -> JsonObject:
     """A message as a task's history has it."""
     built: JsonObject = msgspec.to_builtins(message)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from providers.errors import PERMANENT_PREFIX
-from worker.gateway.ingress.narration import Failed
+from worker.gateway.ingress.narration import Event, Failed
 from worker.gateway.problem import ErrorStyle, Problem
 from worker.log import mask_text
 
@@ -32,7 +32,14 @@ _MEANINGS: Mapping[str, Meaning] = {
     "Overloaded": Meaning(503, "provider_overloaded", "", 529, "overloaded_error"),
     "Unavailable": Meaning(503, "provider_unavailable"),
     "UnknownProvider": Meaning(503, "provider_unavailable"),
+    "AllTargetsFailed": Meaning(503, "provider_unavailable"),
+    "PluginStartFailed": Meaning(503, "agent_unusable"),
     "AgentUnusable": Meaning(503, "agent_unusable"),
+    "RouteNotFound": Meaning(503, "agent_unusable"),
+    "BadPlugin": Meaning(503, "agent_unusable"),
+    "BadPluginConfig": Meaning(503, "agent_unusable"),
+    "PluginNotFound": Meaning(503, "agent_unusable"),
+    "ProviderError": Meaning(502, "provider_failed"),
     "StreamBroken": Meaning(502, "provider_failed"),
     "BadResponse": Meaning(502, "provider_failed"),
     "InvalidOutput": Meaning(422, "invalid_output"),
@@ -42,10 +49,16 @@ _MEANINGS: Mapping[str, Meaning] = {
     "RunTimeout": Meaning(504, "timeout"),
     "ContextTooLong": Meaning(400, "context_length_exceeded"),
     "InvalidRequest": Meaning(400, "provider_refused_request"),
+    "UnfitTarget": Meaning(400, "provider_refused_request"),
     "InvalidTask": Meaning(400, "invalid_request"),
     "LimitReached": Meaning(400, "limit_reached"),
     "AccessDenied": Meaning(403, "access_denied"),
     "AgentInactive": Meaning(403, "access_denied"),
+    "OtherNamespace": Meaning(403, "access_denied"),
+    "OtherApp": Meaning(403, "access_denied"),
+    "NotInGroup": Meaning(403, "access_denied"),
+    "OutsideApp": Meaning(403, "access_denied"),
+    "PluginDenied": Meaning(403, "access_denied"),
     "AgentNotFound": Meaning(404, "model_not_found"),
 }
 
@@ -72,6 +85,16 @@ def problem_of_failure(failed: Failed, style: ErrorStyle) -> Problem:
         headers={"x-should-retry": "false"},
         extra={"type": kind} if kind else None,
     )
+
+
+def problem_of_end(end: Event | None, style: ErrorStyle) -> Problem:
+    """What is told of a run that has no answer, or none yet, when nobody waits for it any longer."""
+    return problem_of_failure(end, style) if isinstance(end, Failed) else shutting_down()
+
+
+def shutting_down() -> Problem:
+    """What whoever waits is told when the gateway is stopped."""
+    return Problem(503, "the gateway is shutting down: ask again", code="shutting_down")
 
 
 def began_anew() -> Problem:

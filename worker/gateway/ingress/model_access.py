@@ -27,6 +27,7 @@ from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate, ModelCallIntent
 from worker.gateway.ingress.ask import Ask
 from worker.gateway.ingress.gated_call import enter, leave
+from worker.gateway.ingress.submission import agent_as_model
 from worker.gateway.operation import Call
 from worker.gateway.problem import Problem
 from worker.live_settings import LiveSettings
@@ -141,8 +142,8 @@ class ModelAccess:
 
     async def count_tokens(self, call: Call, ask: Ask) -> int:
         """Input tokens of a conversation, as its agent's vendor counts them; an estimate where the vendor does not say,
-        and always for the client's tools. Raises what finding the agent raises."""
-        agent = call.gateway.roster.find_for(ask.agent, call.caller).value
+        and always for the client's tools. Raises `Problem` 404 if there is no such agent for the caller."""
+        agent = agent_as_model(call, ask.agent).value
         task = ask.task()
         config = self.config_of(agent.slug, call.caller.tenant or agent.namespace)
         config = overridden(config, msgspec.structs.replace(task, overrides={"instructions": ask.instructions}))

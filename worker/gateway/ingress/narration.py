@@ -120,11 +120,11 @@ class Narrator:
     def _piece(self, key: _Stretch, text: str) -> Iterator[Event]:
         done = self._again.get(key)
         if done is not None:
-            rest = self._told[key][0][done:]
-            if rest.startswith(text):
+            told = self._told[key][0]
+            if told.startswith(text, done):
                 self._again[key] = done + len(text)
                 return
-            if text.startswith(rest):
+            if len(told) - done < len(text) and text.startswith(rest := told[done:]):
                 del self._again[key]
                 text = text[len(rest) :]
             else:

@@ -81,6 +81,15 @@ def problem_in_stream(call: Call, error: Exception) -> Problem:
     return internal_problem()
 
 
+def when_cut_off(call: Call, told: Callable[[Problem], SseEvent]) -> None:
+    """What a stream says last if the gateway ends it: the vendors' clients take what just stops for a whole answer."""
+
+    def last_word(why: str) -> bytes:
+        return told(Problem(503, f"{why}: what has come is not all of it", code="shutting_down")).encode()
+
+    call.request.state.last_word = last_word
+
+
 def problem_body(call: Call, problem: Problem) -> bytes:
     """A problem as its vendor writes it."""
     response = error_response(problem, style_of_call(call), call.request.state.request_id)

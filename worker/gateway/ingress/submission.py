@@ -9,12 +9,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from queue_backends import InvalidTask, Priority, Task
+from worker.agents.model import Agent
 from worker.errors import AccessDenied, AgentNotFound
 from worker.gateway.caller import Scope
 from worker.gateway.ingress.ask import Ask
 from worker.gateway.operation import Call
 from worker.gateway.ownership import submit_for
 from worker.gateway.problem import Problem
+from worker.objects import Stored
 
 IDEMPOTENCY_HEADERS = ("idempotency-key", "x-idempotency-key")
 TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
@@ -79,6 +81,14 @@ def no_such_model(name: str) -> Problem:
     )
 
 
+def agent_as_model(call: Call, name: str) -> Stored[Agent]:
+    """The agent that the caller means by a model's name. Raises `Problem` 404 for one that it must not use, too."""
+    try:
+        return call.gateway.roster.find_for(name, call.caller)
+    except (AgentNotFound, AccessDenied) as error:
+        raise no_such_model(name) from error
+
+
 def deadline_of(wanted: str, patience: str = "") -> float | None:
     """The moment, in Unix seconds, when so many seconds from now are over; else when a client's patience is, if that is
     a time at all. Raises `Problem` 400 for a wish that is none."""
@@ -100,10 +110,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _check_takes_tools(call: Call, ask: Ask) -> None:
-    try:
-        agent = call.gateway.roster.find_for(ask.agent, call.caller).value
-    except (AgentNotFound, AccessDenied) as error:
-        raise no_such_model(ask.agent) from error
+    agent = agent_as_model(call, ask.agent).value
     if agent.plugin:
         raise Problem(
             400,

@@ -10,6 +10,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 
 from queue_backends import Chunk, ChunkType, QueueError, TaskState
+from worker.gateway.ingress.failures import shutting_down
 from worker.gateway.ingress.narration import Failed, failure_in
 from worker.gateway.ingress.submission import Submitted
 from worker.gateway.operation import Call
@@ -60,7 +61,7 @@ class Watch:
     def _begun(self) -> Chunk:
         assert self._first is not None  # noqa: S101 - asked only once it is done
         if (chunk := self._first.result()) is None:
-            raise Problem(503, "the gateway is shutting down: ask again", code="shutting_down")
+            raise shutting_down()
         return chunk
 
     def _start_limit_s(self) -> float:
@@ -115,6 +116,14 @@ class Watch:
                 await self._call.gateway.backend.queue.cancel([task_id])
         except (QueueError, TimeoutError) as error:
             log.warning("a task whose client has gone could not be cancelled", task=task_id, error=str(error))
+
+
+async def in_one_piece(call: Call, watch: Watch, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` makes of a watched task, which is closed then. Raises as `unless_client_leaves`."""
+    try:
+        return await unless_client_leaves(call, work)
+    finally:
+        await watch.close()
 
 
 async def unless_client_leaves(call: Call, work: Coroutine[Any, Any, T]) -> T:

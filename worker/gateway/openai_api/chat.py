@@ -12,7 +12,7 @@ from worker.gateway.ingress.recollection import with_recollection
 from worker.gateway.ingress.streaming import streamed
 from worker.gateway.ingress.submission import submit
 from worker.gateway.ingress.transcript import transcribed
-from worker.gateway.ingress.watch import Watch, unless_client_leaves
+from worker.gateway.ingress.watch import Watch, in_one_piece
 from worker.gateway.openai_api.chat_answer import ChatForm, completion, completion_events
 from worker.gateway.openai_api.chat_request import ChatRequest
 from worker.gateway.openai_api.chat_translation import ask_of
@@ -29,10 +29,7 @@ async def create_chat_completion(call: Call) -> JsonObject | Response:
     watch = Watch(call, submitted)
     if streams:
         return await streamed(call, watch, lambda chunks: completion_events(call, form, chunks))
-    try:
-        return await unless_client_leaves(call, _whole(call, form, watch))
-    finally:
-        await watch.close()
+    return await in_one_piece(call, watch, _whole(call, form, watch))
 
 
 async def _whole(call: Call, form: ChatForm, watch: Watch) -> JsonObject:

@@ -16,9 +16,15 @@ from queue_backends import Chunk, TokenUsage
 from queue_backends.messages import JsonObject, encode_json
 from worker.gateway.ingress.call_ids import call_id
 from worker.gateway.ingress.exact_text import exact_text
-from worker.gateway.ingress.failures import began_anew, message_of, problem_of_failure
+from worker.gateway.ingress.failures import (
+    began_anew,
+    message_of,
+    problem_of_end,
+    problem_of_failure,
+    shutting_down,
+)
 from worker.gateway.ingress.narration import ClientCall, Ended, Event, Failed, Said, Thought, Withdrawn
-from worker.gateway.ingress.streaming import REFUSED, problem_body, problem_in_stream
+from worker.gateway.ingress.streaming import REFUSED, problem_body, problem_in_stream, when_cut_off
 from worker.gateway.ingress.telling import told
 from worker.gateway.ingress.transcript import Transcript
 from worker.gateway.operation import Call
@@ -65,7 +71,7 @@ async def completion(call: Call, form: ChatForm, transcript: Transcript) -> Json
         message.update(content=None, refusal=message_of(end))
         return _completion(form, message, "content_filter", end.usage)
     if not isinstance(end, Ended):
-        raise failure_of(end)
+        raise problem_of_end(end, ErrorStyle.OPENAI)
     if end.calls:
         message["tool_calls"] = form.calls(end.calls)
     elif form.has_schema:
@@ -86,13 +92,6 @@ def _completion(form: ChatForm, message: JsonObject, finish: str, usage: TokenUs
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
         "usage": usage_of(usage),
     }
-
-
-def failure_of(end: Event | None) -> Problem:
-    """What is told of a run without an answer."""
-    if isinstance(end, Failed):
-        return problem_of_failure(end, ErrorStyle.OPENAI)
-    return Problem(503, "the gateway is shutting down: ask again", code="shutting_down")
 
 
 def finish_reason(end: Ended) -> str:
@@ -116,6 +115,11 @@ async def completion_events(
 ) -> AsyncGenerator[SseEvent, None]:
     """The answer as it comes, `data: [DONE]` at the end; an error instead, if it comes to that."""
     stream = _Stream(form)
+
+    def broken_off(problem: Problem) -> SseEvent:
+        return SseEvent(problem_body(call, problem))
+
+    when_cut_off(call, broken_off)
     try:
         yield stream.piece({"role": "assistant", "content": "", "refusal": None})
         async with aclosing(told(call, chunks)) as events:
@@ -125,9 +129,9 @@ async def completion_events(
                 for piece in stream.pieces(event):
                     yield piece
         if not stream.has_ended:
-            raise failure_of(None)  # noqa: TRY301 - told like any other
+            raise shutting_down()  # noqa: TRY301 - told like any other
     except Exception as error:  # noqa: BLE001 - the stream has begun: whatever it is, it is told in it
-        yield SseEvent(problem_body(call, problem_in_stream(call, error)))
+        yield broken_off(problem_in_stream(call, error))
         return
     yield SseEvent("[DONE]")
 
@@ -137,33 +141,34 @@ class _Stream:
 
     def __init__(self, form: ChatForm) -> None:
         self._form = form
-        self._has_text = False
+        self._text_turn = -1
+        """The last turn whose text was told."""
         self.has_ended = False
 
     def pieces(self, event: Event) -> list[SseEvent]:
         """What an event adds. Raises `Problem` for what ends the stream without an answer."""
         match event:
-            case Said(text=text):
+            case Said(text=text, turn=turn):
                 if self._form.has_schema:  # only the last turn's text is the answer, and only whole does it fit
                     return []
-                separator = "\n\n" if event.after_tools and self._has_text else ""
-                self._has_text = True
+                separator = "\n\n" if event.after_tools and self._text_turn >= 0 else ""
+                self._text_turn = turn
                 return [self.piece({"content": separator + text})]
             case Thought(text=text):
                 return [self.piece({"reasoning_content": text})]
-            case Withdrawn():
-                return self._withdrawn()
+            case Withdrawn(turn=turn):
+                return self._withdrawn(turn)
             case Ended():
                 return self._ended(event)
             case Failed():
                 if event.error_type != REFUSED:
-                    raise failure_of(event)
+                    raise problem_of_failure(event, ErrorStyle.OPENAI)
                 self.has_ended = True
                 refusal = self.piece({"refusal": message_of(event)})
                 return [refusal, *self._last("content_filter", event.usage)]
 
-    def _withdrawn(self) -> list[SseEvent]:
-        if self._has_text:
+    def _withdrawn(self, turn: int) -> list[SseEvent]:
+        if self._text_turn >= turn:
             raise began_anew()
         return []
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from providers import ImagePart, Message, Role, TextPart, ToolCall, ToolOutcome
 from queue_backends.messages import JsonObject
-from worker.gateway.ingress.ask import Ask
+from worker.gateway.ingress.ask import Ask, addressed
 from worker.gateway.ingress.images import image_of_url
 from worker.gateway.openai_api.chat_request import (
     AssistantMessage,
@@ -44,10 +44,13 @@ def ask_of(request: ChatRequest) -> Ask:
     choice = choice_of(request.tool_choice, tools)
     if choice.allowed is not None:
         tools = tuple(tool for tool in tools if tool.name in choice.allowed)
+    messages, instructions = addressed(conversation_of(request.messages), instructions_of(request.messages))
+    if not messages:
+        raise refused("messages", "there is none: add one", code="invalid_value")
     return Ask(
         agent=request.model,
-        messages=conversation_of(request.messages),
-        instructions=instructions_of(request.messages),
+        messages=messages,
+        instructions=instructions,
         client_tools=tools,
         tool_choice=choice.choice,
         only_tool=choice.only_tool,
@@ -88,8 +91,6 @@ def conversation_of(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             open_calls = {call.id: call.function.name for call in message.tool_calls or ()}
         built.append(Message(role=Role.USER if isinstance(message, UserMessage) else Role.ASSISTANT, parts=parts))
     _check_answered(open_calls, "messages")
-    if not built:
-        raise refused("messages", "there is none of the user's: add one", code="invalid_value")
     return tuple(built)
 
 

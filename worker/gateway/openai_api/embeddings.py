@@ -15,9 +15,8 @@ from providers import AgentConfig
 from queue_backends.messages import JsonObject
 from worker.agents.fence import place_of
 from worker.agents.model import Llm
-from worker.errors import AccessDenied, AgentNotFound
 from worker.gateway.caller import Scope
-from worker.gateway.ingress.submission import no_such_model
+from worker.gateway.ingress.submission import agent_as_model
 from worker.gateway.openai_api.parameters import refused
 from worker.gateway.operation import Call
 
@@ -74,10 +73,7 @@ def _config(call: Call, model: str) -> tuple[AgentConfig, str]:
     provider, slash, name = model.partition("/")
     if slash and name and _is_operator(call) and provider in providers.available():
         return AgentConfig(model=name, provider=provider, options={"embedding_model": name}), ""
-    try:
-        agent = call.gateway.roster.find_for(model, call.caller).value
-    except (AgentNotFound, AccessDenied) as error:
-        raise no_such_model(model) from error
+    agent = agent_as_model(call, model).value
     return call.gateway.model_access.config_of(agent.slug, call.caller.tenant or agent.namespace), agent.slug
 
 

@@ -8,8 +8,7 @@ from msgspec import Struct
 
 from queue_backends.messages import JsonObject
 from worker.agents.model import Agent
-from worker.errors import AccessDenied, AgentNotFound
-from worker.gateway.ingress.submission import no_such_model
+from worker.gateway.ingress.submission import agent_as_model
 from worker.gateway.operation import Call
 from worker.gateway.problem import Problem
 from worker.objects import Stored
@@ -36,11 +35,7 @@ async def list_models(call: Call) -> JsonObject:
 
 async def get_model(call: Call) -> JsonObject:
     """One of them."""
-    name = call.path["id"]
-    try:
-        found = call.gateway.roster.find_for(name, call.caller)
-    except (AgentNotFound, AccessDenied) as error:
-        raise no_such_model(name) from error
+    found = agent_as_model(call, call.path["id"])
     return _anthropic(found) if ANTHROPIC_HEADER in call.request.headers else _openai(found)
 
 

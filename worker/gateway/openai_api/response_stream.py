@@ -11,12 +11,14 @@ from providers import ToolCall
 from queue_backends import Chunk, TaskResult
 from queue_backends.messages import JsonObject, encode_json
 from worker.gateway.ingress.exact_text import exact_text
+from worker.gateway.ingress.failures import shutting_down
 from worker.gateway.ingress.narration import ClientCall, Ended, Failed, Said
-from worker.gateway.ingress.streaming import problem_in_stream
+from worker.gateway.ingress.streaming import problem_in_stream, when_cut_off
 from worker.gateway.ingress.telling import told
 from worker.gateway.openai_api.response_events import ResponseEvents
 from worker.gateway.openai_api.response_store import ResponseRecord
 from worker.gateway.operation import Call
+from worker.gateway.problem import Problem
 from worker.gateway.sse import SseEvent
 
 
@@ -41,16 +43,24 @@ async def response_sse(
 ) -> AsyncGenerator[SseEvent, None]:
     """The events that follow number `starting_after`."""
     number = starting_after
+    building = ResponseEvents(record)
+
+    def broken_off(problem: Problem) -> SseEvent:
+        # It is none of the response's own events: who goes on after its number must not miss the next one.
+        said = {"type": "error", "code": problem.code or "server_error", "message": problem.detail, "param": None}
+        return SseEvent(encode_json({**said, "sequence_number": max(number, 0)}), "error")
+
+    when_cut_off(call, broken_off)
     try:
-        async with aclosing(built(call, ResponseEvents(record), chunks)) as events:
+        async with aclosing(built(call, building, chunks)) as events:
             async for event in events:
                 if event["sequence_number"] > starting_after:
                     number = event["sequence_number"]
                     yield SseEvent(encode_json(event), event["type"])
+        if building.final is None:
+            raise shutting_down()  # noqa: TRY301 - told like any other
     except Exception as error:  # noqa: BLE001 - the stream has begun: whatever it is, it is told in it
-        problem = problem_in_stream(call, error)
-        said = {"type": "error", "code": problem.code or "server_error", "message": problem.detail, "param": None}
-        yield SseEvent(encode_json({**said, "sequence_number": number + 1}), "error")
+        yield broken_off(problem_in_stream(call, error))
 
 
 async def whole(call: Call, record: ResponseRecord, chunks: AsyncGenerator[Chunk, None]) -> JsonObject | None:

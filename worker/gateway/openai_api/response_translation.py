@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from providers import Message, Role, TextPart, ToolCall
 from queue_backends.messages import JsonObject
-from worker.gateway.ingress.ask import Ask, plain
+from worker.gateway.ingress.ask import Ask, addressed, plain
 from worker.gateway.ingress.call_ids import call_id
 from worker.gateway.openai_api.input_items import Input, input_of, items_of
 from worker.gateway.openai_api.parameters import (
@@ -112,9 +112,10 @@ def _with_id(item: JsonObject, task_id: str, index: int) -> JsonObject:
 
 def _input(request: ResponseRequest, past: Before) -> Input:
     given = input_of(items_of(request.input), past.open_calls)
-    if not given.messages:
+    messages, instructions = addressed(given.messages, given.instructions)
+    if not messages:
         raise refused("input", "it has no message: give a text or a list of items", code="invalid_value")
-    return given
+    return Input(messages=messages, instructions=instructions)
 
 
 def _schema(text: TextConfig | None) -> JsonObject | None:

@@ -9,13 +9,12 @@ from starlette.responses import Response
 
 from queue_backends import ReplayTrimmed, TaskNotFound, TaskState, WaitTimeout
 from queue_backends.messages import JsonObject
-from worker.gateway.ingress.failures import problem_of_failure
+from worker.gateway.ingress.failures import problem_of_failure, shutting_down
 from worker.gateway.ingress.narration import Failed
 from worker.gateway.ingress.recollection import with_recollection
 from worker.gateway.ingress.streaming import WatchedEvents, streamed
 from worker.gateway.ingress.submission import Submitted, submit
-from worker.gateway.ingress.watch import Watch, unless_client_leaves
-from worker.gateway.openai_api.chat_answer import failure_of
+from worker.gateway.ingress.watch import Watch, in_one_piece
 from worker.gateway.openai_api.parameters import refused
 from worker.gateway.openai_api.response_object import response_object
 from worker.gateway.openai_api.response_request import InputItemsQuery, ResponseQuery, ResponseRequest
@@ -55,16 +54,13 @@ async def create_response(call: Call) -> JsonObject | Response:
         return _event_stream(call, record, watch)
     if streams:
         return await streamed(call, watch, lambda chunks: response_sse(call, record, chunks))
-    try:
-        return await unless_client_leaves(call, _answered(call, record, watch))
-    finally:
-        await watch.close()
+    return await in_one_piece(call, watch, _answered(call, record, watch))
 
 
 async def _answered(call: Call, record: ResponseRecord, watch: Watch) -> JsonObject:
     found = await whole(call, record, watch.chunks())
     if found is None:
-        raise failure_of(None)
+        raise shutting_down()
     if found["status"] in ("failed", "cancelled"):
         # A client that waits is told of a failure by the status of the answer.
         raise problem_of_failure(watch.failure or Failed(message="the run failed"), ErrorStyle.OPENAI)
@@ -104,7 +100,7 @@ async def _standing(call: Call, record: ResponseRecord) -> JsonObject:
         if status.result is None:
             raise
     if status.result is None:
-        raise failure_of(None)
+        raise shutting_down()
     return remembered(record, status.result)
 
 

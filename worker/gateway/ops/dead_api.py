@@ -81,7 +81,7 @@ async def _requeue(call: Call) -> Requeued:
     queue, ids = call.gateway.backend.queue, await _chosen(call, "requeueing all dead letters")
     if ids is None:
         back: list[str] = []
-        await _for_all(queue, lambda page: _collect(queue, page, back))
+        await for_all(queue, lambda page: _collect(queue, page, back))
         return Requeued(requeued=len(back), missing=0)
     found = await queue.requeue(ids)
     return Requeued(requeued=len(found), missing=len(ids) - len(found))
@@ -89,7 +89,7 @@ async def _requeue(call: Call) -> Requeued:
 
 async def _purge(call: Call) -> Purged:
     queue, ids = call.gateway.backend.queue, await _chosen(call, "purging all dead letters")
-    return Purged(purged=await _for_all(queue, queue.purge) if ids is None else await queue.purge(ids))
+    return Purged(purged=await for_all(queue, queue.purge) if ids is None else await queue.purge(ids))
 
 
 async def _chosen(call: Call, what: str) -> list[str] | None:
@@ -118,12 +118,19 @@ def _fits(letter: DeadLetter, text: str) -> bool:
     return not text or any(text in part.lower() for part in parts)
 
 
-async def _for_all(queue: TaskQueue, act: Callable[[Sequence[str]], Awaitable[int]]) -> int:
+async def for_all(queue: TaskQueue, act: Callable[[Sequence[str]], Awaitable[int]]) -> int:
     """Act on as many letters as there are now, page by page: what dies meanwhile could go on for ever."""
     left, total = (await queue.stats()).dead, 0
-    while left > 0 and (letters := await queue.dead_letters(limit=min(_PAGE, left))):
-        total += await act([letter.id for letter in letters])
-        left -= len(letters)
+    stayed: set[str] = set()
+    while left > 0:
+        letters = await queue.dead_letters(limit=_PAGE + len(stayed))
+        stayed &= {letter.id for letter in letters}
+        ids = [letter.id for letter in letters if letter.id not in stayed][: min(_PAGE, left)]
+        if not ids:
+            break
+        total += await act(ids)
+        left -= len(ids)
+        stayed.update(ids)  # one that is not kept whole cannot be brought back: the next ones are behind it
     return total
 
 

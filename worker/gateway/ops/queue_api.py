@@ -89,9 +89,7 @@ async def _resume(call: Call) -> QueueView:
 
 
 async def _running(call: Call) -> RunningTasks:
-    tenant = call.caller.tenant
-    found = [view for view in await call.gateway.ops.running() if not tenant or view.tenant == tenant]
-    return RunningTasks(tasks=found, limit=MOST_RUNNING)
+    return RunningTasks(tasks=await call.gateway.ops.running(call.caller.tenant), limit=MOST_RUNNING)
 
 
 async def _events(call: Call) -> Response:

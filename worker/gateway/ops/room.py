@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -83,10 +84,24 @@ class OpsRoom:
         self.snapshot = await self._monitor.snapshot()
         return self.snapshot
 
-    async def running(self) -> list[RunningView]:
-        """What runs now, the longest running first, at most `MOST_RUNNING`. Raises `BackendUnavailable`."""
+    async def running(self, tenant: str = "") -> list[RunningView]:
+        """What runs now, of one tenant or of all, the longest running first, at most `MOST_RUNNING`.
+
+        Raises `BackendUnavailable`.
+        """
         statuses = await self._backend.queue.list_tasks(limit=MOST_RUNNING, states=(TaskState.RUNNING,))
-        return running_views(statuses, self.snapshot.workers)
+        views = running_views(statuses, self.snapshot.workers)
+        return await self._running_of(tenant, views) if tenant else views
+
+    async def _running_of(self, tenant: str, views: Sequence[RunningView]) -> list[RunningView]:
+        """A tenant's among all; where these are not all that run, those that the workers tell of."""
+        if len(views) < MOST_RUNNING:
+            return [view for view in views if view.tenant == tenant]
+        told = [task for worker in self.snapshot.workers for task in worker.tasks if task.tenant == tenant]
+        oldest = sorted(told, key=lambda task: task.started_at)[:MOST_RUNNING]
+        statuses = await self._backend.queue.status([task.id for task in oldest])
+        running = [status for status in statuses if status.state is TaskState.RUNNING]
+        return [view for view in running_views(running, self.snapshot.workers) if view.tenant == tenant]
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -132,7 +147,11 @@ class OpsRoom:
             self._running = await self.running()
             await self._read_accounts()
         for tenant in self.feed.audiences:
-            self.feed.show(tenant, self._parts(snapshot, tenant))
+            parts = self._parts(snapshot, tenant)
+            with contextlib.suppress(QueueError):
+                running = await self._running_of(tenant, self._running) if tenant else self._running
+                parts["running"] = {"tasks": running, "limit": MOST_RUNNING}
+            self.feed.show(tenant, parts)
 
     async def _read_accounts(self) -> None:
         started_at = time.monotonic()
@@ -154,11 +173,9 @@ class OpsRoom:
         return await limits_view(self._backend.state, self._settings.limits, self._live)
 
     def _parts(self, snapshot: Snapshot, tenant: str) -> dict[str, object]:
-        running = [view for view in self._running if not tenant or view.tenant == tenant]
         parts: dict[str, object] = {
             "queue": queue_view(snapshot.at, snapshot.queue, snapshot.problem),
             "workers": workers_view(snapshot.workers, tenant),
-            "running": {"tasks": running, "limit": MOST_RUNNING},
             "rates": self._rates(snapshot, tenant),
             "usage": {"records": self.usage.records, "is_complete": self.usage.is_complete},
         }

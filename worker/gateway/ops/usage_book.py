@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -22,10 +22,12 @@ from worker.usage import OTHER, USAGE_LOG
 MOST_CELLS = 100_000
 """Beyond these, what is new is added to the cell of `(other)` of its hour."""
 HOUR_S = 3600
-_ADDED = tuple(name for name in Group.__struct_fields__ if name != "key")
+_STEP_CELLS = 5000
+"""So many are added up before others of the gateway get their turn: a few milliseconds."""
 
-Cell = tuple[int, str, str, str]
-"""Hour (Unix seconds // 3600), agent, `provider/model`, tenant."""
+Cell = tuple[str, str, str]
+"""Agent, `provider/model`, tenant."""
+_OTHERS: Cell = (OTHER, OTHER, OTHER)
 
 
 class UsageFilter(Struct, frozen=True, kw_only=True):
@@ -55,7 +57,9 @@ class UsageBook:
         self._keep_hours = int(keep_s // HOUR_S) + 1
         self._most_cells = most_cells
         self._clock = clock
-        self._cells: dict[Cell, Group] = {}
+        self._hours: dict[int, dict[Cell, Group]] = {}
+        """Unix seconds // 3600 -> what was used in that hour."""
+        self._cells = 0
         self._cursor = ""
         self._reading = asyncio.Lock()
         self.records = 0
@@ -82,18 +86,19 @@ class UsageBook:
             self._forget_old()
             return self.is_complete
 
-    def groups(self, by: Sequence[str], only: UsageFilter) -> list[Group]:
+    async def groups(self, by: Sequence[str], only: UsageFilter) -> list[Group]:
         """The groups of what was read so far: times in their order, the rest by cost and calls, most first.
 
         `by` names some of `hour`, `day`, `month`, `agent`, `model` and `tenant`.
         """
         found: dict[tuple[str, ...], Group] = {}
-        for cell, amounts in self._chosen(only):
-            key = tuple(_text(cell, name) for name in by)
-            group = found.get(key)
-            if group is None:
-                group = found[key] = Group(key=key)
-            _add(group, amounts)
+        passed = 0
+        for hour in self._chosen(only):
+            _add_hour(found, hour, self._hours.get(hour, {}), by, only)
+            passed += len(self._hours.get(hour, ()))
+            if passed >= _STEP_CELLS:
+                passed = 0
+                await asyncio.sleep(0)
         times = [index for index, name in enumerate(by) if name in TIMES]
         return sorted(
             found.values(),
@@ -101,35 +106,36 @@ class UsageBook:
         )
 
     def total(self, only: UsageFilter) -> Group:
-        """All of it together."""
-        return next(iter(self.groups((), only)), Group(key=()))
+        """All of it together. Of a day at most: it does not let others take their turn."""
+        found: dict[tuple[str, ...], Group] = {}
+        for hour in self._chosen(only):
+            _add_hour(found, hour, self._hours[hour], (), only)
+        return found.get((), Group(key=()))
 
-    def _chosen(self, only: UsageFilter) -> Iterator[tuple[Cell, Group]]:
+    def _chosen(self, only: UsageFilter) -> list[int]:
         first = int(only.since // HOUR_S)
         last = None if only.until is None else int((only.until - 0.001) // HOUR_S)
-        for cell, amounts in self._cells.items():
-            hour, agent, model, tenant = cell
-            if hour < first or (last is not None and hour > last):
-                continue
-            if only.agent not in (None, agent) or only.model not in (None, model) or only.tenant not in (None, tenant):
-                continue
-            yield cell, amounts
+        return [hour for hour in self._hours if hour >= first and (last is None or hour <= last)]
 
     def _add(self, record: UsageRecord) -> None:
         self.records += 1
         hour = int(record.started_at // HOUR_S)
-        cell = (hour, record.agent, f"{record.provider}/{record.model}", record.tenant)
-        amounts = self._cells.get(cell)
+        cells = self._hours.setdefault(hour, {})
+        cell = (record.agent, f"{record.provider}/{record.model}", record.tenant)
+        amounts = cells.get(cell)
         if amounts is None:
-            if len(self._cells) >= self._most_cells:
-                cell = (hour, OTHER, OTHER, OTHER)
-            amounts = self._cells.setdefault(cell, Group(key=()))
+            if self._cells >= self._most_cells:
+                cell = _OTHERS
+            if cell not in cells:
+                cells[cell] = Group(key=())
+                self._cells += 1
+            amounts = cells[cell]
         amounts.add(record)
 
     def _forget_old(self) -> None:
         oldest = int(self._clock() // HOUR_S) - self._keep_hours
-        if any(cell[0] < oldest for cell in self._cells):
-            self._cells = {cell: amounts for cell, amounts in self._cells.items() if cell[0] >= oldest}
+        for hour in [hour for hour in self._hours if hour < oldest]:
+            self._cells -= len(self._hours.pop(hour))
 
 
 def plain(groups: Iterable[Group], by: Sequence[str]) -> list[dict[str, object]]:
@@ -140,20 +146,33 @@ def plain(groups: Iterable[Group], by: Sequence[str]) -> list[dict[str, object]]
     ]
 
 
+def _add_hour(
+    found: dict[tuple[str, ...], Group], hour: int, cells: Mapping[Cell, Group], by: Sequence[str], only: UsageFilter
+) -> None:
+    moment = datetime.fromtimestamp(hour * HOUR_S, UTC)
+    times = {name: moment.strftime(_TIME_FORMS[name]) for name in by if name in TIMES}
+    for (agent, model, tenant), amounts in cells.items():
+        if only.agent not in (None, agent) or only.model not in (None, model) or only.tenant not in (None, tenant):
+            continue
+        texts = {"agent": agent, "model": model, "tenant": tenant, **times}
+        key = tuple([texts[name] for name in by])
+        group = found.get(key)
+        if group is None:
+            group = found[key] = Group(key=key)
+        _add(group, amounts)
+
+
+_TIME_FORMS = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d", "month": "%Y-%m"}
+
+
 def _add(group: Group, more: Group) -> None:
-    for name in _ADDED:
-        setattr(group, name, getattr(group, name) + getattr(more, name))
-
-
-def _text(cell: Cell, name: str) -> str:
-    hour, agent, model, tenant = cell
-    match name:
-        case "agent":
-            return agent
-        case "model":
-            return model
-        case "tenant":
-            return tenant
-        case _:
-            moment = datetime.fromtimestamp(hour * HOUR_S, UTC)
-            return moment.strftime({"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d", "month": "%Y-%m"}[name])
+    group.calls += more.calls
+    group.failed += more.failed
+    group.input_tokens += more.input_tokens
+    group.output_tokens += more.output_tokens
+    group.cache_read_tokens += more.cache_read_tokens
+    group.cache_write_tokens += more.cache_write_tokens
+    group.reasoning_tokens += more.reasoning_tokens
+    group.cost_usd += more.cost_usd
+    group.unpriced_calls += more.unpriced_calls
+    group.duration_s += more.duration_s

@@ -56,7 +56,10 @@ export function patch(parent, children) {
   while (next) {
     const gone = next;
     next = next.nextSibling;
+    const hadFocus = gone.contains(document.activeElement);
     gone.remove();
+    // Not to the top of the page: who uses keys goes on where the element was.
+    if (hadFocus) parent.closest("[tabindex]")?.focus({ preventScroll: true });
   }
 }
 

@@ -88,7 +88,9 @@ class Overview {
     patch(this.tools, [choice("Span", SPANS, history.span, (span) => `#/overview?span=${span}`)]);
     this.fleet.ready
       .then(async (about) => {
-        if (about.tenant) return; // its callers see no history of the fleet
+        const isBound = Boolean(about.tenant); // its callers see no history of the fleet
+        for (const part of [this.tools, this.depth.element, this.age.element, this.rate.element]) part.hidden = isBound;
+        if (isBound) return;
         await history.load();
         if (history === this.history) this.#plot();
       })

@@ -66,7 +66,8 @@ class Queue {
     this.history = new History("15m");
     fleet.ready
       .then(async (about) => {
-        if (about.tenant) return; // its callers see no history of the fleet
+        this.depth.element.hidden = Boolean(about.tenant); // its callers see no history of the fleet
+        if (about.tenant) return;
         await this.history.load();
         this.#plot();
       })
