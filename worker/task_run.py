@@ -89,9 +89,7 @@ class TaskRun:
         self.chunks = ChunkWriter(around.publisher, delivery, self._lease_lost)
         self.ending = Ending(delivery, self.chunks, around.retries)
         if self.task.conversation_id and around.conversations is not None:
-            self.ending.conversation = ConversationRun(
-                around.conversations, self.task, again=delivery.next_attempt
-            )
+            self.ending.conversation = ConversationRun(around.conversations, self.task, again=delivery.next_attempt)
         self.stop_reason: Stop | None = None
         self.started_at = time.time()
         self._job: asyncio.Task[Any] | None = None

@@ -271,7 +271,6 @@ class LogConformance(Conformance):
         await eventually(is_gone)
         assert [entry.id for entry in await state.read_log("long")] == ["b"]
 
-
     async def test_delete_log(self, open_backend: OpenBackend) -> None:
         """Every process finds a deleted log empty, others stay, and what is appended later begins it anew."""
         one, other = await open_backend(), await open_backend()

@@ -215,8 +215,10 @@ async def test_an_error_is_said_once_and_few_stay(blank: Page) -> None:
 async def test_samples_that_were_missed_are_fetched(blank: Page) -> None:
     """A page that was in the background, or without its gateway, asks for the past again, and keeps what a gateway that
     began anew has forgotten."""
-    columns = ("ready", "running", "delayed", "dead", "oldest_ready_age_s", "workers", "slots")
-    columns += ("tasks_per_minute", "tokens_per_minute", "cost_usd_per_hour")
+    columns = [
+        *("ready", "running", "delayed", "dead", "oldest_ready_age_s", "workers", "slots"),
+        *("tasks_per_minute", "tokens_per_minute", "cost_usd_per_hour"),
+    ]
     found = await blank.evaluate(
         """async (columns) => {
           const { History } = await import("/pages/dashboard/history.js");
@@ -233,13 +235,18 @@ async def test_samples_that_were_missed_are_fetched(blank: Page) -> None:
             const history = new History("15m");
             let drawn = 0;
             await history.load();
-            for (const at of [106, 106.5, 126, 2000]) await history.follow(sample(at), () => { drawn += 1; });
-            return {asked, drawn, at: history.series.at, ready: history.series.ready};
+            const draw = () => { drawn += 1; };
+            for (const at of [106, 106.5, 126]) await history.follow(sample(at), draw);
+            const kept = history.series.at;
+            await history.follow(sample(2000), draw);
+            return {asked, drawn, kept, at: history.series.at, ready: history.series.ready};
           } finally { window.fetch = real; }
         }""",
-        list(columns),
+        columns,
     )
-    assert found == {"asked": 3, "drawn": 3, "at": [2000], "ready": [2000]}
+    assert found["kept"] == [100, 102, 104, 106, 120, 122, 124, 126]
+    assert (found["asked"], found["drawn"]) == (3, 3)
+    assert found["at"] == found["ready"] == [2000], "what is older than the span goes"
 
 
 async def test_a_gap_in_the_samples_is_a_gap_in_the_line(blank: Page) -> None:

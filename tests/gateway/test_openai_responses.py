@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from providers import Message, ToolOutcome
+from queue_backends import RUN_CANCELLED
 from tests.gateway.gateway_harness import WITHIN_S, GatewayServer, gateway_settings
 from tests.gateway.vendor_clients import AGENTS, async_openai_client, openai_client
 from worker.gateway.caller import Scope
@@ -272,6 +273,15 @@ def test_background_response_is_cancelled(gateway_server: GatewayServer, client:
     assert (last.type, last.response.status) == ("response.failed", "cancelled")
     with pytest.raises(openai.BadRequestError, match="background"):
         client.responses.cancel(client.responses.create(model="plain", input="x").id)
+
+
+def test_deleted_response_ends_its_run(gateway_server: GatewayServer, client: Any) -> None:
+    """Nothing more is spent on what nobody can ask for any longer."""
+    answer = client.responses.create(model="slow", input="hello", background=True)
+    client.responses.delete(answer.id)
+    task_id = answer.id.removeprefix("resp_")
+    result = gateway_server.do(lambda gateway: gateway.backend.queue.wait(task_id, WITHIN_S))
+    assert result.error == RUN_CANCELLED
 
 
 def test_background_failure(gateway_server: GatewayServer, client: Any) -> None:

@@ -88,7 +88,7 @@ async def test_a_large_ledger_is_read_in_steps() -> None:
 
 
 async def test_the_usage_book_is_bounded() -> None:
-    """Beyond its limit names are put together, nothing of the sum is lost; what is too old is dropped, and makes room."""
+    """Beyond its limit names are put together, nothing of the sum is lost; what is too old makes room."""
     register_backend("memory", open_memory)
     async with await open_backend("memory://") as backend:
         records = [log_record(f"t{n}", NOW, agent=f"agent-{n}") for n in range(50)]

@@ -12,8 +12,8 @@ from worker.live_settings import LiveSettings
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from worker.agents.declarations import Declarations
     from worker.agent_plugins.registry import AgentPlugins
+    from worker.agents.declarations import Declarations
     from worker.agents.roster import Roster
     from worker.datasources.datasources import Datasources
     from worker.gateway.callbacks import Callbacks

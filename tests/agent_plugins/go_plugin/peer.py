@@ -19,7 +19,7 @@ import grpc.aio
 
 COOKIE = ("AI_STUDIO_PLUGIN", "v1")
 DIAL_LIMIT_S = 5.0
-"""So long a dial waits for an announcement, and so long an announcement waits for a dial."""
+"""So long a dial waits for an announcement."""
 
 
 class Peer:
@@ -36,10 +36,6 @@ class Peer:
         self.opened = 0
         self.left_alone: list[Any] = []
 
-    @property
-    def dial_limit_s(self) -> float:
-        return float(self.config.get("dial_limit_s", DIAL_LIMIT_S))
-
     # go-plugin
 
     async def start_stream(self, requests: Any, _context: Any) -> Any:
@@ -47,7 +43,6 @@ class Peer:
             found = self.announced.setdefault(info.service_id, asyncio.get_running_loop().create_future())
             if not found.done():
                 found.set_result(f"{info.network}:{info.address}")
-                asyncio.get_running_loop().call_later(self.dial_limit_s, self.announced.pop, info.service_id, None)
         return
         yield  # an async generator that yields nothing
 
@@ -66,7 +61,11 @@ class Peer:
         self.plugin_id = int(self.config["plugin_id"])
         if self.config.get("fail"):
             return self.pb.InitResponse(success=False, error_message=self.config["fail"])
-        await asyncio.sleep(float(self.config.get("dials_after_s", 0)))
+        if self.config.get("dials_late"):
+            await asyncio.wait_for(
+                self.announced.setdefault(1, asyncio.get_running_loop().create_future()), DIAL_LIMIT_S
+            )
+            self.announced.clear()  # as after five seconds
         await self.dial(int(self.config["service_broker_id"]))
         return self.pb.InitResponse(success=True)
 
@@ -74,7 +73,7 @@ class Peer:
         """As the SDK: once, and then that connection for good."""
         if self.host is None:
             waiting = self.announced.setdefault(broker_id, asyncio.get_running_loop().create_future())
-            self.host = grpc.aio.insecure_channel(await asyncio.wait_for(waiting, self.dial_limit_s))
+            self.host = grpc.aio.insecure_channel(await asyncio.wait_for(waiting, DIAL_LIMIT_S))
 
     async def open_session(self, request: Any, _context: Any) -> Any:
         self.opened += 1

@@ -207,7 +207,7 @@ async def test_a_plugin_that_dials_late(
     """Given a plugin that connects to its host when the first announcement is long forgotten, then it hears another."""
     monkeypatch.setattr(process, "ANNOUNCE_EVERY_S", 0.02)
     go_plugin()
-    config = {"dial_limit_s": "0.5", "dials_after_s": "1"}
+    config = {"dials_late": "yes"}
     async with plugin_fleet(app=APP, agent={"config": config}, settings={"max_retries": 0}) as fleet:
         assert await output_of(fleet, "count visits") == "1"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import time
+from collections.abc import AsyncIterator
 from typing import NoReturn, cast
 
 import pytest
@@ -14,6 +16,7 @@ from worker.agent_plugins.go_plugin.events import EventBus
 from worker.agent_plugins.go_plugin.host_api import HostApi, HostRefused
 from worker.agent_plugins.go_plugin.messages import (
     CallLLMRequest,
+    Event,
     ExecuteToolRequest,
     KeyRequest,
     LLMMessage,
@@ -121,3 +124,17 @@ def test_what_a_process_asks_for_belongs_to_the_message() -> None:
             return trace.get()
 
     assert contextvars.copy_context().run(answered) == "of the message"
+
+
+async def _next(events: AsyncIterator[Event]) -> Event:
+    return await anext(events)
+
+
+async def test_a_subscriber_hears_its_own_topic_only() -> None:
+    """Given events of two topics, then who subscribed to one hears that one."""
+    events = EventBus()
+    heard = asyncio.create_task(_next(events.events("news")))
+    await asyncio.sleep(0)
+    events.publish("weather", b"1", "plugin-7", 0)
+    events.publish("news", b"2", "plugin-7", 0)
+    assert (await heard).payload == b"2"
