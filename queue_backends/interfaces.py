@@ -301,8 +301,8 @@ class TaskQueue(Protocol):
         ...
 
     async def requeue(self, letter_ids: Sequence[str]) -> list[str]:
-        """Bring dead letters back (same task id, attempt 0, a new chunk stream); returns the task ids of those that came
-        back. One whose entry was too large to be kept whole stays a letter.
+        """Bring dead letters back (same task id, attempt 0, a new chunk stream); returns their task ids.
+        One whose entry was too large to be kept whole stays a letter.
         Attempts of model calls are numbered on: what was spent before stays counted."""
         ...
 
