@@ -120,6 +120,12 @@ async def slow(call: Call) -> str:
     return "done"
 
 
+async def endless(call: Call) -> str:
+    """Never answer."""
+    await asyncio.Event().wait()
+    return "never"
+
+
 def _operation(method: str, path: str, handler: object, **more: object) -> Operation:
     fields = {"summary": "for tests", "scope": Scope.TASKS_READ, "tag": "Tests", **more}
     return Operation(method=method, path=path, handler=handler, **fields)  # type: ignore[arg-type]  # loose on purpose
@@ -143,5 +149,6 @@ OPERATIONS: tuple[Operation, ...] = (
     _operation("GET", "/api/whoami", whoami, style=ErrorStyle.STUDIO),
     _operation("GET", "/t/stream", stream, is_stream=True),
     _operation("GET", "/t/slow", slow),
+    _operation("GET", "/t/endless", endless),
     _operation("GET", "/t/large", large),
 )

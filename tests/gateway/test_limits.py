@@ -191,6 +191,24 @@ async def test_streams_are_told_when_the_gateway_stops() -> None:
     assert answer.json() == "done"
 
 
+async def test_who_waits_past_the_grace_is_told_why() -> None:
+    """A request that does not end within the grace period is answered with 503, in the API's form."""
+    server = GatewayServer(gateway_settings(gateway={"grace_s": 1.0}), with_worker=False, operations=OPERATIONS)
+    with server:
+        client = server.client()
+        waiting = asyncio.create_task(client.get("/t/endless"))
+        streaming = asyncio.create_task(_read_whole(client, "/t/stream"))
+        async with asyncio.timeout(WITHIN_S), server.client() as watcher:
+            while "shoal_gateway_streams 1" not in (await watcher.get("/metrics")).text:
+                await asyncio.sleep(0.02)
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        async with asyncio.timeout(WITHIN_S):
+            answer, _ = await waiting, await streaming
+            await stopping
+            await client.aclose()
+    assert (answer.status_code, answer.json()["code"]) == (503, "shutting_down")
+
+
 async def _read_whole(client: httpx.AsyncClient, path: str) -> str:
     async with client.stream("GET", path) as answer:
         return "".join([part async for part in answer.aiter_text()])

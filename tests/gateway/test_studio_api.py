@@ -553,8 +553,9 @@ async def test_only_administrators_declare(gateway_server: GatewayServer, world:
 
 
 async def test_a_tenant_declares_no_plugin(gateway_server: GatewayServer, world: World) -> None:
-    """Plugins are programs that the whole fleet's workers start: no tenant's administrator makes or changes one."""
-    body = {"name": "Fleet Echo", "command": "echo-agent", "hook_type": "agent"}
+    """Plugins are programs that the whole fleet's workers start: no tenant's administrator makes or changes one, or sees
+    what it is started with."""
+    body = {"name": "Fleet Echo", "command": "echo-agent", "hook_type": "agent", "config": {"licence": "x"}}
     bound = gateway_server.make_key([Scope.ADMIN], tenant="other")
     async with gateway_server.client() as client, gateway_server.client(bound) as tenant:
         number = (await client.post("/api/v1/plugins", json=body)).json()["data"]["id"]
@@ -564,6 +565,8 @@ async def test_a_tenant_declares_no_plugin(gateway_server: GatewayServer, world:
             await tenant.delete(f"/api/v1/plugins/{number}"),
         ]
         assert [each.status_code for each in refused] == [403] * 3
+        seen = [(await who.get(f"/api/v1/plugins/{number}")).json()["data"]["config"] for who in (client, tenant)]
+        assert seen == [{"licence": "x"}, {}]
         assert (await client.delete(f"/api/v1/plugins/{number}")).status_code == 200
 
 

@@ -19,7 +19,7 @@ from worker.gateway.connection_limits import MAX_HEAD_BYTES
 from worker.gateway.errors import error_response, style_of
 from worker.gateway.front import Front
 from worker.gateway.headers import with_safe_headers
-from worker.gateway.problem import ErrorStyle, Problem
+from worker.gateway.problem import ErrorStyle, Problem, shutting_down
 
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _ONCE: Final = frozenset({b"host", b"authorization", b"x-api-key", b"origin"})
@@ -54,10 +54,15 @@ class Edge:
                 await self._app(scope, receive, answer.send)
         except asyncio.CancelledError:
             goodbye = self._front.streams.goodbye()
-            if not goodbye:
+            if goodbye:
+                _taken_back()
+                await answer.say(goodbye)
+            elif self._front.streams.is_ending and not answer.status:  # its time of grace is over
+                _taken_back()
+                said = error_response(shutting_down(), style_of(scope["path"]), state["request_id"])
+                await said(scope, receive, answer.send)
+            else:
                 raise
-            _taken_back()
-            await answer.say(goodbye)
         finally:
             answer.close()
             self._note(scope, answer, time.monotonic() - started)

@@ -43,3 +43,8 @@ class Problem(Exception):
         self.code = code
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
+
+
+def shutting_down() -> Problem:
+    """What whoever waits is told when the gateway is stopped."""
+    return Problem(503, "the gateway is shutting down: ask again", code="shutting_down")

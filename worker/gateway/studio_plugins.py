@@ -14,7 +14,7 @@ from worker.objects import BadObject, ObjectExists, Stored, slugified
 async def list_plugins(call: Call) -> JsonObject:
     """All plugins, a page of them."""
     page, limit = max(call.query.page, 1), call.query.limit if 1 <= call.query.limit <= 100 else 10
-    plugins = all_plugins(call.gateway)
+    plugins = all_plugins(call.gateway, call.caller)
     return {
         "data": plugins[(page - 1) * limit : page * limit],
         "meta": {"page": page, "limit": limit, "total": len(plugins)},
@@ -24,7 +24,7 @@ async def list_plugins(call: Call) -> JsonObject:
 async def get_plugin(call: Call) -> JsonObject:
     """One of them."""
     number = _number(call)
-    for plugin in all_plugins(call.gateway):
+    for plugin in all_plugins(call.gateway, call.caller):
         if plugin["id"] == number:
             return {"data": plugin}
     raise _not_found()
@@ -41,7 +41,7 @@ async def create_plugin(call: Call) -> Answer:
         raise Problem(409, str(error), title="Database error") from error
     except BadObject as error:
         raise Problem(400, str(error), title="Security Validation Failed") from error
-    return Answer(value={"data": declared_json(stored)}, status=201)
+    return Answer(value={"data": declared_json(stored, call.caller)}, status=201)
 
 
 async def update_plugin(call: Call) -> JsonObject:
@@ -53,7 +53,7 @@ async def update_plugin(call: Call) -> JsonObject:
         changed = await call.gateway.definitions.plugins.update(plugin, by=call.caller.name or call.caller.id)
     except BadObject as error:
         raise Problem(400, str(error), title="Security Validation Failed") from error
-    return {"data": declared_json(changed)}
+    return {"data": declared_json(changed, call.caller)}
 
 
 async def delete_plugin(call: Call) -> JsonObject:
@@ -105,7 +105,7 @@ def _declared(call: Call) -> Stored[DeclaredPlugin]:
     stored = call.gateway.definitions.plugins.by_id(number - FIRST_NUMBER)
     if stored is not None:
         return stored
-    if any(plugin["id"] == number for plugin in all_plugins(call.gateway)):
+    if any(plugin["id"] == number for plugin in all_plugins(call.gateway, call.caller)):
         raise Problem(
             409, "this plugin is installed with the workers: change or remove it there", title="Database error"
         )

@@ -18,7 +18,7 @@ from worker.agent_plugins.errors import PluginNotFound
 from worker.agent_plugins.package import PluginPackage
 from worker.agents.model import Agent, App, Group
 from worker.gateway.admin_views import sees_internals
-from worker.gateway.caller import Caller
+from worker.gateway.caller import Caller, Scope
 from worker.gateway.context import Gateway
 from worker.objects import Stored
 
@@ -100,7 +100,7 @@ ALL_NAMESPACES = "__ALL_NAMESPACES__"
 def agent_json(gateway: Gateway, stored: Stored[Agent], caller: Caller) -> JsonObject:
     """An agent. What it is made of, its `config`, is shown to administrators alone."""
     agent = stored.value
-    plugin = plugin_json_of(gateway, agent.plugin)
+    plugin = plugin_json_of(gateway, agent.plugin, caller)
     app = gateway.definitions.apps.visible(agent.app, agent.namespace) if agent.app else None
     groups = [gateway.definitions.groups.visible(slug, agent.namespace) for slug in agent.groups]
     return {
@@ -128,7 +128,7 @@ def config_of(agent: Agent) -> JsonObject:
     return {name: plain[name] for name in MODEL_FIELDS if name in plain}
 
 
-def plugin_json_of(gateway: Gateway, plugin_id: str) -> JsonObject:
+def plugin_json_of(gateway: Gateway, plugin_id: str, caller: Caller) -> JsonObject:
     """The plugin of an agent; empty: the one that stands for model agents."""
     if not plugin_id:
         return _MODEL_PLUGIN_JSON
@@ -137,13 +137,13 @@ def plugin_json_of(gateway: Gateway, plugin_id: str) -> JsonObject:
     except PluginNotFound:
         declared = gateway.definitions.plugins.get(plugin_id)
         if declared is not None:
-            return declared_json(declared)
+            return declared_json(declared, caller)
         return {"id": 0, "name": plugin_id, "slug": plugin_id, "hook_type": "agent", "is_active": False}
 
 
-def all_plugins(gateway: Gateway) -> list[JsonObject]:
+def all_plugins(gateway: Gateway, caller: Caller) -> list[JsonObject]:
     """All plugins: the declared ones, the newest first, the installed ones, and that of model agents."""
-    declared = [declared_json(each) for each in gateway.definitions.plugins.all()]
+    declared = [declared_json(each, caller) for each in gateway.definitions.plugins.all()]
     return [*declared, *map(package_json, gateway.plugins.all()), _MODEL_PLUGIN_JSON]
 
 
@@ -168,9 +168,10 @@ def package_json(package: PluginPackage) -> JsonObject:
     }
 
 
-def declared_json(stored: Stored[DeclaredPlugin]) -> JsonObject:
-    """A declared plugin."""
+def declared_json(stored: Stored[DeclaredPlugin], caller: Caller) -> JsonObject:
+    """A declared plugin. What it is started with, its `config`, is shown to administrators of the whole fleet alone."""
     plugin = stored.value
+    sees_config = caller.may(Scope.ADMIN) and not (caller.tenant or caller.app)
     return {
         **_record(stored),
         "ID": FIRST_NUMBER + stored.id,
@@ -185,7 +186,7 @@ def declared_json(stored: Stored[DeclaredPlugin]) -> JsonObject:
         "plugin_type": "agent",
         "is_active": plugin.is_active,
         "namespace": plugin.namespace,
-        "config": plugin.config,
+        "config": plugin.config if sees_config else {},
     }
 
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from providers.errors import PERMANENT_PREFIX
 from worker.gateway.ingress.narration import Event, Failed
-from worker.gateway.problem import ErrorStyle, Problem
+from worker.gateway.problem import ErrorStyle, Problem, shutting_down
 from worker.log import mask_text
 
 
@@ -90,11 +90,6 @@ def problem_of_failure(failed: Failed, style: ErrorStyle) -> Problem:
 def problem_of_end(end: Event | None, style: ErrorStyle) -> Problem:
     """What is told of a run that has no answer, or none yet, when nobody waits for it any longer."""
     return problem_of_failure(end, style) if isinstance(end, Failed) else shutting_down()
-
-
-def shutting_down() -> Problem:
-    """What whoever waits is told when the gateway is stopped."""
-    return Problem(503, "the gateway is shutting down: ask again", code="shutting_down")
 
 
 def began_anew() -> Problem:

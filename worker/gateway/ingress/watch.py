@@ -10,11 +10,10 @@ import structlog
 from starlette.requests import ClientDisconnect
 
 from queue_backends import Chunk, ChunkType, QueueError, TaskState
-from worker.gateway.ingress.failures import shutting_down
 from worker.gateway.ingress.narration import Failed, failure_in
 from worker.gateway.ingress.submission import Submitted
 from worker.gateway.operation import Call
-from worker.gateway.problem import Problem
+from worker.gateway.problem import Problem, shutting_down
 
 T = TypeVar("T")
 

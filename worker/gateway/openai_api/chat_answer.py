@@ -21,14 +21,13 @@ from worker.gateway.ingress.failures import (
     message_of,
     problem_of_end,
     problem_of_failure,
-    shutting_down,
 )
 from worker.gateway.ingress.narration import ClientCall, Ended, Event, Failed, Said, Thought, Withdrawn
 from worker.gateway.ingress.streaming import REFUSED, problem_body, problem_in_stream, when_cut_off
 from worker.gateway.ingress.telling import told
 from worker.gateway.ingress.transcript import Transcript
 from worker.gateway.operation import Call
-from worker.gateway.problem import ErrorStyle, Problem
+from worker.gateway.problem import ErrorStyle, Problem, shutting_down
 from worker.gateway.sse import SseEvent
 
 _FINISH = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}

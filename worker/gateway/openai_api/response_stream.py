@@ -11,14 +11,13 @@ from providers import ToolCall
 from queue_backends import Chunk, TaskResult
 from queue_backends.messages import JsonObject, encode_json
 from worker.gateway.ingress.exact_text import exact_text
-from worker.gateway.ingress.failures import shutting_down
 from worker.gateway.ingress.narration import ClientCall, Ended, Failed, Said
 from worker.gateway.ingress.streaming import problem_in_stream, when_cut_off
 from worker.gateway.ingress.telling import told
 from worker.gateway.openai_api.response_events import ResponseEvents
 from worker.gateway.openai_api.response_store import ResponseRecord
 from worker.gateway.operation import Call
-from worker.gateway.problem import Problem
+from worker.gateway.problem import Problem, shutting_down
 from worker.gateway.sse import SseEvent
 
 

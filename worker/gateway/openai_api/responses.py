@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from queue_backends import ReplayTrimmed, TaskNotFound, TaskState, WaitTimeout
 from queue_backends.messages import JsonObject
-from worker.gateway.ingress.failures import problem_of_failure, shutting_down
+from worker.gateway.ingress.failures import problem_of_failure
 from worker.gateway.ingress.narration import Failed
 from worker.gateway.ingress.recollection import with_recollection
 from worker.gateway.ingress.streaming import WatchedEvents, streamed
@@ -22,7 +22,7 @@ from worker.gateway.openai_api.response_store import ResponseRecord, forget, kee
 from worker.gateway.openai_api.response_stream import remembered, response_sse, whole
 from worker.gateway.openai_api.response_translation import ask_of, before, record_of
 from worker.gateway.operation import Call
-from worker.gateway.problem import ErrorStyle
+from worker.gateway.problem import ErrorStyle, shutting_down
 from worker.gateway.sse import sse_response
 
 MOST_ITEMS = 100
