@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import asyncio
+import random
 from types import TracebackType
 from typing import Any, Self
 
-from queue_backends import StateStore
+from queue_backends import BackendUnavailable, StateChange, StateStore
 from worker.agent_plugins.declared import DeclaredPlugin, check_declared_plugin
 from worker.agents.checks import check_agent, check_app, check_group, check_llm
 from worker.agents.model import Agent, App, Group, Llm
 from worker.datasources.model import Datasource, check_datasource
+from worker.following import Following
 from worker.objects import ObjectStore
+from worker.objects.store import LOAD_LIMIT_S, PREFIX, RECONCILE_S
 
 
 class Definitions:
@@ -24,28 +27,57 @@ class Definitions:
         self.datasources = ObjectStore(state, "datasource", Datasource, check=check_datasource)
         self.groups = ObjectStore(state, "group", Group, check=check_group)
         self.plugins = ObjectStore(state, "plugin", DeclaredPlugin, check=check_declared_plugin)
-        self._entered: AsyncExitStack | None = None
+        self._state = state
+        self._stores: dict[str, ObjectStore[Any]] = {
+            store.kind: store
+            for store in (self.llms, self.apps, self.agents, self.datasources, self.groups, self.plugins)
+        }
+        self._following = Following(
+            state, PREFIX, f"{PREFIX}~hello", what="declared objects", changed=self._heard, keep=self._keep_whole
+        )
+        self._loading = asyncio.Lock()
 
     async def load(self) -> None:
-        """Read all anew, without following them. Raises `BackendUnavailable`."""
-        for store in self._stores:
-            await store.load()
-
-    @property
-    def _stores(self) -> tuple[ObjectStore[Any], ...]:
-        return self.llms, self.apps, self.agents, self.datasources, self.groups, self.plugins
+        """Read all anew, without following them, in one look through the store. Raises `BackendUnavailable`."""
+        async with self._loading:
+            for store in self._stores.values():
+                store.begin_reading()
+            found: dict[str, dict[str, bytes]] = {kind: {} for kind in self._stores}
+            async for key, value in self._state.scan(PREFIX):
+                if (of_kind := found.get(_kind_of(key))) is not None:
+                    of_kind[key] = value
+            for kind, store in self._stores.items():
+                await store.end_reading(found[kind])
 
     async def __aenter__(self) -> Self:
-        """Read all and follow them. Raises `BackendUnavailable`."""
-        async with AsyncExitStack() as stack:
-            for store in self._stores:
-                await stack.enter_async_context(store)
-            self._entered = stack.pop_all()
+        """Read all and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
+        self._following.start()
+        try:
+            async with asyncio.timeout(LOAD_LIMIT_S):
+                await self._following.loaded()
+        except BaseException as error:
+            await self._following.stop()
+            if isinstance(error, TimeoutError):
+                text = f"what is declared could not be read within {LOAD_LIMIT_S:g} s"
+                raise BackendUnavailable(text) from error
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        entered, self._entered = self._entered, None
-        if entered is not None:
-            await entered.aclose()
+        await self._following.stop()
+
+    def _heard(self, change: StateChange) -> None:
+        if (store := self._stores.get(_kind_of(change.key))) is not None:
+            store.heard(change)
+
+    async def _keep_whole(self) -> None:
+        while True:
+            await self.load()
+            self._following.has_read()
+            await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+
+
+def _kind_of(key: str) -> str:
+    return key.removeprefix(PREFIX).partition("/")[0]

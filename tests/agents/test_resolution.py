@@ -365,15 +365,30 @@ async def test_before_an_agent_is_taken_to_be_missing_the_store_is_looked_into(b
         agents.resolve(task("c"))
 
 
+async def test_tasks_for_unknown_agents_read_no_more_than_those(
+    there: Definitions, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names agents that are not there must not make every worker look through the whole store."""
+    agents = directory(there)
+
+    def scans(prefix: str) -> None:
+        raise AssertionError(f"{prefix} was read whole")
+
+    monkeypatch.setattr(backend.state, "scan", scans)
+    for number in range(20):
+        await agents.make_sure(task(f"nobody-{number}"))
+    assert not agents.knows(task("nobody-0"))
+
+
 async def test_a_worker_that_cannot_read_the_store_goes_on_with_what_it_knows(there: Definitions) -> None:
     """A task for an unknown agent fails as it would have; nothing else does."""
 
-    async def fails() -> None:
+    async def fails(slug: str, namespace: str) -> None:
         raise BackendUnavailable("the store is away")
 
     await there.agents.create(Agent(slug="a", app="desk"))
     agents = directory(there)
-    there.load = fails  # type: ignore[method-assign]  # an outage in the middle of a reading
+    there.agents.look_again = fails  # type: ignore[method-assign]  # an outage
     with capture_logs() as logs:
         await agents.make_sure(task("b"))
     assert [entry["log_level"] for entry in logs] == ["warning"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -16,10 +17,11 @@ from worker.agents.resolved import ResolvedAgent
 from worker.agents.roster import Roster
 from worker.errors import AccessDenied, AgentNotFound, AgentUnusable
 
+if TYPE_CHECKING:
+    from worker.definitions import Definitions
+
 MOST_KNOWN = 10_000
 """Tasks may name any tenant: so many pairs of a tenant and an agent are remembered."""
-_READ_AGAIN_S = 0.2
-"""At least so long from one reading of everything to the next, however many tasks name what is not there."""
 _READ_LIMIT_S = 10.0
 
 log = structlog.get_logger(__name__)
@@ -35,10 +37,6 @@ class AgentDirectory:
         self._default = ResolvedAgent(config=settings.agent, agent=None if own is None else own.value)
         self._known: dict[tuple[str, str], ResolvedAgent] = {}
         """Tenant and name -> what was found, until anything that is declared changes."""
-        self._reading = asyncio.Lock()
-        self._readings_begun = 0
-        self._read_at = -_READ_AGAIN_S
-        """By the loop's clock: when the last one began."""
         self._following: list[Callable[[], None]] = []
         if (there := roster.definitions) is not None:
             stores = (there.agents, there.apps, there.llms, there.datasources)
@@ -77,20 +75,11 @@ class AgentDirectory:
         definitions = self._roster.definitions
         if definitions is None or self._is_found(task):
             return
-        asked_at = self._readings_begun
-        async with self._reading:
-            if self._readings_begun > asked_at:
-                return  # somebody's reading began after this was asked
-            now = asyncio.get_running_loop().time()
-            if (wait_s := self._read_at + _READ_AGAIN_S - now) > 0:
-                await asyncio.sleep(wait_s)
-            self._readings_begun += 1
-            self._read_at = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(_READ_LIMIT_S):
-                    await definitions.load()
-            except (QueueError, TimeoutError) as error:
-                log.warning("what is declared cannot be read, going on with what is known", error=str(error))
+        try:
+            async with asyncio.timeout(_READ_LIMIT_S):
+                await _look_again(definitions, task)
+        except (QueueError, TimeoutError) as error:
+            log.warning("what is declared cannot be read, going on with what is known", error=str(error))
 
     def _is_found(self, task: Task) -> bool:
         name = task.agent
@@ -174,3 +163,19 @@ def _allowed(task: Task) -> dict[str, object]:
             f"overrides {', '.join(forbidden)} are not allowed for a task; allowed: {', '.join(sorted(OVERRIDABLE))}"
         )
     return dict(task.overrides)
+
+
+async def _look_again(definitions: Definitions, task: Task) -> None:
+    """Read the one agent, and what it is made of. Raises `BackendUnavailable`."""
+    stored = await definitions.agents.look_again(task.agent, task.tenant)
+    if stored is None:
+        return
+    agent = stored.value
+    for slug in agent.datasources or ():
+        await definitions.datasources.look_again(slug, agent.namespace)
+    app = await definitions.apps.look_again(agent.app, agent.namespace) if agent.app else None
+    if app is not None:
+        for slug in app.value.llms:
+            await definitions.llms.look_again(slug, app.value.namespace)
+        for slug in app.value.datasources:
+            await definitions.datasources.look_again(slug, app.value.namespace)

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -32,11 +32,12 @@ MOST_BYTES = 256 * 1024
 GLOBAL = ""
 """The namespace that everybody sees."""
 
+PREFIX = "objects/"
 _IDS = "objects/ids"
 _KEEP_VERSIONS_S = 365 * 24 * 3600.0
 _TOMBSTONE_TTL_S = 30 * 24 * 3600.0
-_LOAD_LIMIT_S = 60.0
-_RECONCILE_S = 6 * 3600.0
+LOAD_LIMIT_S = 60.0
+RECONCILE_S = 6 * 3600.0
 _TRIES = 20
 _AT_ONCE = 100
 """So many objects are read before others get their turn."""
@@ -106,7 +107,7 @@ class ObjectStore(Generic[T]):
         self._state = state
         self._type = of
         self._check_kind = check
-        self._prefix = f"objects/{kind}/"
+        self._prefix = f"{PREFIX}{kind}/"
         self._hello = f"{self._prefix}~hello"
         self._objects: dict[tuple[str, str], Stored[T]] = {}
         self._by_id: dict[int, Stored[T]] = {}
@@ -114,7 +115,7 @@ class ObjectStore(Generic[T]):
         """Those of which only a tombstone is left."""
         self._callbacks: list[Changed] = []
         self._following = Following(
-            state, self._prefix, self._hello, what=f"{kind} objects", changed=self._heard, keep=self._keep_whole
+            state, self._prefix, self._hello, what=f"{kind} objects", changed=self.heard, keep=self._keep_whole
         )
         self._loading = asyncio.Lock()
         self._touched: set[str] = set()
@@ -346,26 +347,49 @@ class ObjectStore(Generic[T]):
     async def load(self) -> None:
         """Read all objects anew. Raises `BackendUnavailable`; then those known before stay."""
         async with self._loading:
-            self._touched.clear()
-            found = {key: value async for key, value in self._state.scan(self._prefix) if key != self._hello}
-            known = self._objects.keys() | self._gone
-            gone = [key for namespace, slug in known if (key := self._key(slug, namespace)) not in found]
-            for number, (key, value) in enumerate((*found.items(), *((key, b"") for key in gone))):
-                if number % _AT_ONCE == _AT_ONCE - 1:
-                    await asyncio.sleep(0)  # there may be ten thousand
-                if key not in self._touched:
-                    self._put(key, value)
+            self.begin_reading()
+            await self.end_reading({key: value async for key, value in self._state.scan(self._prefix)})
+
+    def begin_reading(self) -> None:
+        """Somebody reads all keys of this kind: what changes from now on is newer than what is read."""
+        self._touched.clear()
+
+    async def end_reading(self, found: Mapping[str, bytes]) -> None:
+        """These are all of its keys."""
+        known = self._objects.keys() | self._gone
+        gone = [key for namespace, slug in known if (key := self._key(slug, namespace)) not in found]
+        for number, (key, value) in enumerate((*found.items(), *((key, b"") for key in gone))):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # there may be ten thousand
+            if key not in self._touched and key != self._hello:
+                self._put(key, value)
+
+    async def look_again(self, slug: str, namespace: str) -> Stored[T] | None:
+        """What a member of a namespace means by a slug, read from the store: for who cannot wait for the news of it.
+
+        Raises `BackendUnavailable`.
+        """
+        for where in {namespace, GLOBAL}:
+            if raw := await self._state.get(self._key(slug, where)):
+                self._put(self._key(slug, where), raw, is_news=True)
+        return self.visible(slug, namespace)
+
+    def heard(self, change: StateChange) -> None:
+        """One of its keys has changed."""
+        if change.key != self._hello:
+            self._touched.add(change.key)
+            self._put(change.key, change.value or b"", is_news=True)
 
     async def __aenter__(self) -> Self:
         """Read all objects and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
         self._following.start()
         try:
-            async with asyncio.timeout(_LOAD_LIMIT_S):
+            async with asyncio.timeout(LOAD_LIMIT_S):
                 await self._following.loaded()
         except BaseException as error:
             await self._following.stop()
             if isinstance(error, TimeoutError):
-                text = f"the {self.kind} objects could not be read within {_LOAD_LIMIT_S:g} s"
+                text = f"the {self.kind} objects could not be read within {LOAD_LIMIT_S:g} s"
                 raise BackendUnavailable(text) from error
             raise
         return self
@@ -375,15 +399,11 @@ class ObjectStore(Generic[T]):
     ) -> None:
         await self._following.stop()
 
-    def _heard(self, change: StateChange) -> None:
-        self._touched.add(change.key)
-        self._put(change.key, change.value or b"", is_news=True)
-
     async def _keep_whole(self) -> None:
         while True:
             await self.load()
             self._following.has_read()
-            await asyncio.sleep(_RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+            await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
 
     def _put(self, key: str, raw: bytes, *, is_news: bool = False) -> None:
         namespace, _, slug = key.removeprefix(self._prefix).partition("/")
