@@ -13,7 +13,7 @@ INSTALL = "pip install 'shoal[grpc]'"
 
 def grpc_library(name: str = "grpc.aio") -> Any:
     """The module of that name. Raises `ProviderError` if it is not installed."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core writes notes of its own to stderr
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else its core writes to stderr what we say ourselves
     try:
         return importlib.import_module(name)
     except ImportError as error:
