@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ import click
 from worker.cli.failures import OK
 from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.errors import BadSetting
+from worker.event_loop import loop_factory
 
 if TYPE_CHECKING:
     from queue_backends import Backend
@@ -65,7 +66,7 @@ def serve(call: Invocation, **options: Any) -> int:
     if parts.http:
         _check_packages()
     configure_logging(settings.log_level, pretty={"console": True, "json": False}.get(settings.log_format))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(call, settings, parts))
     return OK
 
@@ -83,15 +84,6 @@ def _check_packages() -> None:
         raise BadSetting(
             f"the HTTP API needs {', '.join(missing)}: pip install 'shoal[gateway]', or serve plugins alone (--no-http)"
         )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed; None: the standard one."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _address(call: Invocation, host: str | None, port: int | None) -> str | None:

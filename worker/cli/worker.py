@@ -17,6 +17,7 @@ from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.cli.model_choice import with_model
 from worker.cli.parameters import DURATION
 from worker.errors import BadSetting
+from worker.event_loop import loop_factory
 
 if TYPE_CHECKING:
     from worker.fleet.link import SupervisorLink
@@ -72,7 +73,7 @@ def worker(call: Invocation, **options: Any) -> int:
     if not link.is_supervised and (settings.processes > 1 or settings.max_memory_mb):
         return _supervise(settings, settings_now)
     os.environ.update(_environment(inherited, options["env_file"]))  # providers and tools look for their keys there
-    with closing(link), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with closing(link), asyncio.Runner(loop_factory=loop_factory()) as runner:
         starts_anew = runner.run(_work(call, settings, link, settings_now))
     if starts_anew:
         os.execve(sys.executable, _command(sys.argv[1:]), inherited)  # noqa: S606 - ourselves, our own arguments
@@ -146,15 +147,6 @@ def _configure_logging(settings: Settings) -> None:
 
     pretty = {"console": True, "json": False}.get(settings.log_format)
     configure_logging(settings.log_level, pretty=pretty)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed; None: the standard one."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _work(call: Invocation, settings: Settings, link: SupervisorLink, check: Callable[[], Settings]) -> bool:

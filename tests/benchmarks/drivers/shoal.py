@@ -100,11 +100,13 @@ def environment(given: argparse.Namespace) -> dict[str, str]:
 def work(given: argparse.Namespace) -> None:
     """Run one worker for good."""
     from worker.assembly import run_worker
+    from worker.event_loop import loop_factory
     from worker.settings.load import load_settings
 
     settings = replace(load_settings(environment(given)), concurrency=given.concurrency)
     protocol.ready()
-    asyncio.run(run_worker(settings))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # as `shoal worker` does
+        runner.run(run_worker(settings))
 
 
 async def first_chunks(url: str, count: int, gap_s: float) -> None:
