@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from types import TracebackType
 from typing import Any, Self
 
-from queue_backends import BackendUnavailable, StateChange, StateStore
+from queue_backends import StateChange, StateStore
 from worker.agent_plugins.declared import DeclaredPlugin, check_declared_plugin
 from worker.agents.checks import check_agent, check_app, check_group, check_llm
 from worker.agents.model import Agent, App, Group, Llm
@@ -51,16 +50,7 @@ class Definitions:
 
     async def __aenter__(self) -> Self:
         """Read all and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
-        self._following.start()
-        try:
-            async with asyncio.timeout(LOAD_LIMIT_S):
-                await self._following.loaded()
-        except BaseException as error:
-            await self._following.stop()
-            if isinstance(error, TimeoutError):
-                text = f"what is declared could not be read within {LOAD_LIMIT_S:g} s"
-                raise BackendUnavailable(text) from error
-            raise
+        await self._following.begin(LOAD_LIMIT_S)
         return self
 
     async def __aexit__(
@@ -73,10 +63,7 @@ class Definitions:
             store.heard(change)
 
     async def _keep_whole(self) -> None:
-        while True:
-            await self.load()
-            self._following.has_read()
-            await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+        await self._following.read_again_and_again(self.load, RECONCILE_S)
 
 
 def _kind_of(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -64,6 +65,27 @@ class Following:
             self._follower.cancel()
             await asyncio.wait([self._follower])
             self._follower = None
+
+    async def begin(self, limit_s: float) -> None:
+        """Begin to follow, and return when everything has been read. Raises `BackendUnavailable` if that takes longer
+        than `limit_s`; then nothing is followed."""
+        self.start()
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._loaded.wait()
+        except BaseException as error:
+            await self.stop()
+            if isinstance(error, TimeoutError):
+                raise BackendUnavailable(f"the {self._what} could not be read within {limit_s:g} s") from error
+            raise
+
+    async def read_again_and_again(self, load: Callable[[], Awaitable[None]], every_s: float) -> None:
+        """A `keep` for values whose changes the watch tells: it reads everything now and, in case that somebody deleted
+        keys by other means while this process was cut off, once in a while. Endless."""
+        while True:
+            await load()
+            self.has_read()
+            await asyncio.sleep(every_s * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
 
     async def loaded(self) -> None:
         """Return when everything has been read once."""

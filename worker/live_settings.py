@@ -8,16 +8,14 @@ A setting that is unset leaves an empty value behind for a month, so that a proc
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 import structlog
 
-from queue_backends import BackendUnavailable, StateChange, StateStore
+from queue_backends import StateChange, StateStore
 from worker.errors import BadSetting
 from worker.following import Following
 from worker.sealing import CannotOpen, Sealer
@@ -137,15 +135,7 @@ class LiveSettings:
 
     async def __aenter__(self) -> Self:
         """Read all settings and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
-        self._following.start()
-        try:
-            async with asyncio.timeout(_LOAD_LIMIT_S):
-                await self._following.loaded()
-        except BaseException as error:
-            await self._following.stop()
-            if isinstance(error, TimeoutError):
-                raise BackendUnavailable(f"the live settings could not be read within {_LOAD_LIMIT_S:g} s") from error
-            raise
+        await self._following.begin(_LOAD_LIMIT_S)
         return self
 
     async def __aexit__(
@@ -159,10 +149,7 @@ class LiveSettings:
         self._put(key, _text(change.value or b""))
 
     async def _keep_whole(self) -> None:
-        while True:
-            await self.load()
-            self._following.has_read()
-            await asyncio.sleep(_RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+        await self._following.read_again_and_again(self.load, _RECONCILE_S)
 
     def _put(self, key: str, stored: str) -> None:
         before = self._values.get(key)

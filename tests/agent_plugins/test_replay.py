@@ -28,8 +28,8 @@ from providers import (
     TurnRequest,
 )
 from queue_backends import Backend, BackendOptions, CallOutcome, Chunk, Task, TokenUsage, open_backend
-from tests.agent_plugins.dying import Dying
 from tests.agent_plugins.plugin_folders import write_plugin
+from tests.dying import Dying
 from worker.agents.model import Agent
 from worker.assembly import open_worker
 from worker.cli.turns import Turns, Verdict

@@ -553,8 +553,8 @@ async def test_only_administrators_declare(gateway_server: GatewayServer, world:
 
 
 async def test_a_tenant_declares_no_plugin(gateway_server: GatewayServer, world: World) -> None:
-    """Plugins are programs that the whole fleet's workers start: no tenant's administrator makes or changes one, or sees
-    what it is started with."""
+    """Plugins are programs that the whole fleet's workers start: no tenant's administrator makes or changes one, or
+    sees what it is started with."""
     body = {"name": "Fleet Echo", "command": "echo-agent", "hook_type": "agent", "config": {"licence": "x"}}
     bound = gateway_server.make_key([Scope.ADMIN], tenant="other")
     async with gateway_server.client() as client, gateway_server.client(bound) as tenant:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -382,16 +381,7 @@ class ObjectStore(Generic[T]):
 
     async def __aenter__(self) -> Self:
         """Read all objects and follow them. Raises `BackendUnavailable` if that takes more than a minute."""
-        self._following.start()
-        try:
-            async with asyncio.timeout(LOAD_LIMIT_S):
-                await self._following.loaded()
-        except BaseException as error:
-            await self._following.stop()
-            if isinstance(error, TimeoutError):
-                text = f"the {self.kind} objects could not be read within {LOAD_LIMIT_S:g} s"
-                raise BackendUnavailable(text) from error
-            raise
+        await self._following.begin(LOAD_LIMIT_S)
         return self
 
     async def __aexit__(
@@ -400,10 +390,7 @@ class ObjectStore(Generic[T]):
         await self._following.stop()
 
     async def _keep_whole(self) -> None:
-        while True:
-            await self.load()
-            self._following.has_read()
-            await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+        await self._following.read_again_and_again(self.load, RECONCILE_S)
 
     def _put(self, key: str, raw: bytes, *, is_news: bool = False) -> None:
         namespace, _, slug = key.removeprefix(self._prefix).partition("/")
