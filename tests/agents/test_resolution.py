@@ -365,6 +365,21 @@ async def test_before_an_agent_is_taken_to_be_missing_the_store_is_looked_into(b
         agents.resolve(task("c"))
 
 
+@pytest.mark.parametrize("model", ["gemini-../../v1/files", "m?key=x", "m#x", "a%2fb", "m\nx", "/m", "..", "x" * 600])
+async def test_a_model_is_asked_for_by_a_name(there: Definitions, model: str) -> None:
+    """Some vendors have the model's name in their addresses: what would lead elsewhere is refused, with and without an
+    app whose pattern it fits."""
+    await there.llms.create(Llm(slug="any", model="gemini-pro", allowed_models=("*",)))
+    await there.apps.create(App(slug="open", llms=("any",)))
+    await there.agents.create(Agent(slug="fenced", app="open"))
+    await there.agents.create(Agent(slug="free", model="gemini-pro"))
+    agents = directory(there)
+    for name in ("fenced", "free"):
+        with pytest.raises((InvalidTask, OutsideApp)):
+            agents.resolve(task(name, model=model))
+        assert agents.config_for(task(name, model="publishers/google/models/gemini-2.5-pro@001")).model
+
+
 async def test_tasks_for_unknown_agents_read_no_more_than_those(
     there: Definitions, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

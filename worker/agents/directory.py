@@ -11,7 +11,7 @@ import structlog
 
 from providers import AgentConfig
 from queue_backends import InvalidTask, QueueError, Task
-from worker.agents.fence import OVERRIDABLE, within_app
+from worker.agents.fence import OVERRIDABLE, is_model_name, within_app
 from worker.agents.resolution import resolution_of
 from worker.agents.resolved import ResolvedAgent
 from worker.agents.roster import Roster
@@ -143,6 +143,8 @@ def overridden(config: AgentConfig, task: Task, overrides: dict[str, object] | N
         given = {**given, "route": ""}  # whoever names a model means that one
     if "instructions" in given:
         given = _with_instructions(config, given)
+    if isinstance(model := given.get("model"), str) and model and not is_model_name(model):
+        raise InvalidTask(f"overrides do not fit: model {model[:100]!r} is no model's name")
     try:
         return msgspec.convert({**msgspec.to_builtins(config), **given}, AgentConfig)
     except msgspec.ValidationError as error:

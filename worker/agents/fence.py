@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ OVERRIDABLE = frozenset(
 """What an engine may change for one task. Where a provider is reached, and with which key, is the worker's own.
 `instructions` is added to the system prompt, which `system_prompt` replaces."""
 _PLACE = ("model", "provider", "route")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_~@][A-Za-z0-9_.:/@~+=,()\[\] -]{0,499}")
 
 
 def place_of(llm: Llm, model: str = "") -> dict[str, Any]:
@@ -84,7 +86,15 @@ def chosen_llm(
 
 def allows(llm: Llm, model: str) -> bool:
     """Whether a model may be asked for by its name."""
-    return model == llm.model or any(fnmatchcase(model, pattern) for pattern in llm.allowed_models)
+    return model == llm.model or (
+        is_model_name(model) and any(fnmatchcase(model, pattern) for pattern in llm.allowed_models)
+    )
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a text can be a model's name. Some vendors have it in their addresses, where `..` and the like would lead
+    to other places than models, with the operator's key."""
+    return _MODEL_NAME.fullmatch(text) is not None and ".." not in text
 
 
 def provider_of(llm: Llm, model: str = "") -> str:
