@@ -32,6 +32,7 @@ async def take_chat_pictures(browser: Browser, stage: ChatStage) -> dict[str, by
         await page.goto("/chat#/new/research")
         await say(page, "Read the annual report and list its risks")
         await page.goto("/chat#/new/support")
+        await expect(page.get_by_role("radio").first).to_be_visible()
         await _ask(page)
         await expect(rows(page).filter(has_text="annual report")).to_contain_text("answering")
         place = page.url.partition("#/")[2]
