@@ -29,6 +29,7 @@ from providers import (
 )
 from queue_backends import Backend, BackendOptions, CallOutcome, Chunk, Task, TokenUsage, open_backend
 from tests.agent_plugins.plugin_folders import write_plugin
+from tests.diary_tools import TOOLS
 from tests.dying import Dying
 from worker.agents.model import Agent
 from worker.assembly import open_worker
@@ -46,26 +47,6 @@ IMPATIENT = BackendOptions(lease_s=0.2, max_deliveries=50)
 """For workers that die: somebody else gets their task soon."""
 USAGE = TokenUsage(input_tokens=100, output_tokens=10)
 ASKED: list[str] = []
-
-TOOLS = """
-from worker import tool
-
-def _write(line):
-    with open({diary!r}, "a") as diary:
-        diary.write(line + "\\n")
-
-@tool
-async def note(text: str) -> str:
-    '''Write something down, once.'''
-    _write("note " + text)
-    return "noted " + text
-
-@tool(idempotent=True)
-async def peek(text: str) -> str:
-    '''Look something up.'''
-    _write("peek " + text)
-    return "saw " + text
-"""
 
 SEQUENTIAL = """
 async def handle_message(self, request, stream):

@@ -10,8 +10,9 @@ import pytest
 import providers
 from providers import ToolCall
 from queue_backends import ChunkType
+from tests.diary_tools import TOOLS
 from tests.worker import test_journal as crashes
-from tests.worker.test_journal import TOOLS, call, killed_at, settings_for
+from tests.worker.test_journal import call, killed_at, settings_for
 from worker.client import Handle
 
 CLIENTS = ToolCall(id="call-9", name="theirs", arguments='{"n": 9}')

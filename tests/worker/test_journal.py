@@ -43,6 +43,7 @@ from queue_backends import (
     TokenUsage,
     open_backend,
 )
+from tests.diary_tools import TOOLS
 from tests.dying import Dying
 from worker.assembly import open_worker
 from worker.client import Fleet, Handle
@@ -55,26 +56,6 @@ from worker.usage import UsageReport
 LIMIT_S = 20
 OPTIONS = BackendOptions(lease_s=0.2, max_deliveries=50)
 USAGE = TokenUsage(input_tokens=100, output_tokens=10)
-
-TOOLS = """
-from worker import tool
-
-def _write(line):
-    with open({diary!r}, "a") as diary:
-        diary.write(line + "\\n")
-
-@tool
-async def note(text: str) -> str:
-    '''Write something down, once.'''
-    _write("note " + text)
-    return "noted " + text
-
-@tool(idempotent=True)
-async def peek(text: str) -> str:
-    '''Look something up.'''
-    _write("peek " + text)
-    return "saw " + text
-"""
 
 
 class Planned(ChatProvider):
