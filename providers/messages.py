@@ -222,6 +222,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("*",)
     """Names or patterns (`search__*`) of the tools that it may call."""
+    approve_tools: tuple[str, ...] = ()
+    """Names or patterns of tools whose calls a person has to approve before they are made."""
     client_tools: tuple[ClientTool, ...] = ()
     """Further tools, which nobody here runs: when the model calls one, the run ends with the stop reason `tool_use`,
     and its result has the calls."""

@@ -23,6 +23,8 @@ class Capability(enum.StrEnum):
     """Urgent tasks are pulled before others."""
     DELAYED = "delayed tasks"
     """A task, or a retry, may wait for a moment that its submitter or the worker chooses."""
+    WAKE = "wake"
+    """A delayed task can be made ready before its time."""
     IDEMPOTENCY = "idempotency keys"
     """A task that is submitted twice under one key exists once."""
     CANCEL_WAITING = "cancel of waiting tasks"

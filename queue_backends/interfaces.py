@@ -280,6 +280,14 @@ class TaskQueue(Protocol):
         """End tasks: waiting ones at once, with the error `run cancelled`; running ones through their worker."""
         ...
 
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready now; says which were delayed. Any others are left as they are, running ones too:
+        whoever parks a task looks again, once it is parked, for what would have woken it.
+
+        Where `Capability.WAKE` is a gap, none is woken: a task that waits has to look again by itself.
+        """
+        ...
+
     def cancellations(self) -> AsyncIterator[str]:
         """Ids of running tasks whose cancel was requested, from the first `anext` on. Endless."""
         ...

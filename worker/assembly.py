@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from queue_backends.composed import ComposedBackend
 from worker.agent_plugins.instances import AgentPluginHost
 from worker.agent_plugins.registry import AgentPlugins
 from worker.agents import AgentDirectory, Roster
+from worker.approvals import Approvals
+from worker.approvals.announcing import Announcing
+from worker.approvals.tool_approvals import ToolApprovals
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
 from worker.datasources.datasources import Datasources
@@ -35,7 +39,7 @@ from worker.health_thread import from_beside, served_beside
 from worker.journal import Journal
 from worker.live_settings import LiveSettings
 from worker.metrics import Metrics
-from worker.net_guard import guarded_transport
+from worker.net_guard import NetGuard, guarded_transport
 from worker.providers_in_use import ProvidersInUse
 from worker.queue_gauges import QueueGauges, queue_name
 from worker.remote_providers import RemoteActions, RemoteDirectory, RemoteProviders
@@ -48,6 +52,10 @@ from worker.streaming import ChunkPublisher
 from worker.surroundings import Limits, Surroundings
 from worker.swarm_plugin.backends import open_with_plugin, plugin_url
 from worker.swarm_plugin.everywhere import providers_of
+from worker.teams.assembly import team_work
+from worker.teams.plans_in_use import PlansInUse
+from worker.teams.runs import Runs
+from worker.teams.team_work import TeamWork
 from worker.telemetry import Telemetry
 from worker.tools.build import build_catalogue
 from worker.tools.catalogue import ToolCatalogue
@@ -190,7 +198,8 @@ async def _assembled(
         stack.push_async_callback(telemetry.shutdown)
         live = await stack.enter_async_context(LiveSettings(backend.state))
         definitions = await stack.enter_async_context(Definitions(backend.state))
-        agents = AgentDirectory(Roster(settings, definitions))
+        runs = Runs.of(settings, backend.state)
+        agents = AgentDirectory(Roster(settings, definitions), PlansInUse(runs))
         stack.callback(agents.close)
         directory = await stack.enter_async_context(RemoteDirectory(backend.state))
         remote = RemoteProviders(directory, settings.plugins.channel_options(), settings.plugins.shadow)
@@ -215,9 +224,11 @@ async def _assembled(
                 webhook_tools=settings.webhook_tools,
                 python_tools=settings.python_tools,
                 with_outputs=settings.max_stored_output_chars > 0,
+                team_routes=settings.team_routes,
                 servers=[RemoteActions(remote), searches],
             )
         )
+        teams = await stack.enter_async_context(team_work(settings, backend, runs, http))
         if settings.plugins.on_worker:
             from worker.engine import engine_running  # gRPC takes 0.2 s to import
 
@@ -245,6 +256,9 @@ async def _assembled(
                 definitions=definitions,
             )
         )
+        approvals = Approvals(backend.state, wake=backend.queue.wake)
+        guard = NetGuard(allowed=settings.allow_private_addresses)
+        await stack.enter_async_context(Announcing(backend.state, settings.approval, guard))
         surround = functools.partial(
             _surroundings,
             settings,
@@ -261,6 +275,8 @@ async def _assembled(
             ledger=ledger,
             metrics=metrics,
             telemetry=telemetry,
+            teams=teams,
+            approvals=approvals,
         )
         worker = Worker(
             backend,
@@ -305,6 +321,8 @@ def _surroundings(
     ledger: UsageLedger,
     metrics: Metrics,
     telemetry: Telemetry,
+    teams: TeamWork,
+    approvals: Approvals,
 ) -> Surroundings:
     return Surroundings(
         backend=backend,
@@ -339,6 +357,8 @@ def _surroundings(
             max_deliveries=settings.backend.max_deliveries,
             drop_stale=settings.drop_stale,
         ),
+        teams=teams,
+        approvals=ToolApprovals(approvals, settings.approval, os.environ),
         team=settings.team_name,
         role=settings.team_role,
     )

@@ -9,6 +9,7 @@ from msgspec import Struct
 from providers import AgentConfig, TurnRequest
 from providers.tool_loop import TurnRecord
 from queue_backends import Task, UsageRecord
+from worker.budgets.rules import BudgetRule
 
 
 class ModelCallIntent(Struct, frozen=True, kw_only=True):
@@ -24,6 +25,8 @@ class ModelCallIntent(Struct, frozen=True, kw_only=True):
     """Registry name, also where the configuration leaves it to the model's name."""
     team: str = ""
     role: str = ""
+    budgets: tuple[BudgetRule, ...] = ()
+    """Those that come with the task, beside the fleet's: its team's and its role's."""
 
 
 class CallGate(Protocol):

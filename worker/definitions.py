@@ -14,10 +14,15 @@ from worker.datasources.model import Datasource, check_datasource
 from worker.following import Following
 from worker.objects import ObjectStore
 from worker.objects.store import LOAD_LIMIT_S, PREFIX, RECONCILE_S
+from worker.teams.notify.checks import check_notify
+from worker.teams.notify.model import Notify
+from worker.teams.team_objects import StoredTeam, check_team
+from worker.teams.triggers.checks import check_trigger
+from worker.teams.triggers.model import Trigger
 
 
 class Definitions:
-    """Agents, apps, models, data sources and access groups of the fleet, live."""
+    """Agents, apps, models, data sources, access groups, teams and triggers of the fleet, live."""
 
     def __init__(self, state: StateStore) -> None:
         self.llms = ObjectStore(state, "llm", Llm, check=check_llm)
@@ -26,10 +31,26 @@ class Definitions:
         self.datasources = ObjectStore(state, "datasource", Datasource, check=check_datasource)
         self.groups = ObjectStore(state, "group", Group, check=check_group)
         self.plugins = ObjectStore(state, "plugin", DeclaredPlugin, check=check_declared_plugin)
+        self.teams = ObjectStore(state, "team", StoredTeam, check=check_team)
+        self.team_agents = ObjectStore(state, "team-agent", StoredTeam, check=check_team)
+        """Agents of team files, which triggers and people run by themselves."""
+        self.triggers = ObjectStore(state, "trigger", Trigger, check=check_trigger)
+        self.notifies = ObjectStore(state, "notify", Notify, check=check_notify)
         self._state = state
         self._stores: dict[str, ObjectStore[Any]] = {
             store.kind: store
-            for store in (self.llms, self.apps, self.agents, self.datasources, self.groups, self.plugins)
+            for store in (
+                self.llms,
+                self.apps,
+                self.agents,
+                self.datasources,
+                self.groups,
+                self.plugins,
+                self.teams,
+                self.team_agents,
+                self.triggers,
+                self.notifies,
+            )
         }
         self._following = Following(
             state, PREFIX, f"{PREFIX}~hello", what="declared objects", changed=self._heard, keep=self._keep_whole

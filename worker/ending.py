@@ -13,6 +13,7 @@ from providers import ToolCall
 from queue_backends import (
     RUN_CANCELLED,
     Ack,
+    Backend,
     ChunkDraft,
     ChunkType,
     Dead,
@@ -26,10 +27,12 @@ from queue_backends import (
 )
 from queue_backends.messages import JsonObject, encode_json
 from worker.errors import Postponed, WaitedTooLong
+from worker.parking import Parking, next_look_s
 from worker.recall import NO_PAST, Past
 from worker.retries import Failure, RetryPolicy
 from worker.sessions.conversation_run import ConversationRun
 from worker.streaming import ChunkWriter
+from worker.teams.child_tasks import ChildWork
 from worker.turn_book import TurnBook
 
 LONGEST_CALLS_CHARS = 1024 * 1024
@@ -41,7 +44,7 @@ log = structlog.get_logger(__name__)
 class Ending:
     """The last words of one run."""
 
-    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "book", "conversation", "past")
+    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "book", "child", "conversation", "past")
 
     def __init__(self, delivery: Delivery, chunks: ChunkWriter, retries: RetryPolicy) -> None:
         self.book: TurnBook | None = None
@@ -50,6 +53,8 @@ class Ending:
         """What earlier deliveries have left."""
         self.conversation: ConversationRun | None = None
         """What is kept of the run, if it takes part in a conversation."""
+        self.child: ChildWork | None = None
+        """If it is a delegated task: how its team's run hears of its end."""
         self._delivery = delivery
         self._task_id = delivery.task.id
         self._chunks = chunks
@@ -131,6 +136,24 @@ class Ending:
             records=self._chunks.take_records(),
         )
 
+    async def parked(self, parking: Parking, backend: Backend) -> Outcome:
+        """Its calls wait for something that may take long: nothing has failed, and the slot is free for others."""
+        task, looks = self._delivery.task, self.past.looks
+        retry_in_s = next_look_s(parking.waits, backend, looks=looks, deadline=task.deadline)
+        if not looks:  # once, however often it looks in vain
+            log.info("task is parked", task=task.id, waits_for=parking.reason)
+        self._note("parked", parking.reason, retry_in_s)
+        return Retry(
+            delivery=self._delivery,
+            error=parking.reason,
+            retry_in_s=retry_in_s,
+            counts=False,
+            next_attempt=self._next_attempt(),
+            spent=self.spent,
+            chunks=await self._chunks.finish(),
+            records=self._chunks.take_records(),
+        )
+
     def _waiting_since(self, now: float) -> float:
         """When the wait for the next model call began: now, unless earlier deliveries waited for the same call."""
         past = self.past
@@ -183,7 +206,10 @@ class Ending:
         )
 
     def _keep(self, *, output: str = "", error: str = "", error_type: str = "") -> None:
-        """The task has ended: what was said goes into its conversation, in the same step as the result."""
+        """The task has ended: what was said goes into its conversation, or its team's run, in the same step as the
+        result."""
+        if self.child is not None:
+            self._chunks.note(self.child.ended(output=output, error=error, spent=self.spent))
         if self.conversation is not None:
             records = self.conversation.records(
                 output=output, error=error, error_type=error_type, past=self.past, spent=self.spent

@@ -6,7 +6,8 @@ WorkerError
 ├── AgentUnusable           an agent is declared, and what it is made of is not there or does not fit: repair that
 ├── AccessDenied            somebody may not do that, or not with that agent; `worker.agents.errors` has the reasons
 ├── WorkerNotFound          no worker of that name tells of itself: `shoal workers` lists those that do
-├── ApprovalNotFound        nobody waits for that answer: `shoal approval list` shows the open questions
+├── ApprovalNotFound        there is no such question: `shoal approve` lists those that wait
+├── ApprovalDecided         somebody has answered that question already, or its time is up; the message says how
 ├── ToolError               tools
 │   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
 │   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
@@ -44,7 +45,11 @@ class WorkerNotFound(WorkerError):
 
 
 class ApprovalNotFound(WorkerError):
-    """No question of that id waits for an answer."""
+    """There is no question of that id, or it is no longer kept."""
+
+
+class ApprovalDecided(WorkerError):
+    """A question that was answered already, or whose time is up. The message says how it was decided."""
 
 
 class ToolError(WorkerError):

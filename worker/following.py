@@ -23,6 +23,7 @@ _HELLO_AGAIN_S = (0.01, 0.02, 0.05, 0.2, 0.5, 1.0)
 _HEARD_LIMIT_S = 20.0
 """A watch that has let nothing be heard for so long is given up, and another one begun."""
 _RETRY_S = 0.5
+_ASK_AGAIN_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +63,9 @@ class Following:
     async def stop(self) -> None:
         """Follow no more."""
         if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait([self._follower])
+            while not self._follower.done():  # a task group forgets that it was cancelled when a child fails just then
+                self._follower.cancel()
+                await asyncio.wait([self._follower], timeout=_ASK_AGAIN_S)
             self._follower = None
 
     async def begin(self, limit_s: float) -> None:

@@ -11,6 +11,7 @@ from queue_backends import StateStore
 from worker.budgets.daily_window import DailyWindow
 from worker.budgets.gate import BudgetGate
 from worker.budgets.live import following
+from worker.budgets.warning import BudgetWarning, OnWarning
 from worker.budgets.webhook import BudgetWebhook
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
@@ -20,6 +21,7 @@ from worker.metrics import Metrics
 from worker.rate_limits import live as rate_limits
 from worker.rate_limits.gate import RateLimitGate
 from worker.settings import Settings
+from worker.teams.notify.service import Notifications
 
 
 @asynccontextmanager
@@ -50,7 +52,7 @@ async def open_gates(
             estimates=estimates,
             metrics=metrics,
             run_timeout_s=settings.timeout_s,
-            on_warning=BudgetWebhook(http, settings.budget_webhook) if settings.budget_webhook else None,
+            on_warning=_on_warning(settings, state, http),
         )
         await stack.enter_async_context(budgets.kept())
         stack.enter_context(following(budgets, settings.budgets, live, definitions))
@@ -60,3 +62,18 @@ async def open_gates(
         await stack.enter_async_context(speed.kept())
         stack.enter_context(rate_limits.following(speed, settings.limits, live))
         yield window, budgets, speed
+
+
+def _on_warning(settings: Settings, state: StateStore, http: Transport) -> OnWarning:
+    """Who hears of a budget that runs out: notification policies, and the webhook of the settings."""
+    webhook = BudgetWebhook(http, settings.budget_webhook) if settings.budget_webhook else None
+    notifications = Notifications(state)
+
+    async def tell(warning: BudgetWarning) -> None:
+        try:
+            await notifications.on_budget(warning)
+        finally:
+            if webhook is not None:
+                await webhook(warning)
+
+    return tell

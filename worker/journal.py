@@ -67,6 +67,17 @@ class ToolStarted(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="to
     """Only where the model's message is not known, which is with providers that run whole tasks."""
 
 
+class ToolWaits(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="tool_waits"):
+    """A tool call has parked its run for the first time: it is made again when the run goes on."""
+
+    key: str
+    turn: int
+    call_id: str
+    name: str
+    reason: str = ""
+    """What it waits for."""
+
+
 class ToolFinished(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="tool_finished"):
     """A tool has answered."""
 
@@ -91,7 +102,7 @@ class AttemptEnded(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="a
     attempt: int
     """As its delivery began to number its model calls."""
     how: str
-    """`retry`, `postponed`, `released`, `dead` or `cancelled`."""
+    """`retry`, `postponed`, `parked`, `released`, `dead` or `cancelled`."""
     error: str = ""
     retry_in_s: float | None = None
     since: float | None = None
@@ -136,6 +147,7 @@ Entry = (
     ModelCall
     | Switched
     | ToolStarted
+    | ToolWaits
     | ToolFinished
     | TakenOver
     | AttemptEnded
@@ -166,6 +178,11 @@ class Journal:
         self._unfinished_s = unfinished_s
         self._finished_s = finished_s
         self._is_on = is_on
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept."""
+        return self._is_on
 
     def records(self, task_id: str, entry: Entry, *, is_last: bool = False) -> tuple[LogRecord, ...]:
         """What to store of an entry; `is_last` says that the task ends with it."""
@@ -201,6 +218,8 @@ def _id(entry: Entry) -> str:
             return f"switch/{turn}/{attempt}"
         case ToolStarted(key=key, worker=worker):
             return f"start/{key}/{worker}"
+        case ToolWaits(key=key):
+            return f"waits/{key}"
         case ToolFinished(key=key):
             return f"end/{key}"
         case TakenOver(attempt=attempt):

@@ -22,6 +22,7 @@ from worker.journal import (
     TakenOver,
     ToolFinished,
     ToolStarted,
+    ToolWaits,
 )
 
 NO_OUTCOME = "the run ended before this call had an outcome: whether it took effect is not known"
@@ -58,6 +59,10 @@ class Past(Struct, frozen=True, kw_only=True):
     """The target of a route that answered last."""
     waiting_since: float | None = None
     """Since when it has waited for its next model call, if that is why it was given back. Unix seconds."""
+    looks: int = 0
+    """How often in a row it was run for nothing but to find that what it is parked for is not there yet."""
+    was_parked: bool = False
+    """Ever."""
     has_entries: bool = False
     plugin_entries: tuple[Entry, ...] = ()
     """All of them, of a run that an agent plugin has begun: `worker.agent_plugins.recording` reads them."""
@@ -82,6 +87,8 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         lost_calls=() if in_tools else _lost_calls(entries, calls, len(turns), delivery),
         answered_by=next((call.target for call in reversed(calls) if call.target and call.end is not None), ""),
         waiting_since=_waiting_since(entries),
+        looks=_looks(entries),
+        was_parked=any(isinstance(entry, AttemptEnded) and entry.how == "parked" for entry in entries),
         has_entries=bool(entries),
         plugin_entries=tuple(entries) if any(isinstance(e, PluginStep | PluginShown) for e in entries) else (),
     )
@@ -115,6 +122,17 @@ def _waiting_since(entries: Sequence[Entry]) -> float | None:
     return None
 
 
+def _looks(entries: Sequence[Entry]) -> int:
+    """Endings that only parked, since the run last did anything else."""
+    found = 0
+    for entry in reversed(entries):
+        if isinstance(entry, AttemptEnded) and entry.how == "parked":
+            found += 1
+        elif not isinstance(entry, TakenOver | AttemptEnded | ToolStarted | ToolWaits):
+            break
+    return found
+
+
 def _finished_turns(entries: Sequence[Entry]) -> tuple[FinishedTurn, ...]:
     """Turns that the run went on from, up to the first that is missing.
 
@@ -131,12 +149,12 @@ def _finished_turns(entries: Sequence[Entry]) -> tuple[FinishedTurn, ...]:
                 turn = replace(turn, attempt=shown_as or entry.attempt, is_shown=shown_as is not None)
             turns.append(turn)
     for entry in entries:
-        if isinstance(entry, ToolStarted | ToolFinished) and entry.turn < len(turns):
+        if isinstance(entry, ToolStarted | ToolWaits | ToolFinished) and entry.turn < len(turns):
             turns[entry.turn] = _with_tool(turns[entry.turn], entry)
     return tuple(turns)
 
 
-def _with_tool(turn: FinishedTurn, entry: ToolStarted | ToolFinished) -> FinishedTurn:
+def _with_tool(turn: FinishedTurn, entry: ToolStarted | ToolWaits | ToolFinished) -> FinishedTurn:
     if isinstance(entry, ToolFinished):
         return replace(turn, outcomes={**turn.outcomes, entry.outcome.call_id: entry.outcome})
     return replace(turn, announced=turn.announced | {entry.call_id}) if turn.is_shown else turn

@@ -8,6 +8,7 @@ from providers.pricing import PriceBook
 from queue_backends import Backend
 from worker.agent_plugins.instances import AgentPluginHost
 from worker.agents import AgentDirectory
+from worker.approvals.tool_approvals import ToolApprovals
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate
 from worker.datasources.datasources import Datasources
@@ -18,6 +19,7 @@ from worker.retries import RetryPolicy
 from worker.routing.routing import Routing
 from worker.sessions.conversations import Conversations
 from worker.streaming import ChunkPublisher
+from worker.teams.team_work import TeamWork
 from worker.telemetry import Telemetry
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.outputs import OutputStore
@@ -62,5 +64,9 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """None: runs know nothing of what was said before, and nothing of them is kept."""
     outputs: OutputStore | None = None
     """None: long tool outputs are cut, and the rest is lost."""
+    teams: TeamWork | None = None
+    """None: tasks of teams cannot be run, and no task can make others."""
+    approvals: ToolApprovals | None = None
+    """None: nobody can be asked, and no call waits for anybody."""
     team: str = ""
     role: str = ""

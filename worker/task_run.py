@@ -13,7 +13,17 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from providers import ChatProvider, ChunkFn, LLMProvider, ProviderError, ToolCall, ToolOutcome, structured, tool_loop
+from providers import (
+    ChatProvider,
+    ChunkFn,
+    LLMProvider,
+    ProviderError,
+    ToolCall,
+    ToolOutcome,
+    ToolSpec,
+    structured,
+    tool_loop,
+)
 from queue_backends import (
     Ack,
     Delivery,
@@ -25,9 +35,12 @@ from queue_backends import (
     Task,
 )
 from worker.agents import Memory, ResolvedAgent
+from worker.approvals.tool_approvals import needs_approval, waits_for
 from worker.ending import Ending
 from worker.errors import DeadlineExceeded, WorkerError
 from worker.journal import entries_of, read_journal
+from worker.metrics import AgentMetrics
+from worker.parking import Parked, Parking
 from worker.persistence import persistently
 from worker.recall import NO_PAST, Past, recall
 from worker.routing.run_providers import RunProviders
@@ -36,8 +49,15 @@ from worker.sessions.conversation_run import ConversationRun
 from worker.sessions.conversations import SUMMARY_OF
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
+from worker.teams.child_tasks import begin_child
+from worker.teams.delegation import Children
+from worker.teams.marks import Marks, marks_of
+from worker.teams.role_tools import OwnTools
+from worker.teams.roles import PLAIN_PURPOSES
+from worker.teams.team_budgets import team_budgets
 from worker.time_limits import TimeLimits
 from worker.tool_book import ToolBook
+from worker.tools.catalogue import ToolCatalogue
 from worker.tools.client_tools import with_client_tools
 from worker.tools.interfaces import ToolContext
 from worker.tools.outcome import failed
@@ -59,6 +79,8 @@ class Stop(enum.StrEnum):
     """The worker is leaving: somebody else shall run it."""
     LEASE_LOST = "lease lost"
     """Somebody else runs it already: write nothing."""
+    PARKED = "parked"
+    """Its tool calls wait for something that may take long: it goes on when that is there."""
     TIMED_OUT = "timed out"
     """It has taken too long: a failed attempt, or the end if its deadline has passed."""
 
@@ -69,6 +91,8 @@ class TaskRun:
     __slots__ = (
         "_agent",
         "_job",
+        "_own_tools",
+        "_parking",
         "_provider",
         "_routed",
         "_time_limits",
@@ -76,6 +100,7 @@ class TaskRun:
         "chunks",
         "delivery",
         "ending",
+        "marks",
         "started_at",
         "stop_reason",
         "task",
@@ -88,6 +113,8 @@ class TaskRun:
         self._time_limits = time_limits
         self.chunks = ChunkWriter(around.publisher, delivery, self._lease_lost)
         self.ending = Ending(delivery, self.chunks, around.retries)
+        self.marks: Marks | None = marks_of(self.task.meta)
+        """Whose work it is; None outside teams."""
         if self.task.conversation_id and around.conversations is not None:
             self.ending.conversation = ConversationRun(around.conversations, self.task, again=delivery.next_attempt)
         self.stop_reason: Stop | None = None
@@ -95,6 +122,10 @@ class TaskRun:
         self._job: asyncio.Task[Any] | None = None
         self._agent: ResolvedAgent | None = None
         """As it was when the run began."""
+        self._own_tools: OwnTools | None = None
+        """Of its role, and to be given back."""
+        self._parking: Parking | None = None
+        """Which of its calls wait; None as long as it has made none."""
         self._provider: LLMProvider | None = None
         """Taken from those in use, and to be given back."""
         self._routed: tuple[RunRouter, RunProviders] | None = None
@@ -108,6 +139,13 @@ class TaskRun:
                 self.chunks.lost = True
             if self._job is not None:
                 self._job.cancel()
+
+    @property
+    def parking(self) -> Parking:
+        """What of it is under way, and what waits."""
+        if self._parking is None:
+            self._parking = Parking(functools.partial(self.stop, Stop.PARKED), self.around.backend)
+        return self._parking
 
     def time_is_up(self) -> None:
         """The run has taken as long as any may, or its deadline has come."""
@@ -144,8 +182,9 @@ class TaskRun:
         around, task = self.around, self.task
         self._job = asyncio.current_task()
         waited_s = queue_wait_s(task)
-        around.metrics.agent(task.agent, around.role).task_started(waited_s)
-        with around.telemetry.task(task, role=around.role, team=around.team, queue_wait_s=waited_s) as span:
+        self._metrics.task_started(waited_s)
+        team, role = self._team_and_role
+        with around.telemetry.task(task, role=role, team=team, queue_wait_s=waited_s) as span:
             if self.was_stopped():  # before it had begun
                 return await self._stopped()
             limits = self._begin_limits()
@@ -154,17 +193,23 @@ class TaskRun:
                     past = NO_PAST if self.delivery.first else await self._recall()
                     if not around.agents.knows(task):
                         await around.agents.make_sure(task)
+                    if self.marks is not None:
+                        limits = self._own_limit(limits)
+                        await self._begin_team_work(self.marks)
                     if around.providers.unsettled:  # a provider's live settings have changed
                         await self._settle_provider()
                     if self.ending.conversation is not None:
                         await self._load_conversation(self.ending.conversation)
                     run = await self._work(past)
+                    if self.marks is not None:
+                        await self._keep_in_memory(self.marks, run.output)
                 finally:
                     self._end_limits(limits)
             except asyncio.CancelledError:
                 if not self.was_stopped():
                     raise
-                span.fail(str(self.stop_reason), kind="stopped")
+                if self.stop_reason is not Stop.PARKED:
+                    span.fail(str(self.stop_reason), kind="stopped")
                 return await self._stopped()
             except LeaseLost:
                 self.chunks.lost = True
@@ -191,12 +236,14 @@ class TaskRun:
             around.providers.give_back(self._provider)
         elif self._routed is not None:
             self._routed[1].give_back()
+        if self._own_tools is not None and around.teams is not None:
+            around.teams.tools.give_back(self._own_tools)
         if outcome is None:
             return
         self.chunks.on_lost = None  # nothing of the run is on its way any more
         if not (isinstance(outcome, Retry) and not outcome.counts):  # a run that was postponed has not failed
             ok = isinstance(outcome, Ack) and outcome.result.ok
-            around.metrics.agent(self.task.agent, around.role).task_ended(took_s, ok=ok)
+            self._metrics.task_ended(took_s, ok=ok)
 
     def _begin_limits(self) -> asyncio.TimerHandle | None:
         """The timer of the task's own deadline, if it has one."""
@@ -221,7 +268,7 @@ class TaskRun:
             return self._answer_of_plugin(past)
         provider, book = self._open_book(past)
         self._refuse_hopeless()
-        config, tools = book.config, self.agent.tool_specs(self.around.tools)
+        config, tools = book.config, self._tool_specs()
         if config.client_tools:
             tools = with_client_tools(config, tools, provider)
         task, chunk_fn, observer = self._heard(book, past)
@@ -266,6 +313,8 @@ class TaskRun:
                 chunk_fn=chunk_fn,
                 book=book,
                 recording=recording,
+                parking=self.parking,
+                tool_specs=self._tool_specs,
                 call_tool=self._call_tool,
             )
         )
@@ -309,10 +358,63 @@ class TaskRun:
         else:
             provider = self._provider = self._provider or around.providers.take(config)
             name = provider.name
-        metrics = around.metrics.agent(self.task.agent, around.role)
-        book = self.ending.book = TurnBook(around, delivery, config, name, self.chunks, metrics, past)
+        book = self.ending.book = TurnBook(around, delivery, config, name, self.chunks, self._metrics, past)
+        if self.marks is not None:
+            book.budgets = team_budgets(self.agent.team, self.agent.role, self.task.tenant)
         book.take_over()
         return provider, book
+
+    def _own_limit(self, deadline: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+        """The timer of a role's own time limit, which counts instead of the worker's, or else the one given."""
+        role = self.agent.role
+        if role is None or not role.timeout_s:
+            return deadline
+        self._time_limits.end(self)
+        if deadline is not None:
+            deadline.cancel()
+        seconds = role.timeout_s
+        if self.task.deadline is not None:
+            seconds = min(seconds, max(0.0, self.task.deadline - time.time()))
+        return asyncio.get_running_loop().call_later(seconds, self.time_is_up)
+
+    async def _begin_team_work(self, marks: Marks) -> None:
+        """Have ready what a team's task needs."""
+        teams, agent = self.around.teams, self.agent
+        if teams is None or agent.role is None or agent.team is None:
+            return
+        if marks.depth:
+            self.ending.child = await begin_child(teams.runs, self.task, marks)
+        if marks.purpose not in PLAIN_PURPOSES:
+            self._own_tools = await teams.tools.take(agent.team, agent.role)
+        self.task = await teams.memories.recall(self.task, marks, agent.role)
+
+    async def _keep_in_memory(self, marks: Marks, output: str) -> None:
+        teams, agent = self.around.teams, self.agent
+        if teams is not None and agent.role is not None:
+            await teams.memories.keep(self.delivery.task, marks, agent.role, output)
+
+    def _tool_specs(self) -> tuple[ToolSpec, ...]:
+        """What its model is told of."""
+        shared = self.agent.tool_specs(self.around.tools)
+        return shared if self._own_tools is None else self._own_tools.beside(shared, self.around.tools)
+
+    def _children(self) -> Children | None:
+        teams = self.around.teams
+        return None if teams is None else Children(self.task, self.marks, self.agent, teams)
+
+    @property
+    def _team_and_role(self) -> tuple[str, str]:
+        """As spans name them."""
+        marks = self.marks
+        return (self.around.team, self.around.role) if marks is None else (marks.team, marks.role)
+
+    @property
+    def _metrics(self) -> AgentMetrics:
+        """Of its agent. A role of a team is counted as the agent that stands in for it, and by its name."""
+        around, marks = self.around, self.marks
+        if marks is None:
+            return around.metrics.agent(self.task.agent, around.role)
+        return around.metrics.agent(self.task.agent or f"{marks.team}.{marks.role}", marks.role)
 
     @property
     def _book(self) -> TurnBook:
@@ -330,7 +432,7 @@ class TaskRun:
             raise Poisonous(f"worker lost: {self.delivery.redeliveries} workers died while they ran this task")
         if task.deadline is not None and time.time() >= task.deadline:
             raise DeadlineExceeded("the task's deadline had passed before it was started")
-        if limits.drop_stale and (age_s := task_age_s(task)) is not None and age_s > limits.timeout_s:
+        if limits.drop_stale and not self.ending.past.was_parked and is_stale(task, limits.timeout_s):
             raise Poisonous(STALE)
 
     async def _call_tool_and_note(self, call: ToolCall) -> ToolOutcome:
@@ -341,14 +443,35 @@ class TaskRun:
         return outcome
 
     async def _call_tool(self, call: ToolCall, book: ToolBook | None = None) -> ToolOutcome:
-        """Carry a tool call out. Steps of a plugin have books of their own."""
+        """Carry a tool call out; if it has to wait for long, the run is put down. Steps of a plugin have books of their
+        own."""
+        parking, book = self.parking, book or self._book.tools
+        parking.begun()
+        book.on_ended = parking.ended
+        try:
+            return await self._carry_out(call, book)
+        except Parked as parked:
+            await book.waits(call, parked.reason)
+            await parking.park(parked)
+        except BaseException:
+            parking.ended()
+            raise
+
+    async def _carry_out(self, call: ToolCall, book: ToolBook) -> ToolOutcome:
         around, task = self.around, self.task
-        spec = around.tools.spec(call.name)
-        if known := await (book or self._book.tools).before_tool(call, spec):
+        tools = around.tools
+        if self._own_tools is not None and self._own_tools.catalogue.spec(call.name) is not None:
+            tools = self._own_tools.catalogue
+        spec = tools.spec(call.name)
+        if known := book.known(call, spec):
             return known
         kind = spec.kind if spec else "unknown"
-        if not self.agent.may_call(call.name, kind) or (spec is None and self._is_given_others):
+        is_own = tools is not around.tools
+        if not (is_own or self.agent.may_call(call.name, kind)) or (spec is None and self._is_given_others):
             return failed(call, self._not_its_tool(call.name))
+        if spec is not None and (refused := await self._refused(call, book, tools)):
+            return refused
+        await book.before_tool(call)
         context = ToolContext(
             task_id=task.id,
             agent=task.agent,
@@ -356,28 +479,40 @@ class TaskRun:
             session_id=task.session_id,
             submit=around.backend.queue.submit,
             datasources=self.agent.datasources,
+            marks=self.marks,
+            state=around.backend.state,
+            children=self._children() if kind == "builtin" else None,
             outputs=around.outputs.of(task.id, self.chunks.note_kept) if around.outputs else None,
         )
         started = time.monotonic()
         with around.telemetry.tool_call(name=call.name, kind=kind, call_id=call.id) as span:
-            outcome = await around.tools.call(call, context)
+            outcome = await tools.call(call, context)
             if outcome.is_error:
                 span.fail(outcome.content[:500], kind="tool_error")
-        metrics = around.metrics.agent(task.agent, around.role)
-        metrics.tool(call.name if spec else "(unknown)", kind).called(
+        self._metrics.tool(call.name if spec else "(unknown)", kind).called(
             time.monotonic() - started, is_error=outcome.is_error
         )
         return outcome
 
+    async def _refused(self, call: ToolCall, book: ToolBook, tools: ToolCatalogue) -> ToolOutcome | None:
+        """Whether a person has to approve the call, and has not. Raises `Parked` while nobody has decided."""
+        approvals, agent = self.around.approvals, self.agent
+        if approvals is None or not needs_approval(agent.config, agent.role, call.name):
+            return None
+        if (problem := tools.problem(call)) is not None:  # nobody is asked about what cannot be called
+            return problem
+        await book.waits(call, waits_for(call.name))
+        return await approvals.refused(call, book.identity(call), self.task, agent.role, self.marks)
+
     @property
     def _is_given_others(self) -> bool:
         """Whether its model was given other tools than those that the workers have."""
-        return bool(self.agent.tools_within or self.agent.config.client_tools)
+        return bool(self.agent.tools_within or self.agent.config.client_tools or self.marks)
 
     def _not_its_tool(self, name: str) -> str:
         """A model may ask for a tool that it was not given; it hears of no others than its own."""
         log.warning("a model has asked for a tool that its agent does not have", task=self.task.id, tool=name[:100])
-        names = [spec.name for spec in self.agent.tool_specs(self.around.tools)]
+        names = [spec.name for spec in self._tool_specs()]
         given = ", ".join([*names, *(tool.name for tool in self.agent.config.client_tools)])
         return f'tool "{name}" is not available to this agent; available: {given or "none"}'
 
@@ -393,6 +528,8 @@ class TaskRun:
             return None
         if self.stop_reason is Stop.TIMED_OUT:
             return await self._failed(self._overtime())
+        if self.stop_reason is Stop.PARKED:
+            return await self.ending.parked(self.parking, self.around.backend)
         await self._settle_past()
         if self.stop_reason is Stop.CANCELLED:
             log.info("run cancelled", task=self.task.id)
@@ -403,6 +540,8 @@ class TaskRun:
         """A run that ended before it had begun still has to account for what earlier deliveries spent."""
         if self.ending.book is None and not self.delivery.first:
             try:
+                if self.marks is not None:
+                    await self.around.agents.make_sure(self.task)
                 self._open_book(await self._recall())
             except (ProviderError, WorkerError, QueueError) as error:
                 log.warning("earlier deliveries of a task are not all accounted", task=self.task.id, error=str(error))
@@ -413,7 +552,18 @@ class TaskRun:
             when = "had passed before it was started" if deadline <= self.started_at else "has passed"
             return DeadlineExceeded(f"the task's deadline {when}")
         limit_s = self.around.limits.timeout_s
+        role = self._agent.role if self._agent is not None else None
+        if role is not None and role.timeout_s:
+            return RunTimeout(
+                f"the run took longer than {role.timeout_s:g} s: raise the time limit of role {role.name!r}"
+            )
         return RunTimeout(f"the run took longer than {limit_s:g} s: raise AGENT_TIMEOUT_SECONDS")
+
+
+def is_stale(task: Task, limit_s: float) -> bool:
+    """Whether a task has waited for longer than its run may take."""
+    age_s = task_age_s(task)
+    return age_s is not None and age_s > limit_s
 
 
 class Poisonous(InvalidTask):

@@ -26,7 +26,7 @@ from worker.trace_context import inject, parent_of
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
     from opentelemetry.trace import Tracer
 
     from worker.otlp_metrics import OtlpMetrics
@@ -224,6 +224,18 @@ def _resource(service_name: str) -> Resource:
 
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     return Resource.create({} if named else {"service.name": service_name})
+
+
+def span_processor(service_name: str) -> tuple[SpanProcessor, Resource] | None:
+    """What sends spans that somebody else has made, and whose they are; None if traces go nowhere."""
+    if not _is_wanted("TRACES"):
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:  # whoever has tasks to trace says so
+        return None
+    return BatchSpanProcessor(OTLPSpanExporter()), _resource(service_name)
 
 
 def _tracer_provider(resource: Resource) -> TracerProvider:

@@ -12,12 +12,14 @@ from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnReq
 from providers.tool_loop import Run, TurnRecord
 from providers.turn_routing import Target
 from queue_backends import CallOutcome, Delivery, TokenUsage, UsageRecord
+from worker.budgets.rules import BudgetRule
 from worker.call_gates import CallGate, ModelCallIntent
 from worker.journal import AttemptEnded, ModelCall, Switched, TakenOver
 from worker.metrics import AgentMetrics, ModelMetrics
 from worker.recall import Past
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
+from worker.teams.marks import marks_of
 from worker.telemetry import OFF, Span
 from worker.tool_book import ToolBook
 from worker.usage import record_of
@@ -43,6 +45,7 @@ class TurnBook:
         "_spans",
         "_targets",
         "_tools",
+        "budgets",
         "config",
         "cost_usd",
         "next_attempt",
@@ -82,6 +85,8 @@ class TurnBook:
         self._chunks = chunks
         self._agent_metrics = metrics
         self._model_metrics: ModelMetrics | None = None
+        self.budgets: tuple[BudgetRule, ...] = ()
+        """Of its team and its role, beside the fleet's."""
         self.past = past
         # Most runs are neither traced nor routed nor gated: an empty dict weighs 64 bytes.
         self._spans: dict[int, Span] | None = None
@@ -141,7 +146,7 @@ class TurnBook:
         """Raises `BudgetExceeded` if a budget is used up, or `Postponed` if a rate limit leaves no room for long."""
         around, chunks = self._around, self._chunks
         for gate in around.gates:
-            if gate.active:
+            if gate.active or self.budgets:
                 await self._enter_gates(request)
                 break
         if chunks.has_news:
@@ -174,14 +179,16 @@ class TurnBook:
 
     async def _enter_gates(self, request: TurnRequest) -> None:
         around, task = self._around, self._delivery.task
+        marks = marks_of(task.meta)
         intent = ModelCallIntent(
             id=f"{task.id}:{request.turn}:{request.attempt}",
             task=task,
             config=request.config,
             request=request,
             provider=request.config.provider if self._targets else self._provider,
-            team=around.team,
-            role=around.role,
+            team=around.team if marks is None else marks.team,
+            role=around.role if marks is None else marks.role,
+            budgets=self.budgets,
         )
         entered: list[CallGate] = []
         try:
@@ -264,7 +271,7 @@ class TurnBook:
         span.end()
 
     def _usage_record(self, record: TurnRecord, usage: TokenUsage, *, estimated: bool) -> UsageRecord:
-        around = self._around
+        around, marks = self._around, marks_of(self._delivery.task.meta)
         return record_of(
             self._delivery.task,
             turn=record.turn,
@@ -278,8 +285,8 @@ class TurnBook:
             time_to_first_chunk_ms=record.time_to_first_chunk_ms,
             estimated=estimated,
             agent=self.config.name,
-            team=around.team,
-            role=around.role,
+            team=around.team if marks is None else marks.team,
+            role=around.role if marks is None else marks.role,
             prices=around.prices,
             is_free=self._is_free(record),
         )

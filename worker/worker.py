@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from queue_backends import Ack, Backend, BackendUnavailable, Dead, Delivery, Outcome, QueueError, Release
+from queue_backends import Ack, Backend, BackendUnavailable, Dead, Delivery, Outcome, QueueError, Release, Retry
+from worker.approvals.waking import AnsweredTasks
 from worker.committer import Committer
 from worker.early_cancels import EarlyCancels
 from worker.health import HealthState
 from worker.leases import DeliveryKey, LeaseKeeper, key_of
 from worker.metrics import Metrics
+from worker.parking import LastLooks, Parking
 from worker.sessions.conversations import SUMMARY_OF
 from worker.streaming import ChunkPublisher
 from worker.stubborn import find_stubborn
 from worker.surroundings import Surroundings
 from worker.task_run import Stop, TaskRun
+from worker.teams.marks import PARENT
 from worker.time_limits import TimeLimits
 
 PULL_WAIT_S = 5.0
@@ -57,6 +60,9 @@ class Worker:
         self._time_limits = TimeLimits(self._around.limits.timeout_s)
         self._running: dict[DeliveryKey, TaskRun] = {}
         """Runs by fencing key: they occupy a slot."""
+        self._parked: dict[DeliveryKey, Parking] = {}
+        """What those wait for that were put down, until that is written."""
+        self._last_looks = LastLooks(backend)
         self._given_up: set[DeliveryKey] = set()
         """Those of them that do not end though they were told to."""
         self._leases = LeaseKeeper(
@@ -99,12 +105,18 @@ class Worker:
                 services.create_task(self._leases.run(), name="leases"),
                 services.create_task(find_stubborn(self._still_minded, self._give_up), name="stubborn runs"),
                 services.create_task(self._listen_for_cancels(), name="cancel listener"),
+                services.create_task(self._last_looks.run(), name="last looks"),
             ]
+            if (approvals := self._around.approvals) is not None:
+                answered = AnsweredTasks(self._backend, approvals.store)
+                side.append(services.create_task(answered.run(), name="answered tasks"))
             if (conversations := self._around.conversations) is not None:
                 side += [
                     services.create_task(conversations.run(), name="conversations"),
                     services.create_task(conversations.look_after(), name="conversations that wait"),
                 ]
+            if (teams := self._around.teams) is not None:
+                side.append(services.create_task(teams.ends.run(), name="ends of delegated tasks"))
             try:
                 await self._work()
             finally:
@@ -190,6 +202,8 @@ class Worker:
         key = key_of(run.delivery)
         if self._running.pop(key, None) is None:
             return  # it was given up, and has ended after all
+        if run.stop_reason is Stop.PARKED and isinstance(outcome, Retry):
+            self._parked[key] = run.parking
         self._given_up.discard(key)
         self._metrics.running = len(self._running)
         self._slot_freed.set()
@@ -201,6 +215,9 @@ class Worker:
     def _committed(self, outcome: Outcome, written: bool) -> None:
         self._leases.drop(outcome.delivery)
         self._slot_freed.set()
+        parking = self._parked.pop(key_of(outcome.delivery), None)
+        if parking is not None and written:
+            self._last_looks.put_down(outcome.delivery.task.id, parking.waits)
         task, conversations = outcome.delivery.task, self._around.conversations
         if (
             (task.conversation_id or SUMMARY_OF in task.meta)
@@ -208,6 +225,8 @@ class Worker:
             and isinstance(outcome, Ack | Dead)
         ):
             conversations.ended(task)
+        if PARENT in task.meta and self._around.teams is not None and isinstance(outcome, Ack | Dead):
+            self._around.teams.ends.ended(task)
         if not written:
             log.warning("lease lost before the result was written", task=outcome.delivery.task.id)
 

@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 RESULT_RECHECK_S = 5.0
 """`wait` looks this often by itself: arq's own workers announce no results."""
 WAKES_OF_A_RESUME = 16
+WOKEN_AT_ONCE = 200
+"""Tasks in one script call, so that it stays short."""
 
 
 class ArqQueue(EndsByCommit):
@@ -114,6 +116,13 @@ class ArqQueue(EndsByCommit):
     async def cancel(self, ids: Sequence[str]) -> list[CancelOutcome]:
         """End tasks."""
         return [CancelOutcome((await self._scripts.call("cancel", task_id)).decode()) for task_id in ids]
+
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready; arq's own workers see it when they look next."""
+        woken = list[bool]()
+        for first in range(0, len(ids), WOKEN_AT_ONCE):
+            woken += map(bool, await self._scripts.call("wake", list(ids[first : first + WOKEN_AT_ONCE])))
+        return woken
 
     # Workers
 

@@ -19,6 +19,7 @@ _MODULES = (
     "endings",
     "cancelling",
     "operators",
+    "waking",
     "queue",
     "chunks",
     "chunk_bounds",

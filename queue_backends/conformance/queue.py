@@ -8,6 +8,7 @@ from queue_backends.conformance.endings import DeadLetterConformance, ResultConf
 from queue_backends.conformance.leases import LeaseConformance
 from queue_backends.conformance.operators import OperatorConformance
 from queue_backends.conformance.unreadable import UnreadableConformance
+from queue_backends.conformance.waking import WakeConformance
 
 
 class QueueConformance(
@@ -18,6 +19,7 @@ class QueueConformance(
     DeadLetterConformance,
     CancelConformance,
     OperatorConformance,
+    WakeConformance,
     UnreadableConformance,
 ):
     """Every promise of `TaskQueue`."""

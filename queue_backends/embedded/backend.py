@@ -12,6 +12,7 @@ from queue_backends.capabilities import Capability
 from queue_backends.embedded.folder import default_data_dir
 from queue_backends.embedded.server import EmbeddedServer
 from queue_backends.interfaces import Backend, BackendOptions, LeaseRenewer, P
+from queue_backends.temporary import Temporary
 
 
 class EmbeddedBackend(Backend):
@@ -32,6 +33,11 @@ class EmbeddedBackend(Backend):
     def lease_renewer(self) -> LeaseRenewer | None:
         """The Redis backend's."""
         return self._inner.lease_renewer()
+
+    async def keep_for(self, lifetime_s: float) -> None:
+        """See `queue_backends.temporary`."""
+        if isinstance(self._inner, Temporary):
+            await self._inner.keep_for(lifetime_s)
 
     async def close(self) -> None:
         """Give up the connections, then the hold on the server."""

@@ -268,6 +268,10 @@ class MemoryQueue:
             return CancelOutcome.REQUESTED
         return CancelOutcome.UNKNOWN
 
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready."""
+        return [self._store.wake(task_id) for task_id in ids]
+
     def _cancel_now(self, task: Task, spent: Spent) -> None:
         result = TaskResult(
             task_id=task.id,

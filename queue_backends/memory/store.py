@@ -254,6 +254,17 @@ class Store:
         """All entries that wait: ready ones by priority, then delayed ones."""
         return [entry for lane in LANES for entry in self.ready[lane]] + [due.entry for due in sorted(self.delayed)]
 
+    def wake(self, task_id: str) -> bool:
+        """Make a delayed task ready; says whether it was one."""
+        self.move_due()
+        for due in self.delayed:
+            if due.entry.task.id == task_id:
+                self.delayed.remove(due)
+                heapq.heapify(self.delayed)
+                self.put(due.entry)
+                return True
+        return False
+
     def remove_waiting(self, task_id: str) -> Entry | None:
         """Take a waiting task out."""
         for lane in self.ready.values():

@@ -73,6 +73,11 @@ def entry_of(stored: Stored) -> Entry:
         return Entry()
 
 
+def own_headers(stored: Stored) -> dict[str, str]:
+    """The headers that are the queue's own, as they stand."""
+    return {name: value for name, value in stored.headers.items() if name.startswith("Shoal-")}
+
+
 def encode_task(task: Task, enqueued_at: str = "") -> bytes:
     """The body of a task's entry."""
     return encode_json(task_to_entry(task, enqueued_at))

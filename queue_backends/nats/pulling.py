@@ -19,7 +19,7 @@ from queue_backends.messages import Priority
 from queue_backends.nats.claiming import Claimer
 from queue_backends.nats.clients import COMMAND_TIMEOUT_S
 from queue_backends.nats.committing import Committer
-from queue_backends.nats.entries import shown_task
+from queue_backends.nats.entries import own_headers, shown_task
 from queue_backends.nats.fetching import Fetcher
 from queue_backends.nats.ledger import Ledger
 from queue_backends.nats.offers import Offer
@@ -144,7 +144,7 @@ class Puller:
         """Into its lane; whoever does it first."""
         task = shown_task(offer.task_id, offer.stored.data)
         lane = Priority(task.priority).value
-        headers = {name: value for name, value in offer.stored.headers.items() if name.startswith("Shoal-")}
+        headers = own_headers(offer.stored)
         try:
             await self._ledger.write(
                 Write(self._subjects.lane(lane, offer.task_id), offer.stored.data, expected=0, headers=headers)

@@ -34,6 +34,7 @@ from queue_backends.nats.renewing import renew_leases
 from queue_backends.nats.setup import SetUp
 from queue_backends.nats.subjects import TASK_LANES, is_token
 from queue_backends.nats.submitting import Submitter
+from queue_backends.nats.waking import Waker
 
 FOR_EVER = "2200-01-01T00:00:00Z"
 RECHECK_S = 5.0
@@ -70,6 +71,7 @@ class NatsQueue(EndsByCommit):
         self._submitter = Submitter(ledger, options, self._inspector.waiting)
         self._letters = Letters(ledger, options.unfinished_ttl_s)
         self._canceller = Canceller(ledger, writer, options)
+        self._waker = Waker(ledger, options)
 
     async def start(self) -> None:
         """Listen for cancels, and for the end of a pause."""
@@ -143,6 +145,10 @@ class NatsQueue(EndsByCommit):
     async def cancel(self, ids: Sequence[str]) -> list[CancelOutcome]:
         """End tasks."""
         return await self._canceller.cancel(ids)
+
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready."""
+        return await self._waker.wake(ids)
 
     def cancellations(self) -> AsyncIterator[str]:
         """Each request once per delivery, for tasks that this queue object delivered."""

@@ -23,6 +23,7 @@ from queue_backends.interfaces import (
 )
 from queue_backends.messages import DeadLetter, Task, TaskResult
 from queue_backends.postgresql.announcing import Announcer
+from queue_backends.postgresql.arrays import Uuids
 from queue_backends.postgresql.channels import Channel
 from queue_backends.postgresql.cleaning import Cleaner
 from queue_backends.postgresql.connections import Connections
@@ -30,6 +31,7 @@ from queue_backends.postgresql.ending import end_waiting
 from queue_backends.postgresql.foreign import QueueRow, borrowed
 from queue_backends.postgresql.inspection import Inspector
 from queue_backends.postgresql.listening import Hub
+from queue_backends.postgresql.names import id_of
 from queue_backends.postgresql.pulling import Puller
 from queue_backends.postgresql.renewing import renew_leases
 from queue_backends.postgresql.result_reader import ResultReader
@@ -144,6 +146,17 @@ class PostgresqlQueue(EndsByCommit):
         elif outcome is CancelOutcome.REQUESTED:
             self._announcer.control(f"cancel {task_id}")
         return outcome
+
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready, and tell those who wait for work."""
+        known = {found: text for text in ids if (found := id_of(text)) is not None}
+        if not known:
+            return [False] * len(ids)
+        rows = await self._connections.execute("wake", {"queue": self._queue_id, "ids": Uuids(list(known))})
+        woken = {known[row[0]] for row in rows}
+        if woken:
+            self._announcer.work()
+        return [text in woken and ids.index(text) == place for place, text in enumerate(ids)]
 
     # Workers
 

@@ -12,6 +12,7 @@ from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
 from queue_backends.redis.durability import gaps_of
 from queue_backends.redis.keys import Keys
+from queue_backends.redis.lifetime import keep_for
 from queue_backends.redis.pubsub import PubSubHub
 from queue_backends.redis.queue import RedisQueue
 from queue_backends.redis.renewing import RedisRenewer
@@ -29,6 +30,7 @@ class RedisBackend(Backend):
         hub = PubSubHub(client, keys.control)
         numbering = Numbering(client, keys, options.chunk_bytes)
         self._client = client
+        self._keys = keys
         self._options = options
         self._started = False
         self._hub = hub
@@ -59,6 +61,10 @@ class RedisBackend(Backend):
         await check_rights(self._client, Keys(self._client.stream))
         await self._queue.create_group()
         self._started = True
+
+    async def keep_for(self, lifetime_s: float) -> None:
+        """See `queue_backends.temporary`."""
+        await keep_for(self._client, self._keys, lifetime_s)
 
     async def close(self) -> None:
         """Say goodbye to the group, then close the connections."""

@@ -45,27 +45,30 @@ async def pending(client: RedisClient, lane: str, *which: str | int) -> list[Pen
 
 
 async def status(client: RedisClient, keys: Keys, task_id: str) -> TaskStatus:
-    """Where a task is: looked for at its end, in the delayed ones, and where its entry was last put."""
-    result, due_ms, packed, moved = await client.pipeline(
-        [
-            ("HGET", keys.results, task_id),
-            ("ZSCORE", keys.delayed, task_id),
-            ("HGET", keys.delayed_entries, task_id),
-            ("HGET", keys.moved, task_id),
-        ]
-    )
-    if result:
-        return ended(decode_result(task_id, result))
-    if due_ms is not None:
-        task = _readable(task_id, unpacked(packed)) if packed else None
-        return TaskStatus(id=task_id, state=TaskState.DELAYED, task=task, due_at=float(due_ms) / 1000)
-    lane, entry_id = _place(keys, task_id, moved)
-    if not is_entry_id(entry_id):
-        return TaskStatus(id=task_id, state=TaskState.UNKNOWN)
-    entry, pending = await _entry(client, lane, entry_id)
-    if entry is None:
-        return TaskStatus(id=task_id, state=TaskState.UNKNOWN)
-    return _live(task_id, entry, pending)
+    """Where a task is: looked for at its end, in the delayed ones, and where its entry was last put. One that is no
+    longer there may have gone elsewhere meanwhile: then all of them are looked at again."""
+    looked_at: tuple[str, str] | None = None
+    while True:
+        result, due_ms, packed, moved = await client.pipeline(
+            [
+                ("HGET", keys.results, task_id),
+                ("ZSCORE", keys.delayed, task_id),
+                ("HGET", keys.delayed_entries, task_id),
+                ("HGET", keys.moved, task_id),
+            ]
+        )
+        if result:
+            return ended(decode_result(task_id, result))
+        if due_ms is not None:
+            task = _readable(task_id, unpacked(packed)) if packed else None
+            return TaskStatus(id=task_id, state=TaskState.DELAYED, task=task, due_at=float(due_ms) / 1000)
+        place = _place(keys, task_id, moved)
+        if not is_entry_id(place[1]) or place == looked_at:
+            return TaskStatus(id=task_id, state=TaskState.UNKNOWN)
+        entry, pending = await _entry(client, *place)
+        if entry is not None:
+            return _live(task_id, entry, pending)
+        looked_at = place
 
 
 def _place(keys: Keys, task_id: str, moved: bytes | None) -> tuple[str, str]:

@@ -38,6 +38,8 @@ from queue_backends.redis.wire import decode_result, encode_result, keep_of
 log = structlog.get_logger(__name__)
 
 CONTROL_RECHECK_S = 60.0
+WOKEN_AT_ONCE = 200
+"""Tasks in one script call, so that it stays short."""
 RESULT_RECHECK_S = 5.0
 """`wait` looks this often by itself: ark's own workers announce no results."""
 
@@ -136,6 +138,17 @@ class RedisQueue(EndsByCommit):
             [GROUP, task_id, result, keys.done_prefix, keys.control, RUN_CANCELLED, *keep_of(self._options)],
         )
         return CancelOutcome(reply.decode())
+
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready; whoever is blocked in a pull has them at once."""
+        keys, woken = self._keys, list[bool]()
+        for first in range(0, len(ids), WOKEN_AT_ONCE):
+            some = ids[first : first + WOKEN_AT_ONCE]
+            reply = await self._client.script(
+                "wake", [*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved], some
+            )
+            woken += map(bool, reply)
+        return woken
 
     # Workers
 

@@ -84,6 +84,10 @@ class ShardedQueue:
         """End tasks."""
         return await self._by_id(ids, lambda partition, names: partition.queue.cancel(names))
 
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Make delayed tasks ready."""
+        return await self._by_id(ids, lambda partition, names: partition.queue.wake(names))
+
     # Workers
 
     async def pull(self, limit: int, wait_s: float) -> list[Delivery]:

@@ -17,6 +17,7 @@ GAPS: Mapping[Capability, str] = MappingProxyType(
         Capability.ORDER: _PLUGINS_AFFAIR,
         Capability.PRIORITIES: _PLUGINS_AFFAIR,
         Capability.DELAYED: "a retry comes when the plugin gives it, and a task cannot be submitted for later",
+        Capability.WAKE: "the protocol has no delayed tasks",
         Capability.IDEMPOTENCY: _PLUGINS_AFFAIR,
         Capability.CANCEL_WAITING: "the plugin is asked to end a task, and does not say whether it did",
         Capability.DEAD_LETTERS: "they are kept by the plugin, and cannot be seen from here",

@@ -225,6 +225,10 @@ class SwarmQueue:
                 self._cancels.put_nowait(task_id)
         return [CancelOutcome.REQUESTED for _ in ids]
 
+    async def wake(self, ids: Sequence[str]) -> list[bool]:
+        """Nothing is delayed here."""
+        return [False for _ in ids]
+
     async def cancellations(self) -> AsyncIterator[str]:
         """Of tasks that run here and were cancelled through this process."""
         while True:

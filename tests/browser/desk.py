@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page
 from tests.browser.chromium import PHONE, Complaints, opened
 from tests.browser.stage import Stage
 
-VIEWS = ("overview", "queue", "tasks", "workers", "dead", "usage", "budgets", "providers")
+VIEWS = ("overview", "queue", "tasks", "runs", "teams", "approvals", "workers", "dead", "usage", "budgets", "providers")
 
 
 class Desk:

@@ -22,6 +22,7 @@ from tests.browser.chat_pictures import take_chat_pictures
 from tests.browser.chat_stage import ChatStage
 from tests.browser.chromium import PHONE, chromium_program, launched, opened
 from tests.browser.desk import settled
+from tests.browser.run_plans import approve, magazine, start, store, until
 from tests.browser.stage import Stage
 from tests.servers import Server, fresh_stream, valkey_program
 
@@ -42,12 +43,33 @@ PICTURES = (
     Picture("dashboard-task", "tasks/{done}", viewport=WIDE, clicks=("search",)),
     Picture("dashboard-usage", "usage?period=7d&by=agent", viewport=WIDE),
     Picture("dashboard-budgets-dark", "budgets", is_dark=True, viewport={"width": 1200, "height": 560}),
+    Picture("dashboard-run", "runs/{run}?step=draft", viewport={"width": 1200, "height": 880}),
+    Picture("dashboard-run-dark", "runs/{waiting}?step=outline", is_dark=True, viewport={"width": 1200, "height": 880}),
+    Picture("dashboard-team", "teams/magazine", viewport={"width": 1200, "height": 700}),
+    Picture("dashboard-runs", "runs", viewport={"width": 1200, "height": 420}),
+    Picture("dashboard-run-phone", "runs/{run}?step=draft", viewport=PHONE),
     Picture("dashboard-dead", "dead", viewport={"width": 1200, "height": 420}),
     # Last, so that the workers have told of what they did.
     Picture("dashboard-overview", "overview", viewport=WIDE),
     Picture("dashboard-overview-dark", "overview", is_dark=True, viewport=WIDE),
     Picture("dashboard-phone", "overview", viewport=PHONE),
 )
+
+
+def run_teams(stage: Stage) -> None:
+    """A run that has ended, one that waits for a person, and one that writes."""
+    store(stage, magazine())
+    done = start(stage, magazine(), topic="the herring", translate=True)
+    until(stage, done, "draft", "Waiting")
+    approve(stage, done)
+    waiting = start(stage, magazine(), topic="eel farms")
+    slow = start(stage, magazine(delay_s=1.0), topic="tides")
+    until(stage, waiting, "draft", "Waiting")
+    until(stage, slow, "draft", "Waiting")
+    approve(stage, slow)
+    until(stage, slow, "draft", "Running")
+    until(stage, done, "print", "Succeeded")
+    stage.ids |= {"run": slow, "waiting": waiting}
 
 
 async def take(browser: Browser, stage: Stage, picture: Picture, folder: Path) -> None:
@@ -113,6 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     ):
         stage.spend()
         stage.ids = stage.play()
+        run_teams(stage)
         stage.look_back()
         asyncio.run(_take_all(stage, chat, program, folder))
     return 0

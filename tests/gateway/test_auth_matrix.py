@@ -10,13 +10,18 @@ import pytest
 
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from tests.gateway.requests_of import PARAMETER, status_and_text, walker
+from tests.teams.triggers.replicas import plan
 from worker.agents.model import Agent, App, Group, Llm
+from worker.approvals import Approval
 from worker.datasources.model import Datasource
 from worker.gateway.app import all_operations
 from worker.gateway.caller import Scope
 from worker.gateway.context import Gateway
 from worker.gateway.operation import Operation
 from worker.settings import Settings
+from worker.teams.notify.model import Channel, Notify
+from worker.teams.team_objects import StoredTeam
+from worker.teams.triggers.model import Target, Trigger
 
 MARK = "acmemark"
 """Is in the name of everything that belongs to the tenant `acme`."""
@@ -25,6 +30,8 @@ OPERATIONS = all_operations()
 CLOSED = [operation for operation in OPERATIONS if operation.scope is not None]
 NAMES = {id(operation): f"{operation.method} {operation.path}" for operation in OPERATIONS}
 DENIED = (401, 403)
+WEBHOOKS = {"/v1/triggers/{slug}/fire", "/triggers/{namespace}/{slug}/fire"}
+"""They ask for a trigger's own token, and let nobody in without it."""
 
 
 class Acme(NamedTuple):
@@ -56,6 +63,11 @@ async def _make(gateway: Gateway, server: GatewayServer) -> Acme:
     agent = await declared.agents.create(Agent(**own, app=MARK))
     await declared.groups.create(Group(**own))
     await declared.datasources.create(Datasource(**own))
+    await declared.teams.create(StoredTeam(**own, plan=plan(MARK)))
+    await declared.triggers.create(Trigger(**own, type="webhook", targets=(Target(team=MARK),)))
+    await declared.notifies.create(Notify(**own, channels=(Channel(url="https://example.com/"),)))
+    run = await gateway.runs.start(plan(MARK), {}, tenant="acme")
+    question = await gateway.approvals.store.open(Approval(message=MARK, tenant="acme"), key=MARK)
     key, secret = await gateway.keys.create(MARK, [Scope.ADMIN], tenant="acme")
     async with server.client(key=secret) as client:
         task = await _post(client, "/v1/tasks", {"prompt": MARK, "agent": MARK})
@@ -65,13 +77,18 @@ async def _make(gateway: Gateway, server: GatewayServer) -> Acme:
     number, slug = {"id": str(agent.id)}, {"slug": MARK}
     parameters = {
         "/v1/keys/": {"id": key.slug},
+        "/v1/approvals/": {"id": question.id},
         "/v1/tasks/": {"id": task["id"]},
+        "/v1/runs/": {"id": run, "step": "write"},
         "/v1/sessions/": {"id": session["id"], "cid": talk["id"]},
         "/v1/agents/": slug,
         "/v1/apps/": slug,
         "/v1/llms/": slug,
         "/v1/groups/": slug,
         "/v1/datasources/": {**slug, "id": "document"},
+        "/v1/teams/": slug,
+        "/v1/triggers/": slug,
+        "/v1/notifies/": slug,
         "/v1/ops/dead/": {"id": task["id"]},
         "/v1/ops/workers/": {"id": "worker"},
         "/v1/ops/providers/": {"name": "scripted"},
@@ -130,12 +147,13 @@ async def test_what_needs_no_key_is_little(gateway_server: GatewayServer) -> Non
         "/v1/openapi.json",
         "/docs",
         "/docs/style.css",
+        *WEBHOOKS,
     }
     async with walker(gateway_server.url) as client:
         for operation in OPERATIONS:
             if operation.scope is None:
                 status, text = await status_and_text(client, operation)
-                assert status not in DENIED, NAMES[id(operation)]
+                assert (status in DENIED) is (operation.path in WEBHOOKS), NAMES[id(operation)]
                 assert MARK not in text
 
 
@@ -223,4 +241,8 @@ def _body_for(operation: Operation) -> Any:
     name = operation.path.split("/")[2] if operation.path.startswith("/v1/") else ""
     if operation.method == "PUT" and name in ("agents", "apps", "llms", "groups", "datasources"):
         return {"slug": MARK}
+    if operation.method == "PUT" and name == "triggers":
+        return {"slug": MARK, "cron": "@daily", "targets": [{"team": MARK}]}
+    if operation.method == "PUT" and name == "notifies":
+        return {"slug": MARK, "channels": [{"url": "https://example.com/"}]}
     return None

@@ -17,8 +17,8 @@ from providers.remote.wire import PROVIDER
 from queue_backends import open_backend
 from tests.remote.go_peer import GoServer
 from tests.remote.python_peer import PLUGIN_SERVICE
+from worker.approvals import PREFIX, Approval
 from worker.cli.app import run
-from worker.engine.approvals import PREFIX, Approval
 from worker.errors import BadSetting
 from worker.remote_providers import Registry
 from worker.settings import load_settings
@@ -51,8 +51,8 @@ def test_questions_are_listed_and_answered(queue_url: str, capsys: pytest.Captur
     now = time.time()
     store(
         queue_url,
-        Approval(id="a1", description="Delete all?", permission="ADMIN", asked_at=now, until=now + 600),
-        Approval(id="a2", description="Too late", asked_at=now - 20, until=now - 10),
+        Approval(id="a1", message="Delete all?", permission="ADMIN", asked_at=now, until=now + 600),
+        Approval(id="a2", message="Too late", asked_at=now - 20, until=now - 10),
     )
     assert run(["approval", "list"]) == 0
     shown = capsys.readouterr().out

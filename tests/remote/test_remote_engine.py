@@ -21,8 +21,9 @@ from tests.remote.conftest import LIMIT_S, Engines, Served, until
 from tests.remote.go_peer import GoClient, GoServer, Refusal, b64, unb64
 from tests.remote.python_peer import PLUGIN_SERVICE, FaultyPlugin, MendedPlugin, PythonClient
 from tests.servers import Server
-from worker.engine import Approvals, Engine, engine_running
-from worker.errors import ApprovalNotFound, BadSetting
+from worker.approvals import Approvals
+from worker.engine import Engine, engine_running
+from worker.errors import ApprovalDecided, BadSetting
 from worker.remote_providers import RemoteActions, RemoteDirectory, RemoteProviders
 from worker.settings.plugins import ExternalPlugin, PluginSettings
 from worker.tools.catalogue import ToolCatalogue
@@ -401,7 +402,7 @@ async def test_people_approve(engines: Engines, backend: Backend) -> None:
         async with asyncio.timeout(LIMIT_S):
             while not (pending := await approvals.pending()):
                 await asyncio.sleep(0.01)  # what a call on its way writes has no event to wait for
-        assert (pending[0].description, pending[0].permission, pending[0].context) == (
+        assert (pending[0].message, pending[0].permission, pending[0].context) == (
             "Delete all?",
             "ADMIN",
             '{"n":3}',
@@ -411,7 +412,7 @@ async def test_people_approve(engines: Engines, backend: Backend) -> None:
         assert await asking == expected
         late = await python(engine).call("RequestApproval", {**question, "timeout_seconds": 0})
         assert (late["approved"], late["timed_out"]) == (False, True)
-        with pytest.raises(ApprovalNotFound):
+        with pytest.raises(ApprovalDecided):
             await approvals.decide(pending[0].id, approved=False)
 
 

@@ -18,8 +18,8 @@ from tests.remote.conftest import Engines, until
 from tests.remote.go_peer import DROP, GoServer, Refusal, frame
 from tests.remote.python_peer import PLUGIN_SERVICE
 from tests.remote.test_remote_engine import ACME, go, go_provider, registration
-from worker.engine import Approvals, admission, options, service
-from worker.engine.approvals import Approval
+from worker.approvals import Approval, Approvals
+from worker.engine import admission, options, service
 from worker.remote_providers import Registry
 from worker.settings.plugins import ExternalPlugin
 
@@ -263,7 +263,7 @@ async def test_external_plugin_that_nobody_names_any_more_is_taken_off(
 async def test_question_of_somebody_who_is_gone_is_taken_back(backend: Backend) -> None:
     """Nobody shall answer into the void."""
     approvals = Approvals(backend.state)
-    asking = asyncio.create_task(approvals.ask(Approval(id="", description="Delete all?"), 60))
+    asking = asyncio.create_task(approvals.ask(Approval(message="Delete all?"), 60))
     async with asyncio.timeout(30):
         while not await approvals.pending():
             await asyncio.sleep(0.01)  # what is written on its way has no event to wait for

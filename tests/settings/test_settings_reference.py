@@ -7,6 +7,7 @@ from pathlib import Path
 from providers import AgentConfig
 from queue_backends import BackendOptions
 from worker.settings import SETTINGS, Settings, load_settings
+from worker.settings.approvals import ApprovalSettings
 from worker.settings.gateway import GatewaySettings
 from worker.settings.plugins import PluginSettings
 from worker.settings.reference import markdown
@@ -21,7 +22,9 @@ def test_every_field_is_a_setting() -> None:
     fields |= {f"backend.{name}" for name in BackendOptions.__struct_fields__}
     fields |= {f"plugins.{name}" for name in PluginSettings.__struct_fields__}
     fields |= {f"gateway.{name}" for name in GatewaySettings.__struct_fields__}
-    fields |= set(Settings.__struct_fields__) - {"agent", "agents", "backend", "gateway", "plugins", "sources"}
+    fields |= {f"approval.{name}" for name in ApprovalSettings.__struct_fields__}
+    others = {"agent", "agents", "approval", "backend", "gateway", "plugins", "sources"}
+    fields |= set(Settings.__struct_fields__) - others
     assert fields - keys == set()
     assert keys - fields == {"agent.system_prompt_path"}
 

@@ -303,10 +303,10 @@ async def test_a_server_that_chatters_does_not_reach_the_terminal(
 
 
 async def test_tools_are_offered_by_the_lists(http: Transport) -> None:
-    """`allow` names the only ones, `deny` takes some away."""
+    """`allow` names the only ones, `deny` takes some away; both take patterns."""
     own = own_stdio_server()
-    allowed = McpServer(name="a", command=own.command, args=own.args, allow=("add", "pid"))
-    denied = McpServer(name="d", command=own.command, args=own.args, deny=("pid", "die", "die_once", "hang", "learn"))
+    allowed = McpServer(name="a", command=own.command, args=own.args, allow=("ad*", "pid"))
+    denied = McpServer(name="d", command=own.command, args=own.args, deny=("pid", "die*", "hang", "learn"))
 
     async with open_server(http, allowed, denied) as catalogue:
         names = [spec.name for spec in catalogue.specs()]

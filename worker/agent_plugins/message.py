@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from providers import ChunkFn, ToolCall, ToolOutcome
+from providers import ChunkFn, ToolCall, ToolOutcome, ToolSpec
 from queue_backends import Delivery, QueueError, Task
 from worker.agent_plugins.package import PluginPackage
 from worker.agent_plugins.permissions import Permissions
@@ -18,6 +18,7 @@ from worker.agent_plugins.step_book import MessageBook
 from worker.agent_plugins.steps import Steps
 from worker.agents.resolved import ResolvedAgent
 from worker.errors import Postponed
+from worker.parking import Parking
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
 from worker.tool_book import ToolBook
@@ -39,6 +40,10 @@ class MessageGiven(Struct, frozen=True, kw_only=True):
     """Writes to `chunks`, and lets others hear."""
     book: TurnBook
     recording: Recording
+    parking: Parking
+    """Learns of each model call that is under way, so that none is cut off when another step has to wait."""
+    tool_specs: Callable[[], Sequence[ToolSpec]]
+    """The tools that its models may be told of at present."""
     call_tool: Callable[[ToolCall, ToolBook], Awaitable[ToolOutcome]]
     """Carries a tool call out, with everything that belongs to it."""
 
@@ -61,7 +66,7 @@ class Message:
             first=recording.next_section,
             is_taken_over=not delivery.first,
         )
-        self.books = MessageBook(around, delivery, given.book, given.chunks)
+        self.books = MessageBook(around, delivery, given.book, given.chunks, given.parking)
         self.fatal: BaseException | None = None
         """What ends the run, whatever the plugin makes of it."""
         self._is_over = False

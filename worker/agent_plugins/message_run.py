@@ -160,7 +160,7 @@ def request_of(given: MessageGiven, package: PluginPackage) -> AgentRequest:
         session_id=task.session_id,
         conversation_id=task.conversation_id,
         config=package.config_for(config),
-        tools=agent.tool_specs(given.around.tools),
+        tools=tuple(given.tool_specs()),
         llms=tuple(
             AvailableLlm(
                 slug=llm.slug,

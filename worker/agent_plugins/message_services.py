@@ -84,7 +84,7 @@ class MessageServices:
         message = self._message
         message.permissions.need(PermissionScope.TOOLS_EXECUTE)
         given = message.given
-        kind = next((spec.kind for spec in given.agent.tool_specs(given.around.tools) if spec.name == name), None)
+        kind = next((spec.kind for spec in given.tool_specs() if spec.name == name), None)
         if kind is None:
             raise PluginDenied(f"tool not allowed for this agent: {str(name)[:100]!r}")
         if kind == DATASOURCE:

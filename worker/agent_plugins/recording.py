@@ -23,6 +23,7 @@ from worker.journal import (
     TakenOver,
     ToolFinished,
     ToolStarted,
+    ToolWaits,
 )
 from worker.recall import LostCall, Past, recall
 
@@ -45,7 +46,10 @@ class Recording:
         for place, entry in enumerate(entries):
             if isinstance(entry, TakenOver | AttemptEnded):
                 self._of_step.setdefault(0, []).append((place, entry))
-            elif isinstance(entry, ModelCall | Switched | ToolStarted | ToolFinished) and entry.turn >= STEP_TURNS:
+            elif (
+                isinstance(entry, ModelCall | Switched | ToolStarted | ToolWaits | ToolFinished)
+                and entry.turn >= STEP_TURNS
+            ):
                 number, turn = divmod(entry.turn, STEP_TURNS)
                 self._of_step.setdefault(number, []).append((place, replace(entry, turn=turn)))
         self.steps: dict[str, RecordedStep] = {}
@@ -97,12 +101,13 @@ class Recording:
 
 
 def _answers(entries: Sequence[Entry]) -> dict[int, PluginAnswer]:
-    """Values stay; an error counts until the attempt has ended that met it: then it is tried again."""
+    """Values stay; an error counts until the attempt has ended that met it: then it is tried again. A run that was
+    parked goes on with the same attempt."""
     answers: dict[int, PluginAnswer] = {}
     for entry in entries:
         if isinstance(entry, PluginAnswer):
             answers[entry.number] = entry
-        elif isinstance(entry, AttemptEnded):
+        elif isinstance(entry, AttemptEnded) and entry.how != "parked":
             answers = {number: answer for number, answer in answers.items() if not answer.error_type}
     return answers
 

@@ -13,9 +13,11 @@ from providers.turn_routing import Target
 from queue_backends import ChunkType, Delivery, LogRecord, TokenUsage
 from worker.agent_plugins.call_output import CallOutput
 from worker.agent_plugins.steps import Step, Steps
+from worker.parking import Parking
 from worker.recall import Past
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
+from worker.teams.marks import marks_of
 from worker.tool_book import ToolBook
 from worker.turn_book import TurnBook, billed
 
@@ -51,8 +53,11 @@ class StepChunks(ChunkWriter):
 class MessageBook:
     """The run's own book, and those of its steps."""
 
-    def __init__(self, around: Surroundings, delivery: Delivery, run: TurnBook, chunks: ChunkWriter) -> None:
+    def __init__(
+        self, around: Surroundings, delivery: Delivery, run: TurnBook, chunks: ChunkWriter, parking: Parking
+    ) -> None:
         self.run = run
+        self.parking = parking
         self.chunks = chunks
         self._around = around
         self._delivery = delivery
@@ -62,10 +67,14 @@ class MessageBook:
 
     def turn_book(self, step: Step, config: AgentConfig, provider: str, past: Past) -> TurnBook:
         """A book for one model call, which begins with nothing spent."""
-        metrics = self._around.metrics.agent(self._delivery.task.agent, self._around.role)
+        task = self._delivery.task
+        marks = marks_of(task.meta)
+        metrics = self._around.metrics.agent(task.agent, self._around.role if marks is None else marks.role)
         own = Past(interrupted=past.interrupted)
         chunks = StepChunks(self.chunks, step.first_turn)
-        return TurnBook(self._around, self._delivery, config, provider, chunks, metrics, own)
+        book = TurnBook(self._around, self._delivery, config, provider, chunks, metrics, own)
+        book.budgets = self.run.budgets
+        return book
 
     def tool_book(self, step: Step, interrupted: frozenset[str]) -> ToolBook:
         """A book for one tool call that the plugin itself makes."""
@@ -122,6 +131,7 @@ class StepObserver:
         """Raises `LimitReached`, and what the gates raise."""
         self._all.check_room()
         await self._own.before_turn(self._of_task(request), self._all.run.usage)
+        self._all.parking.begun()
         self._all.used_attempt(request.attempt)
         if self._output.is_again(request.turn, request.attempt):
             await self._output.restarted()
@@ -129,6 +139,12 @@ class StepObserver:
 
     async def after_turn(self, record: TurnRecord) -> None:
         """What the turn said goes out, and its answer is stored in the same step."""
+        try:
+            await self._store_turn(record)
+        finally:
+            self._all.parking.ended()
+
+    async def _store_turn(self, record: TurnRecord) -> None:
         own = replace(record, turn=self._step.first_turn + record.turn, is_last=False)
         is_answered = record.end is not None
         if is_answered:

@@ -8,6 +8,10 @@ from worker.agents.model import Agent, App, Group, Llm
 from worker.agents.references import PluginsKnown, References
 from worker.agents.registrar import Registrar
 from worker.datasources.model import Datasource
+from worker.teams.notify.model import Notify
+from worker.teams.team_objects import StoredTeam
+from worker.teams.team_references import TeamReferences
+from worker.teams.triggers.model import Trigger
 
 if TYPE_CHECKING:
     from worker.definitions import Definitions
@@ -40,6 +44,10 @@ class Declarations:
         self.agents = Registrar(definitions.agents, Agent, references, refresh)
         self.datasources = Registrar(definitions.datasources, Datasource, references, refresh)
         self.groups = Registrar(definitions.groups, Group, references, refresh)
+        of_teams = TeamReferences(definitions)
+        self.teams = Registrar(definitions.teams, StoredTeam, of_teams, refresh)
+        self.triggers = Registrar(definitions.triggers, Trigger, of_teams, refresh)
+        self.notifies = Registrar(definitions.notifies, Notify, of_teams, refresh)
 
     def in_order(self) -> tuple[Registrar[Any], ...]:
         """All of them; none refers to a later one."""

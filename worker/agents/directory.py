@@ -16,9 +16,12 @@ from worker.agents.resolution import resolution_of
 from worker.agents.resolved import ResolvedAgent
 from worker.agents.roster import Roster
 from worker.errors import AccessDenied, AgentNotFound, AgentUnusable
+from worker.teams.marks import PLAN, marks_of
+from worker.teams.roles import Roles
 
 if TYPE_CHECKING:
     from worker.definitions import Definitions
+    from worker.teams.plans_in_use import PlansInUse
 
 MOST_KNOWN = 10_000
 """Tasks may name any tenant: so many pairs of a tenant and an agent are remembered."""
@@ -30,8 +33,10 @@ log = structlog.get_logger(__name__)
 class AgentDirectory:
     """The agents that this worker runs. What changes counts for runs that begin from then on."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, plans: PlansInUse | None = None) -> None:
+        """Without `plans`, tasks of teams cannot be run."""
         self._roster = roster
+        self._roles = None if plans is None else Roles(plans, roster.settings.agent, self._declared_agent)
         settings = roster.settings
         own = None if roster.default_name in settings.agents else roster.from_settings(roster.default_name)
         self._default = ResolvedAgent(config=settings.agent, agent=None if own is None else own.value)
@@ -60,18 +65,28 @@ class AgentDirectory:
         allow; `AgentUnusable` if something is missing that the agent is made of; `InvalidTask` for overrides that do
         not fit.
         """
-        found = self._default if not task.agent else self._known.get((task.tenant, task.agent))
-        if found is None:
-            found = self._look_up(task.agent, task.tenant)
-        return overridden_agent(found, task) if task.overrides else found
+        if PLAN in task.meta and (marks := marks_of(task.meta)) is not None:
+            found = self._teams.resolve(task, marks)
+            return overridden_agent(found, task) if task.overrides else found
+        resolved = self._default if not task.agent else self._known.get((task.tenant, task.agent))
+        if resolved is None:
+            resolved = self._look_up(task.agent, task.tenant)
+        return overridden_agent(resolved, task) if task.overrides else resolved
 
     def knows(self, task: Task) -> bool:
         """Whether `resolve` needs nothing that may just have been declared; if not, await `make_sure` before."""
-        return not task.agent or (task.tenant, task.agent) in self._known
+        return (not task.agent or (task.tenant, task.agent) in self._known) and PLAN not in task.meta
 
     async def make_sure(self, task: Task) -> None:
         """Before a task's agent is taken to be missing, switched off or unfit, look into the store: whoever declares an
-        agent and submits a task for it at once is faster than the news."""
+        agent and submits a task for it at once is faster than the news. Tasks of teams need their plan.
+
+        Raises what `Roles.make_sure` does."""
+        if (marks := marks_of(task.meta)) is not None:
+            role = await self._teams.make_sure(task, marks)
+            if not role.agent:
+                return
+            task = msgspec.structs.replace(task, agent=role.agent)
         definitions = self._roster.definitions
         if definitions is None or self._is_found(task):
             return
@@ -80,6 +95,19 @@ class AgentDirectory:
                 await _look_again(definitions, task)
         except (QueueError, TimeoutError) as error:
             log.warning("what is declared cannot be read, going on with what is known", error=str(error))
+
+    @property
+    def _teams(self) -> Roles:
+        if self._roles is None:
+            raise AgentUnusable("tasks of teams cannot be run here: there is no store to read plans from")
+        return self._roles
+
+    def _declared_agent(self, name: str, tenant: str) -> ResolvedAgent:
+        """An agent that a role names: it is never replaced by the worker's own."""
+        found = self._known.get((tenant, name)) or self._look_up(name, tenant)
+        if found is self._default:
+            raise AgentNotFound(f"no agent {name[:100]!r} is declared here; declared: {self._names(tenant)}")
+        return found
 
     def _is_found(self, task: Task) -> bool:
         name = task.agent

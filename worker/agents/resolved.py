@@ -11,6 +11,7 @@ from providers import AgentConfig, ToolSpec
 from worker.agents.model import Agent, App, Llm
 from worker.datasources.model import Datasource
 from worker.datasources.search_spec import KIND, search_spec, tool_name
+from worker.teams.plan import Role, Team
 from worker.tools.read_output import READ_OUTPUT
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class ResolvedAgent(Struct, frozen=True, kw_only=True):
     """The active data sources that it may query."""
     tools_within: tuple[tuple[str, ...], ...] = ()
     """Sets of names and patterns: a tool has to fit one of each, beside `config.tools`."""
+    role: Role | None = None
+    """None: it is not the work of a team."""
+    team: Team | None = None
+    """The team whose role it is."""
 
     def may_call(self, tool: str, kind: str = "") -> bool:
         """Whether the run may call a tool of that name and kind, if there is one. No pattern opens a data source, and

@@ -23,7 +23,7 @@ from queue_backends import CallOutcome, QueueError, StateStore, TokenUsage, Usag
 from worker.budgets import account as accounts
 from worker.budgets.account import Account, Amount, Verdict
 from worker.budgets.charge import Charge, account_key, open_account
-from worker.budgets.rules import BudgetRule, Rules, account_of
+from worker.budgets.rules import TEAM_PREFIX, BudgetRule, Rules, account_of
 from worker.budgets.settling import Settling
 from worker.budgets.warning import OnWarning, Warner
 from worker.budgets.wording import used_up
@@ -142,7 +142,7 @@ class BudgetGate:
     def _charges(self, intent: ModelCallIntent) -> list[Charge]:
         expected: Amount | None = None
         charges = []
-        for rule in self._rules.values():
+        for rule in (*self._rules.values(), *intent.budgets):
             account = account_of(rule, intent)
             if account is not None:
                 expected = expected or self._expected(intent)
@@ -218,6 +218,8 @@ class BudgetGate:
     def _rule_now(self, rule: BudgetRule) -> BudgetRule | None:
         """The rule as it is now; its limits may have been changed since the call began."""
         now = self._rules.get(rule.name)
+        if now is None and rule.name.startswith(TEAM_PREFIX):  # it came with its task, and is as the task's plan has it
+            return rule
         return now if now is not None and (now.scope, now.period) == (rule.scope, rule.period) else None
 
     async def _whole(self, step: Coroutine[Any, Any, T]) -> T:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from worker.call_gates import ModelCallIntent
 
 DEFAULT_SOFT_SHARE = 0.8
+TEAM_PREFIX = "team/"
+"""Names of budgets that teams and roles bring along begin so (`worker.teams.team_budgets`)."""
 _MOST_RULES = 1000
 _LONGEST_NAME_CHARS = 100
 LONGEST_ACCOUNT_CHARS = 200

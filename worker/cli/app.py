@@ -17,6 +17,7 @@ HELP = """Shoal runs LLM agent tasks: durable queue, tool use, live streams, tok
 \b
 Examples:
   shoal run "Write a haiku about the sea"      one task, answered here
+  shoal run team.yaml --watch                  a team of agents, step by step
   shoal worker                                 work on the queue until stopped
   shoal submit "Summarise …" --follow          hand a task to the workers, watch it
   shoal doctor                                 what is wrong, and what to do
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
-    "run": Entry("Work", "worker.cli.run", "run", "Run one task here and stream its answer."),
+    "run": Entry("Work", "worker.cli.run", "run", "Run one task, or a team, and stream what it says."),
     "worker": Entry("Work", "worker.cli.worker", "worker", "Work on the queue until stopped."),
     "serve": Entry("Work", "worker.cli.serve", "serve", "Serve the HTTP API, its pages, and plugins, until stopped."),
     "submit": Entry("Tasks", "worker.cli.submit", "submit", "Hand tasks to the workers."),
@@ -50,6 +51,13 @@ COMMANDS: dict[str, Entry] = {
     "group": Entry("Agents", "worker.cli.agents", "group", "Declare access groups of agents."),
     "datasource": Entry("Agents", "worker.cli.datasources", "datasource", "Fill and search texts that agents use."),
     "plugin": Entry("Agents", "worker.cli.plugin", "plugin", "Write, check, try and list agent plugins."),
+    "init": Entry("Teams", "worker.cli.init", "init", "Make a first project: a team that runs at once."),
+    "validate": Entry("Teams", "worker.cli.validate", "validate", "Check team files without running them."),
+    "team": Entry("Teams", "worker.cli.team", "team", "Store teams, with their triggers, for the whole fleet."),
+    "trigger": Entry("Teams", "worker.cli.trigger", "trigger", "Show, fire and suspend what starts teams by itself."),
+    "notify": Entry("Teams", "worker.cli.notify", "notify", "Show and test who is told how runs ended."),
+    "runs": Entry("Teams", "worker.cli.runs", "runs", "List, show, watch and cancel runs of teams."),
+    "graph": Entry("Teams", "worker.cli.graph", "graph", "Draw a team, or a run of it: terminal, SVG, Mermaid."),
     "top": Entry("Operate", "worker.cli.top", "top", "Watch queue, workers, running tasks and cost, live."),
     "workers": Entry("Operate", "worker.cli.workers", "workers", "List the workers and what they do."),
     "drain": Entry("Operate", "worker.cli.drain", "drain", "Let workers finish what they have, and leave."),
@@ -65,7 +73,8 @@ COMMANDS: dict[str, Entry] = {
     "provider": Entry("Operate", "worker.cli.provider", "provider", "List, check, configure and try providers."),
     "routes": Entry("Operate", "worker.cli.routes", "routes", "Show and set where model calls may go."),
     "settings": Entry("Operate", "worker.cli.settings", "settings", "Show and change the fleet's live settings."),
-    "approval": Entry("Operate", "worker.cli.approval", "approval", "Answer questions of remote agents."),
+    "approve": Entry("Operate", "worker.cli.approve", "approve", "Answer questions that runs put to people."),
+    "approval": Entry("Operate", "worker.cli.approval", "approval", "The same: list, approve, reject."),
     "backends": Entry("Operate", "worker.cli.backends", "backends", "List the engines that a queue can be on."),
     "doctor": Entry("Operate", "worker.cli.doctor", "doctor", "Check queue, providers, tools and agents."),
 }

@@ -39,7 +39,11 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def message_of(error: BaseException) -> str:
-    """One line that says what was wrong and what to do."""
+    """One line that says what was wrong and what to do; of a team file, one for each error in it."""
+    from worker.teams.errors import BadTeamFile
+
+    if isinstance(error, BadTeamFile):
+        return str(error)
     text = " ".join(str(error).split())
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "shoal"
@@ -63,7 +67,7 @@ def exit_code_of(error: BaseException) -> int:
         TaskNotFound,
         UnknownBackend,
     )
-    from worker.errors import AgentNotFound, ApprovalNotFound, BadSetting, WorkerNotFound
+    from worker.errors import AgentNotFound, ApprovalDecided, ApprovalNotFound, BadSetting, WorkerNotFound
     from worker.objects.errors import BadObject, ObjectNotFound
 
     if isinstance(error, BadObject | BadSetting | InvalidTask):
@@ -71,6 +75,8 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, BackendUnavailable | BackendMisconfigured | UnknownBackend):
         return QUEUE_UNAVAILABLE
     if isinstance(error, TaskNotFound | AgentNotFound | ApprovalNotFound | ObjectNotFound | WorkerNotFound):
+        return NOT_FOUND
+    if isinstance(error, ApprovalDecided):  # nobody waits for that answer
         return NOT_FOUND
     from worker.datasources.errors import BadVectorStore, DatasourceNotFound
 
@@ -84,6 +90,12 @@ def exit_code_of(error: BaseException) -> int:
         return USAGE
     if isinstance(error, BadVectorStore):
         return USAGE
+    from worker.teams.errors import BadInput, BadTeamFile, RunNotFound, TeamNotFound, TemplateError
+
+    if isinstance(error, BadInput | BadTeamFile | TemplateError):
+        return USAGE
+    if isinstance(error, RunNotFound | TeamNotFound):
+        return NOT_FOUND
     return FAILED
 
 

@@ -29,6 +29,8 @@ class Invocation:
         self._queue_url = queue_url
         self._config = config
         self.screen = Screen(as_json=as_json)
+        self.is_queue_given = queue_url is not None
+        """Whether `--queue` was among the arguments."""
 
     def settings(
         self, overrides: Mapping[str, object] | None = None, *, environ: Mapping[str, str] = os.environ

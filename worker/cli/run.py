@@ -1,145 +1,101 @@
-"""`shoal run`: one task, here and now."""
+"""`shoal run`: one task, or a whole team, here and now."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from msgspec.structs import replace
 
-from queue_backends import Backend, BackendMisconfigured, QueueError, Task, TaskResult, open_backend
-from worker.cli.failures import FAILED, OK
-from worker.cli.follow import follow
 from worker.cli.invocation import Invocation, examples, shoal_options
-from worker.cli.model_choice import with_model
 from worker.cli.parameters import DURATION
-from worker.cli.task_file import SUFFIXES, Job, read_job
-from worker.errors import AgentNotFound
 
-if TYPE_CHECKING:
-    from worker.client import Fleet, Handle
-    from worker.settings import Settings
-
-_CANCEL_TIMEOUT_S = 5.0
+_KIND = re.compile(r"""^(\ufeff)?(["']?)(kind|apiVersion)\2\s*:""", re.MULTILINE)
+"""A key at a line's very beginning is one of the document itself."""
+_OF_TASKS = ("route", "agent", "system")
+_OF_TEAMS = ("watch", "inputs", "flow", "dry_run", "output", "no_mcp", "resume", "detach")
+_FLAGS = {"inputs": "--input", "dry_run": "--dry-run", "no_mcp": "--no-mcp"}
 
 
 @click.command(
-    help="Run one task in this process and stream its answer: text, tool calls, then tokens, time and cost.\n\n"
-    "PROMPT is the task's text, - for stdin, or a task file (.yaml, .json) with a prompt, the agent's fields and "
-    "tools.\n\n"
+    help="Run one task in this process and stream its answer, or run a team: a YAML or JSON file whose documents have "
+    "a kind, such as ArkFlow, ArkTeam, SwarmTeam.\n\n"
+    "PROMPT is the task's text, - for stdin, a task file (.yaml, .json) with a prompt, the agent's fields and tools; "
+    "or the FILE of a team.\n\n"
     + examples(
         'shoal run "Write a haiku about the sea"',
         'shoal run "What time is it in Rome?" --model claude-sonnet-4-5 --tools tools.py',
-        "shoal run task.yaml --max-tokens 500",
         "git diff | shoal run - --system 'Review this change' > review.txt",
+        "shoal run team.yaml --watch --input topic=whales",
+        "shoal run team.yaml --provider mock --output json",
+        "shoal run --resume research-20261121-1a2b3c",
     )
 )
-@click.argument("prompt", metavar="PROMPT|FILE|-")
-@click.option("--model", help="The model.  [env: AGENT_MODEL]")
-@click.option("--provider", help="The provider; default: found from the model.  [env: AGENT_PROVIDER]")
-@click.option("--route", metavar="NAME", help="A route for its model calls, instead of one model.  [env: SHOAL_ROUTE]")
-@click.option("--agent", default="", metavar="NAME", help="An agent that shoal.yaml declares.")
-@click.option("--system", help="The system prompt.  [env: AGENT_SYSTEM_PROMPT]")
+@click.argument("prompt", metavar="PROMPT|FILE|-", required=False)
+@click.option("--model", help="The model; for a team, of all its roles.  [env: AGENT_MODEL]")
+@click.option("--provider", help="The provider; default, or auto: found from the model.  [env: AGENT_PROVIDER]")
 @click.option("--tools", multiple=True, metavar="REF", help="Python tools: a file or module:name. Repeatable.")
-@click.option("--max-tokens", type=int, help="Output tokens of one model call.  [env: AGENT_MAX_TOKENS]")
+@click.option("--max-tokens", type=int, help="Output tokens of one model call; for a team, all of the run.")
 @click.option("--timeout", "timeout_s", type=DURATION, help="Give up after this time.  [env: AGENT_TIMEOUT_SECONDS]")
+@click.option("--route", metavar="NAME", help="Task: a route for its model calls.  [env: SHOAL_ROUTE]")
+@click.option("--agent", metavar="NAME", help="Task: an agent that shoal.yaml declares.")
+@click.option("--system", help="Task: the system prompt.  [env: AGENT_SYSTEM_PROMPT]")
+@click.option("--watch", is_flag=True, help="Team: show what happens while it happens.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="K=V", help="Team: its input; or a JSON object, or @file. Repeatable."
+)
+@click.option("--flow", "--team", "flow", metavar="NAME", help="Team: which one; without FILE, one that is stored.")
+@click.option("--dry-run", is_flag=True, help="Team: check the file, and say what would run.")
+@click.option("--output", metavar="FORMAT|FILE", help="Team: text, json, or a file for the output.")
+@click.option("--no-mcp", is_flag=True, help="Team: connect no MCP servers.")
+@click.option("--resume", metavar="RUN", help="Team: go on with a run that was interrupted.")
+@click.option("--detach", is_flag=True, help="Team: with --queue, print the run's id and leave it to `shoal serve`.")
 @shoal_options
-def run(call: Invocation, prompt: str, **options: Any) -> int:
-    """Exit code 1 if the task failed."""
-    job = _job(prompt)
-    settings = call.settings({**job.settings, **_flags(options)})
-    if options["tools"]:
-        settings = replace(settings, python_tools=(*settings.python_tools, *options["tools"]))
-    name = options["agent"] or job.task.agent
-    if name and name not in settings.agents:
-        declared = ", ".join(sorted(settings.agents)) or "none: add it under agents: in shoal.yaml"
-        raise AgentNotFound(f"no agent {name!r} is declared; there are {declared}")
-    overrides = {key.removeprefix("agent."): value for key, value in _flags(options).items() if name and "." in key}
-    task = replace(job.task, agent=name, overrides=overrides)
-    return call.wait_for(_run(call, settings, task))
+def run(call: Invocation, prompt: str | None, **options: Any) -> int:
+    """Exit code 1 if the task or the team failed."""
+    if options["provider"] == "auto":
+        options["provider"] = None
+    if prompt is None and not options["resume"] and not options["flow"]:
+        raise click.UsageError("give a prompt, a file, or --resume with a run's id", click.get_current_context())
+    if prompt is None or is_team_file(prompt):
+        _refuse(options, _OF_TASKS, "a team: its roles say it" if prompt is not None else "a team")
+        from worker.cli.team_run import run_team
+
+        return run_team(call, Path(prompt) if prompt is not None else None, options)
+    from worker.cli.one_task import is_file_name, run_task
+
+    if not is_file_name(prompt) or Path(prompt).is_file():  # else reading it says what is wrong
+        _refuse(options, _OF_TEAMS, "one task: it needs the file of a team, whose documents have a kind")
+    return run_task(call, prompt, options)
 
 
-def _job(prompt: str) -> Job:
-    if prompt == "-":
-        text = sys.stdin.read().strip()
-        if not text:
-            raise click.UsageError("stdin is empty: pipe the prompt's text into it", click.get_current_context())
-        return Job(task=Task(prompt=text))
-    if not prompt.strip():
-        raise click.UsageError("the prompt is empty: give it some text", click.get_current_context())
-    path = Path(prompt)
-    if prompt.endswith(SUFFIXES) and "\n" not in prompt and (path.is_file() or " " not in prompt):
-        return read_job(path)
-    return Job(task=Task(prompt=prompt))
+def is_team_file(prompt: str) -> bool:
+    """Whether this names a file with documents of a kind. One that cannot be read is none: reading it as a task says
+    why."""
+    from worker.cli.one_task import is_file_name
 
-
-def _flags(options: dict[str, Any]) -> dict[str, object]:
-    timeout_s = options["timeout_s"]
-    flags = {
-        "agent.model": options["model"],
-        "agent.provider": options["provider"],
-        "agent.route": options["route"],
-        "agent.system_prompt": options["system"],
-        "agent.max_tokens": options["max_tokens"],
-        "timeout_s": None if timeout_s is None else max(1, round(timeout_s)),
-    }
-    return {key: value for key, value in flags.items() if value is not None}
-
-
-async def _run(call: Invocation, settings: Settings, task: Task) -> int:
-    if task.agent:
-        return await _run_here(call, settings, task)
-    async with with_model(settings, call.screen) as chosen:
-        return await _run_here(call, chosen, task)
-
-
-async def _run_here(call: Invocation, settings: Settings, task: Task) -> int:
-    from worker.assembly import open_worker
-    from worker.client import Fleet
-
-    async with _own_queue(call, settings) as backend:
-        fleet = Fleet(backend)
-        started_at = time.monotonic()
-        handle = await fleet.submit(task)
-        async with open_worker(settings, backend):
-            result = await _watched(call, fleet, handle, started_at)
-    return OK if result.ok else FAILED
-
-
-@asynccontextmanager
-async def _own_queue(call: Invocation, settings: Settings) -> AsyncIterator[Backend]:
-    """A queue in this process alone, with the state of the configured one.
-
-    So no other worker takes the task, which may need tools that only we have, and we take no task of others; but
-    budgets count, and what is used shows in `shoal usage`.
-    """
-    async with await open_backend("memory://", settings.backend) as own, AsyncExitStack() as stack:
-        try:
-            state = (await stack.enter_async_context(call.fleet(settings))).backend.state
-        except BackendMisconfigured as error:
-            if settings.queue_url:
-                raise
-            call.screen.note(f"what this run uses is not kept: {error}", "warn")
-            state = own.state
-        yield Backend(own.queue, own.chunks, state, url=own.url)
-
-
-async def _watched(call: Invocation, fleet: Fleet, handle: Handle, started_at: float) -> TaskResult:
-    """Follow the task; Ctrl-C, or the end of whoever reads our output, cancels it: nobody pays for the unread."""
+    if not is_file_name(prompt):
+        return False
     try:
-        return await follow(fleet, handle, call.screen, started_at=started_at, resumable=False)
-    except (asyncio.CancelledError, OSError):
-        try:
-            async with asyncio.timeout(_CANCEL_TIMEOUT_S):
-                await handle.cancel()
-        except (TimeoutError, QueueError) as error:
-            call.screen.note(f"could not cancel task {handle.id}: {error or 'no answer'}", "bad")
-        else:
-            call.screen.note(f"cancelled task {handle.id}", "warn")
-        raise
+        text = Path(prompt).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return _is_of_a_kind(text) if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")) else bool(_KIND.search(text))
+
+
+def _is_of_a_kind(text: str) -> bool:
+    """Whether JSON is an object with a kind, or a list of such."""
+    import msgspec
+
+    try:
+        value = msgspec.json.decode(text.lstrip("\ufeff"))
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return any(isinstance(each, dict) and "kind" in each for each in (value if isinstance(value, list) else [value]))
+
+
+def _refuse(options: dict[str, Any], names: tuple[str, ...], why: str) -> None:
+    given = [_FLAGS.get(name, f"--{name}") for name in names if options[name]]
+    if given:
+        raise click.UsageError(f"{given[0]} means nothing for {why}", click.get_current_context())

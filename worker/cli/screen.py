@@ -47,7 +47,10 @@ class Screen:
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self.fancy = not as_json and _is_fancy(self.out, environ)
+        self.is_live = not as_json and self.out.isatty() and environ.get("TERM") != "dumb"
+        """Whether stdout is a terminal on which lines can be drawn anew, maybe without colours."""
         self.fancy_notes = _is_fancy(self.err, environ)
+        self._is_asking = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,8 +72,20 @@ class Screen:
     def note(self, text: str, style: str = "dim") -> None:
         """Write one line for the reader, not for a pipe: it goes to stderr."""
         self.out.flush()
-        self.err.write((styled(text, style) if self.fancy_notes else text) + "\n")
+        start, self._is_asking = "\n" if self._is_asking else "", False
+        self.err.write(start + (styled(text, style) if self.fancy_notes else text) + "\n")
         self.err.flush()
+
+    def prompt(self, text: str, style: str = "bold") -> None:
+        """Ask the reader something, on stderr: the cursor stays behind it until he has `answered`."""
+        self.out.flush()
+        self.err.write(styled(text, style) if self.fancy_notes else text)
+        self.err.flush()
+        self._is_asking = True
+
+    def answered(self) -> None:
+        """The cursor is on a new line again."""
+        self._is_asking = False
 
     def json(self, value: Any) -> None:
         """Write one JSON document on one line."""

@@ -149,7 +149,8 @@ async def _reason(fleet: Fleet, status: TaskStatus, moments: Sequence[Moment]) -
     """Why a task that could run does not."""
     last = moments[-1].entry if moments else None
     if status.state is TaskState.DELAYED and isinstance(last, AttemptEnded):
-        return [("waits", Cell(f"{last.how}: {last.error}", "warn"))]
+        why = f"for {last.error}" if last.how == "parked" else f"{last.how}: {last.error}"
+        return [("waits", Cell(why, "warn"))]
     if status.state is not TaskState.READY:
         return []
     stats = await fleet.backend.queue.stats()

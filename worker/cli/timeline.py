@@ -37,6 +37,7 @@ Row = tuple[str | Cell, ...]
 _ENDINGS = {
     "retry": ("attempt failed", "warn"),
     "postponed": ("postponed", "warn"),
+    "parked": ("waits", "warn"),
     "released": ("handed back", "warn"),
     "dead": ("given up", "bad"),
     "cancelled": ("cancelled", "bad"),

@@ -42,8 +42,8 @@ from providers.remote.plugin_messages import ExecuteResponse
 from providers.remote.tenants import may_meet, tenant_id
 from providers.remote.wire import PERMISSIONS, BadMessage, Message, decode, encode
 from queue_backends import QueueError
+from worker.approvals import Approval, Approvals
 from worker.engine.admission import Applicant, NotAdmitted, admitted, applicant
-from worker.engine.approvals import Approval, Approvals
 from worker.engine.options import EngineOptions
 from worker.engine.plugin_config import seed_quietly, values_for
 from worker.live_settings import LiveSettings
@@ -238,15 +238,14 @@ class EngineService:
         request = _read(RequestApprovalRequest, body)
         self._check_tenant(request.tenant_id)
         question = Approval(
-            id="",
-            description=request.description,
+            message=request.description,
             permission=PERMISSIONS.get(request.required_permission, ""),
-            tenant_id=tenant_id(request.tenant_id),
-            execution_id=request.execution_id,
-            step_id=request.step_id,
+            tenant=tenant_id(request.tenant_id),
+            run=request.execution_id,
+            step=request.step_id,
             context=unpacked_json(request.context_json).decode(errors="replace"),
         )
-        log.info("a plugin asks for approval: see `shoal approval list`", what=request.description)
+        log.info("a plugin asks for approval: see `shoal approve`", what=request.description)
         answer = await self._approvals.ask(question, float(request.timeout_seconds))
         return encode(
             RequestApprovalResponse(

@@ -11,6 +11,7 @@ _OPERATORS_OWN = {
     "app": "an app says which tools and models of the fleet may be used",
     "llm": "a model says where calls go, and with which key",
     "datasource": "a data source says where its texts go, and with which key",
+    "team": "a team says which models its roles use, and which servers they call",
     "plugin": "a plugin is a program that workers start for everybody",
 }
 

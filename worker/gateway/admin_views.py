@@ -87,12 +87,17 @@ def visible(gateway: Gateway, kind: str, caller: Caller) -> Sequence[Stored[Any]
         "llm": gateway.definitions.llms,
         "datasource": gateway.definitions.datasources,
         "group": gateway.definitions.groups,
+        "team": gateway.definitions.teams,
+        "trigger": gateway.definitions.triggers,
+        "notify": gateway.definitions.notifies,
     }
     found: Sequence[Stored[Any]] = [
         each for each in stores[kind].all() if each.value.namespace in _namespaces(caller, each)
     ]
     if is_admin:
         return found
+    if kind in ("team", "trigger", "notify"):
+        return []
     if kind == "group":
         return [each for each in found if each.value.slug in caller.groups]
     if kind == "datasource":

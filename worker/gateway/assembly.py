@@ -10,8 +10,10 @@ from queue_backends import Backend
 from worker.agent_plugins.registry import AgentPlugins
 from worker.agents.declarations import Declarations
 from worker.agents.roster import Roster
+from worker.approvals.announcing import Announcing
 from worker.datasources.opening import open_datasources
 from worker.definitions import Definitions
+from worker.gateway.approval_desk import ApprovalDesk
 from worker.gateway.callback_delivery import CallbackDelivery
 from worker.gateway.callbacks import Callbacks
 from worker.gateway.chunk_hub import ChunkHub
@@ -19,12 +21,20 @@ from worker.gateway.context import Gateway
 from worker.gateway.ingress.model_access import ModelAccess
 from worker.gateway.keys import ApiKeys
 from worker.gateway.ops.room import OpsRoom
+from worker.gateway.run_hub import RunHub
+from worker.gateway.trigger_desk import TriggerDesk
 from worker.live_settings import LiveSettings
 from worker.net_guard import NetGuard, guarded_transport
 from worker.sealing import Sealer
 from worker.sessions.assembly import sessions_of
 from worker.sessions.watch import ChatWatch
 from worker.settings import Settings
+from worker.teams.drivers import RunDrivers
+from worker.teams.notify.delivery import NotifyDelivery
+from worker.teams.notify.service import Notifications
+from worker.teams.run_spans import run_spans
+from worker.teams.runs import Runs
+from worker.teams.triggers.service import Triggers
 
 if TYPE_CHECKING:
     from worker.gateway.oidc import Oidc
@@ -39,6 +49,18 @@ async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Ga
         keys = await stack.enter_async_context(ApiKeys(backend.state))
         roster = Roster(settings, definitions)
         plugins = AgentPlugins.of(settings, definitions.plugins)
+        runs = Runs.of(settings, backend.state)
+        oidc = _oidc(settings, stack)
+        notifications = Notifications(backend.state)
+        guard = NetGuard(allowed=settings.allow_private_addresses)
+        await stack.enter_async_context(NotifyDelivery(notifications.outbox, definitions, guard))
+        triggers = Triggers(definitions, runs, roster, notifications=notifications)
+        await stack.enter_async_context(triggers)
+        spans = await stack.enter_async_context(run_spans())
+        drivers = RunDrivers(backend, runs, on_end=triggers.on_run_end, spans=spans, most=settings.team_runs_at_once)
+        await stack.enter_async_context(drivers)
+        await stack.enter_async_context(Announcing(backend.state, settings.approval, guard))
+        approvals = await stack.enter_async_context(ApprovalDesk(backend))
         yield Gateway(
             settings=settings,
             backend=backend,
@@ -48,14 +70,19 @@ async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Ga
             plugins=plugins,
             roster=roster,
             keys=keys,
-            oidc=_oidc(settings, stack),
+            oidc=oidc,
             hub=await stack.enter_async_context(ChunkHub(backend)),
             model_access=await stack.enter_async_context(ModelAccess(settings, backend, live, roster)),
             callbacks=await _callbacks(settings, backend, stack),
             datasources=await stack.enter_async_context(open_datasources(settings, backend.state, live, definitions)),
             sessions=sessions_of(settings, backend),
             chats=await stack.enter_async_context(ChatWatch(backend.state)),
-            ops=await stack.enter_async_context(OpsRoom(settings, backend, live, definitions)),
+            approvals=approvals,
+            ops=await stack.enter_async_context(OpsRoom(settings, backend, live, definitions, approvals)),
+            notifications=notifications,
+            trigger_desk=TriggerDesk(triggers, definitions, settings.gateway, keys, oidc),
+            runs=runs,
+            run_hub=await stack.enter_async_context(RunHub(runs)),
         )
 
 

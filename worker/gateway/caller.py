@@ -17,6 +17,8 @@ class Scope(enum.StrEnum):
     """Submit, cancel and retry tasks."""
     AGENTS_USE = "agents.use"
     """Talk to agents: sessions, and the APIs of OpenAI and Anthropic."""
+    APPROVALS_WRITE = "approvals.write"
+    """Answer the questions that runs put to people."""
     OPS_READ = "ops.read"
     """See queues, workers, dead letters, usage, budgets and providers."""
     OPS_WRITE = "ops.write"
@@ -42,9 +44,9 @@ class Caller(Struct, frozen=True, kw_only=True):
     """When its key or token is no longer good (Unix seconds); None: that is not known."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether it has a scope. What `ops.read` and `ops.write` open is about the whole fleet: an app's key has
-        neither, not even an admin's."""
-        if self.app and scope in (Scope.OPS_READ, Scope.OPS_WRITE):
+        """Whether it has a scope. What `ops.read` and `ops.write` open is about the whole fleet, and approvals are for
+        people: an app's key has none of these, not even an admin's."""
+        if self.app and scope in (Scope.OPS_READ, Scope.OPS_WRITE, Scope.APPROVALS_WRITE):
             return False
         return scope in self.scopes or Scope.ADMIN in self.scopes
 

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from worker.agents.declarations import Declarations
     from worker.agents.roster import Roster
     from worker.datasources.datasources import Datasources
+    from worker.gateway.approval_desk import ApprovalDesk
     from worker.gateway.callbacks import Callbacks
     from worker.gateway.chunk_hub import ChunkHub
     from worker.gateway.ingress.model_access import ModelAccess
     from worker.gateway.keys import ApiKeys
     from worker.gateway.oidc import Oidc
     from worker.gateway.ops.room import OpsRoom
+    from worker.gateway.run_hub import RunHub
+    from worker.gateway.trigger_desk import TriggerDesk
     from worker.sessions.store import Sessions
     from worker.sessions.watch import ChatWatch
+    from worker.teams.notify.service import Notifications
+    from worker.teams.runs import Runs
 
 
 class Gateway(Struct, kw_only=True):
@@ -53,5 +58,15 @@ class Gateway(Struct, kw_only=True):
     sessions: Sessions
     chats: ChatWatch
     """Tells of what changes in sessions' conversations."""
+    notifications: Notifications
+    """Who is told when runs end and budgets run out."""
+    trigger_desk: TriggerDesk
+    """What fires triggers, and who may."""
+    approvals: ApprovalDesk
+    """Questions that runs put to people."""
     ops: OpsRoom
     """What operators see of the fleet, sampled and told to all who watch."""
+    runs: Runs
+    """Runs of teams."""
+    run_hub: RunHub
+    """Runs, told to all who watch them."""

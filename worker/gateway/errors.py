@@ -18,6 +18,7 @@ from worker.gateway.problem import ErrorStyle, Problem
 from worker.log import mask_text
 from worker.objects import errors as object_errors
 from worker.sessions import errors as session_errors
+from worker.teams import errors as team_errors
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -37,6 +38,7 @@ _STATUS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     worker_errors.AgentUnusable: (409, "agent_unusable"),
     worker_errors.WorkerNotFound: (404, "worker_not_found"),
     worker_errors.ApprovalNotFound: (404, "approval_not_found"),
+    worker_errors.ApprovalDecided: (409, "approval_decided"),
     session_errors.SessionNotFound: (404, "session_not_found"),
     session_errors.ConversationNotFound: (404, "conversation_not_found"),
     session_errors.ConversationBusy: (409, "conversation_busy"),
@@ -56,6 +58,13 @@ _STATUS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     object_errors.ObjectNotFound: (404, "object_not_found"),
     object_errors.ObjectConflict: (409, "object_conflict"),
     object_errors.ObjectInUse: (409, "object_in_use"),
+    team_errors.BadTeamFile: (422, "bad_team_file"),
+    team_errors.TemplateError: (422, "bad_template"),
+    team_errors.BadInput: (422, "bad_input"),
+    team_errors.TeamNotFound: (404, "team_not_found"),
+    team_errors.RunNotFound: (404, "run_not_found"),
+    team_errors.RunEnded: (409, "run_ended"),
+    team_errors.RunBusy: (409, "run_busy"),
     provider_errors.RateLimited: (429, "provider_rate_limited"),
     provider_errors.Overloaded: (503, "provider_overloaded"),
     provider_errors.Unavailable: (503, "provider_unavailable"),

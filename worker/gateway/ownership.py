@@ -21,6 +21,7 @@ from worker.gateway.idempotency import fingerprint, reused
 from worker.gateway.problem import Problem
 from worker.gateway.task_claims import claimed
 from worker.sessions.conversations import SUMMARY_OF, SUMMARY_UP_TO
+from worker.teams.marks import RESERVED
 from worker.trace_context import inject
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ def prepared(call: Call, task: Task) -> Task:
 
 
 _LONGEST_HEADER = 2048
-_OURS = (SUMMARY_OF, SUMMARY_UP_TO)
-"""They make a task's answer the summary of a conversation, which is for the fleet to say."""
+_OURS = (SUMMARY_OF, SUMMARY_UP_TO, *sorted(RESERVED))
+"""They make a task's answer the summary of a conversation, or a task the work of a team, which is for the fleet to say.
+"""
 
 
 def agent_for(call: Call, name: str, tenant: str) -> Agent:

@@ -166,6 +166,8 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When a gateway took it. Unix seconds."""
     due_at: float | None = None
     """When a delayed task becomes ready."""
+    waits_for: str = ""
+    """What a delayed task is parked for: it holds no worker, and goes on as soon as that is there."""
     deadline: float | None = None
     worker: str = ""
     result: ResultView | None = None

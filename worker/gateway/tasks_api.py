@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from queue_backends import CancelOutcome, TaskResult, TaskState, TaskStatus, WaitTimeout
@@ -39,6 +40,7 @@ from worker.gateway.task_views import (
     view_of,
 )
 from worker.journal import ModelCall, read_journal
+from worker.waiting import waits_for
 
 _ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
@@ -153,7 +155,10 @@ async def _view(call: Call, status: TaskStatus, *, is_repeated: bool = False) ->
     record, callback = await asyncio.gather(
         read_record(call.gateway.backend.state, status.id), call.gateway.callbacks.view(status.id)
     )
-    return view_of(status, record, callback, is_repeated=is_repeated)
+    view = view_of(status, record, callback, is_repeated=is_repeated)
+    if status.state is not TaskState.DELAYED:
+        return view
+    return replace(view, waits_for=await waits_for(call.gateway.backend.state, status.id))
 
 
 def _operation(method: str, path: str, handler: Any, summary: str, **more: Any) -> Operation:

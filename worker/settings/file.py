@@ -13,7 +13,7 @@ from worker.settings.table import BY_KEY, Setting
 from worker.settings.values import check, unknown_key
 from worker.tools.config import McpServer, WebhookTool, check_mcp_servers, check_webhook_tools
 
-SECTIONS = ("backend", "agent", "plugins", "gateway")
+SECTIONS = ("backend", "agent", "plugins", "gateway", "approval")
 _PATHS = {
     "agent_plugins_dir",
     "plugins.dir",

@@ -10,7 +10,7 @@ from msgspec import Struct
 from worker.errors import BadSetting
 
 AUTH_MODES = ("auto", "required", "off")
-SCOPES = ("tasks.read", "tasks.write", "agents.use", "ops.read", "ops.write", "admin")
+SCOPES = ("tasks.read", "tasks.write", "agents.use", "approvals.write", "ops.read", "ops.write", "admin")
 """Those of `worker.gateway.caller`, which stands above this."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Of tokens. None of them can be checked with a secret that the gateway would have to share."""

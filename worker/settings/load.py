@@ -13,6 +13,7 @@ from worker.errors import BadSetting
 from worker.rate_limits.rules import read_limits
 from worker.routing.route import read_routes
 from worker.settings.addresses import parse_allowed
+from worker.settings.approvals import ApprovalSettings
 from worker.settings.environment import read_environment
 from worker.settings.file import inherit, read_file
 from worker.settings.gateway import GatewaySettings
@@ -107,6 +108,7 @@ def _settings(values: dict[str, Any], agents: Mapping[str, Mapping[str, Any]], s
         backend=BackendOptions(**_section(values, "backend")),
         plugins=PluginSettings(**_section(values, "plugins")),
         gateway=GatewaySettings(**_section(values, "gateway")),
+        approval=ApprovalSettings(**_section(values, "approval")),
         agents=named,
         sources=sources,
     )
@@ -122,6 +124,7 @@ def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 def _check_together(settings: Settings) -> None:
     settings.plugins.check()
     settings.gateway.check()
+    settings.approval.check()
     parse_allowed(settings.allow_private_addresses)
     if settings.retry_max_s < settings.retry_base_s:
         raise BadSetting(

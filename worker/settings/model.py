@@ -14,6 +14,7 @@ from worker.budgets.rules import BudgetRule
 from worker.errors import BadSetting
 from worker.rate_limits.rules import RateLimit
 from worker.routing.route import Route
+from worker.settings.approvals import ApprovalSettings
 from worker.settings.gateway import GatewaySettings
 from worker.settings.masking import MASK, masked, masked_url
 from worker.settings.plugins import PluginSettings
@@ -84,16 +85,25 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where it is said that a budget's soft limit, or its limit, was reached; empty: nowhere."""
     usage_retention_days: int = 90
     conversation_retention_days: int = 30
+    team_runs_retention_days: int = 30
+    team_runs_at_once: int = 200
+    """Runs of teams that one replica of the gateway drives at a time; those that wait for people do not count."""
     conversation_busy: str = "queue"
     """What becomes of a message to a conversation that is still being answered: `queue` or `refuse`."""
     mcp_servers: tuple[McpServer, ...] = ()
     webhook_tools: tuple[WebhookTool, ...] = ()
     max_stored_output_chars: int = 16_777_216
     """Of one task's tool outputs together. 0: none are stored."""
+    approval: ApprovalSettings = ApprovalSettings()
+    """How people are asked for their approval."""
     python_tools: tuple[str, ...] = ()
     """`module:name`, or the path of a file."""
     team_routes: dict[str, str] = {}
     """Role -> queue URL."""
+    team_commands: bool = False
+    """Whether a team's file may have MCP servers started here by a command."""
+    team_mcp: bool = True
+    """Whether the MCP servers of teams are connected to."""
     namespace: str = ""
     agent_name: str = ""
     team_role: str = ""

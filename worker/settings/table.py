@@ -24,6 +24,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 METRIC_PREFIXES = ("shoal", "arkonis", "kubeswarm")
 LOG_FORMATS = ("auto", "console", "json")
 CONVERSATION_BUSY = ("queue", "refuse")
+APPROVAL_FALLBACKS = ("reject", "approve")
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -172,6 +173,12 @@ def _agent() -> list[Setting]:
             type=tuple[str, ...],
             variable="SHOAL_TOOLS",
             meaning="Names or patterns (`search__*`) of the tools that the agent may call",
+        ),
+        Setting(
+            key="agent.approve_tools",
+            type=tuple[str, ...],
+            variable="SHOAL_APPROVE_TOOLS",
+            meaning="Names or patterns of the tools whose calls a person has to approve",
         ),
         Setting(
             key="agent.tool_choice",
@@ -344,6 +351,20 @@ def _work() -> list[Setting]:
             1,
             3660,
         ),
+        _whole(
+            "team_runs_retention_days",
+            "SHOAL_TEAM_RUNS_RETENTION_DAYS",
+            "How long runs of teams are kept at least after they ended",
+            1,
+            3660,
+        ),
+        _whole(
+            "team_runs_at_once",
+            "SHOAL_TEAM_RUNS_AT_ONCE",
+            "Runs of teams that one `shoal serve` drives at a time; those that wait for people do not count",
+            1,
+            100_000,
+        ),
         Setting(
             key="conversation_busy",
             type=str,
@@ -390,6 +411,18 @@ def _tools() -> list[Setting]:
             variable="AGENT_TEAM_ROUTES",
             meaning="Role -> queue URL: whom the agent may delegate to",
             secret=True,
+        ),
+        Setting(
+            key="team_commands",
+            type=bool,
+            variable="SHOAL_TEAM_COMMANDS",
+            meaning="MCP servers of teams may be programs that workers start; otherwise only those with a URL are used",
+        ),
+        Setting(
+            key="team_mcp",
+            type=bool,
+            variable="SHOAL_TEAM_MCP",
+            meaning="Connect to the MCP servers that teams declare; without it, their roles do without those tools",
         ),
     ]
 
@@ -562,6 +595,39 @@ def _number(key: str, variable: str, meaning: str, minimum: float, maximum: floa
     return Setting(key=key, type=float | None, variable=variable, meaning=meaning, minimum=minimum, maximum=maximum)
 
 
+def _approvals() -> list[Setting]:
+    return [
+        _seconds(
+            "approval.timeout_s",
+            "SHOAL_APPROVAL_TIMEOUT_SECONDS",
+            "So long people are waited for; then the fallback decides",
+            1,
+            6 * 24 * 3600,
+        ),
+        Setting(
+            key="approval.fallback",
+            type=str,
+            variable="SHOAL_APPROVAL_FALLBACK",
+            choices=APPROVAL_FALLBACKS,
+            meaning="What counts if nobody answers in time",
+        ),
+        Setting(
+            key="approval.webhook",
+            type=str,
+            variable="SHOAL_APPROVAL_WEBHOOK",
+            secret=True,
+            meaning="URL that is told of each question; empty: none",
+        ),
+        Setting(
+            key="approval.webhook_secret",
+            type=str,
+            variable="SHOAL_APPROVAL_WEBHOOK_SECRET",
+            secret=True,
+            meaning="Signs what is sent there (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes",
+        ),
+    ]
+
+
 def _seconds(key: str, variable: str, meaning: str, minimum: float, maximum: float = MAX_SECONDS) -> Setting:
     return Setting(key=key, type=float, variable=variable, meaning=meaning, minimum=minimum, maximum=maximum)
 
@@ -571,6 +637,7 @@ SECTIONS: dict[str, tuple[Setting, ...]] = {
     "Agent": tuple(_agent()),
     "Work": tuple(_work()),
     "Tools": tuple(_tools()),
+    "Approvals": tuple(_approvals()),
     "Plugins": tuple(_plugins()),
     "Gateway": tuple(_gateway()),
     "Labels and operations": tuple(_labels_and_operations()),

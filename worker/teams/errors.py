@@ -7,6 +7,7 @@ WorkerError
     ├── BadInput            a run's input does not fit what the team declares
     ├── TeamNotFound        there is no team of that name: the message lists those that there are
     ├── RunNotFound         there is no run of that id, or it is no longer kept
+    ├── PlanNotFound        a task names a plan that is not kept here, or is not its run's
     ├── RunEnded            the run has ended: it cannot be cancelled or resumed
     └── RunBusy             somebody else drives the run right now
 """
@@ -45,6 +46,11 @@ class TeamNotFound(TeamError):
 
 class RunNotFound(TeamError):
     """There is no run of that id, or it is no longer kept."""
+
+
+class PlanNotFound(TeamError):
+    """A task names a plan that is not kept here, or not its run's. Trying again costs nothing, and another worker may
+    look into the right store: it is no permanent failure."""
 
 
 class RunEnded(TeamError):

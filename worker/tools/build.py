@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from providers.transport import Transport
-from worker.tools.builtin import SubmitSubtask
+from worker.teams.team_tools import queue_tools
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.config import McpServer, WebhookTool
 from worker.tools.interfaces import Tool, ToolServer
@@ -27,15 +27,17 @@ def build_catalogue(
     max_output_chars: int | None = None,
     with_outputs: bool = False,
     servers: Sequence[ToolServer] = (),
+    team_routes: Iterable[str] = (),
 ) -> ToolCatalogue:
     """A catalogue that is not open yet. `http` stays the caller's to close; `with_queue` adds the queue's own tools,
-    `with_outputs` the one that reads kept outputs, `servers` are asked after the MCP ones.
+    with `delegate` for the roles of `team_routes`; `with_outputs` the one that reads kept outputs. `servers` are asked
+    after the MCP ones.
 
     Raises `BadSetting` for names used twice, `ToolSetupFailed` for a Python tool that cannot be loaded.
     """
     tools: list[Tool] = [Webhook(config, http, environ=environ) for config in webhook_tools]
     if with_queue:
-        tools.append(SubmitSubtask())
+        tools += queue_tools(team_routes)
     for reference in python_tools:
         tools.extend(load_tools(reference))
     if with_outputs and all(tool.spec.name != READ_OUTPUT.name for tool in tools):  # a tool of yours goes first

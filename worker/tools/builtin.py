@@ -8,6 +8,7 @@ from typing import Any
 from providers.messages import ToolSpec
 from queue_backends import QueueError, Task
 from worker.errors import ToolCallFailed
+from worker.teams.delegation import Refused, Wanted
 from worker.tools.interfaces import ToolContext, ToolResult
 
 
@@ -40,6 +41,18 @@ class SubmitSubtask:
         prompt: str = arguments["prompt"]
         if not prompt.strip():
             raise ToolCallFailed("submit_subtask: prompt must not be empty")
+        try:
+            task_id = await self._submit(prompt, context)
+        except Refused as error:
+            raise ToolCallFailed(f"submit_subtask: {error}") from error
+        except QueueError as error:
+            raise ToolCallFailed(f"submit_subtask: submitting task: {error}") from error
+        return ToolResult(text=f"subtask submitted with id: {task_id}")
+
+    async def _submit(self, prompt: str, context: ToolContext) -> str:
+        if context.children is not None:
+            [task_id] = await context.children.submit([Wanted(prompt=prompt)], context.call_id)
+            return task_id
         if context.submit is None:
             raise ToolCallFailed("submit_subtask: there is no task queue in this run")
         task = Task(
@@ -48,11 +61,7 @@ class SubmitSubtask:
             tenant=context.tenant,
             idempotency_key=_idempotency_key(context, prompt),
         )
-        try:
-            task_id = await context.submit(task)
-        except QueueError as error:
-            raise ToolCallFailed(f"submit_subtask: submitting task: {error}") from error
-        return ToolResult(text=f"subtask submitted with id: {task_id}")
+        return await context.submit(task)
 
 
 def _idempotency_key(context: ToolContext, prompt: str) -> str:

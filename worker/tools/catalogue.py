@@ -30,7 +30,7 @@ from worker.tools.schema import ArgumentSchema
 
 log = structlog.get_logger(__name__)
 
-_KIND_ORDER = {"mcp": 0, "webhook": 1, "builtin": 2, "python": 3}
+KIND_ORDER = {"mcp": 0, "webhook": 1, "builtin": 2, "python": 3}
 """ark's order of the tool list, then what ark does not have."""
 
 
@@ -64,7 +64,7 @@ class ToolCatalogue:
         """
         self._servers = tuple(servers)
         check_unique("tool server", [server.name for server in servers])
-        self._fixed = _fixed_entries(sorted(tools, key=lambda tool: _KIND_ORDER.get(tool.spec.kind, len(_KIND_ORDER))))
+        self._fixed = _fixed_entries(sorted(tools, key=lambda tool: KIND_ORDER.get(tool.spec.kind, len(KIND_ORDER))))
         self._connect_wait_s = connect_wait_s
         self._max_output_chars = max_output_chars
         self._listed: tuple[Sequence[Tool], ...] = ()
@@ -143,11 +143,23 @@ class ToolCatalogue:
         down = {server.name: problem for server in self._servers if (problem := server.problem())}
         return {**down, **self._left_out}
 
+    def problem(self, call: ToolCall) -> ToolOutcome | None:
+        """Why a call cannot be made as it is: there is no such tool, or its arguments do not fit. None: it can."""
+        entry = self._current().get(call.name)
+        if entry is None:
+            return failed(call, self._not_found(call.name))
+        try:
+            _checked_arguments(call, entry.schema)
+        except ToolCallFailed as error:
+            return failed(call, str(error))
+        return None
+
     async def call(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
         """Run the tool that the model asked for and return what the model shall read.
 
         Arguments are checked against the tool's schema before, and the output is cut to its limit after; the whole is
-        kept in `context.outputs`. Raises nothing but `asyncio.CancelledError`.
+        kept in `context.outputs`. Raises nothing but `asyncio.CancelledError`, and `worker.parking.Parked` where the
+        tool does.
         """
         entry = self._current().get(call.name)
         if entry is None:

@@ -54,9 +54,9 @@ class McpServer(Struct, frozen=True, kw_only=True, rename="camel", repr_omit_def
     timeout_s: float = field(default=60.0, name="timeoutSeconds")
     """For one tool call."""
     allow: tuple[str, ...] = ()
-    """The server's own names of the tools to offer; empty: all of them."""
+    """The server's own names of the tools to offer, or patterns (`get_*`); empty: all of them."""
     deny: tuple[str, ...] = ()
-    """The server's own names of tools never to offer."""
+    """The server's own names of tools never to offer, or patterns."""
 
     @property
     def kind(self) -> Literal["stdio", "http", "sse", "ark"]:

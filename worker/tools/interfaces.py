@@ -7,13 +7,17 @@ an outcome for the model too. It honours cancellation at every await; what it st
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
 from providers.messages import ImagePart, ToolSpec
-from queue_backends import Task
+from queue_backends import StateStore, Task
 from worker.datasources.model import Datasource
+from worker.teams.marks import Marks
+
+if TYPE_CHECKING:
+    from worker.teams.delegation import Children
 
 SubmitTask = Callable[[Task], Awaitable[str]]
 """Enqueues a task and returns its id. Raises a `QueueError`."""
@@ -64,6 +68,12 @@ class ToolContext(Struct, frozen=True, kw_only=True):
     """Where long outputs go; None where they are only cut."""
     datasources: tuple[Datasource, ...] = ()
     """What the run's agent may search."""
+    marks: Marks | None = None
+    """Whose work the run is; None outside teams."""
+    state: StateStore | None = None
+    """What outlives the process; None where there is no store."""
+    children: Children | None = None
+    """How to make tasks for others, and to get their results; None where there is no queue."""
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):

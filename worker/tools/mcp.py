@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import structlog
@@ -224,7 +225,10 @@ class McpConnection:
             self._tools = tools_of(self._server, listed, self.call)
 
     def _is_offered(self, tool: str) -> bool:
-        return tool not in self._server.deny and (not self._server.allow or tool in self._server.allow)
+        allow, deny = self._server.allow, self._server.deny
+        if any(fnmatchcase(tool, pattern) for pattern in deny):
+            return False
+        return not allow or any(fnmatchcase(tool, pattern) for pattern in allow)
 
     def _up(self, session: McpSession) -> None:
         self._session = session

@@ -50,9 +50,15 @@ function handlers.retry(outcome)
   end
 end
 
--- Has to wait, though nothing failed: its try does not count.
+-- Has to wait, though nothing failed: its try does not count. It was started in time, so that it outlives the moment
+-- after which its engine would not have had it started.
 function handlers.postpone(outcome)
   if not end_if_cancelled(outcome) then
+    local job, lasts_ms = names.job .. outcome[3], keep.unfinished_ms + outcome[11]
+    local left_ms = redis.call('PTTL', job)
+    if left_ms >= 0 and left_ms < lasts_ms then
+      redis.call('PEXPIRE', job, string.format('%.0f', lasts_ms))
+    end
     give_back(outcome, string.format('%.0f', now + outcome[11]))
     redis.call('DECR', names.retry .. outcome[3])
     ready = ready + (outcome[11] > 0 and 0 or 1)

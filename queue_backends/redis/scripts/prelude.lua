@@ -204,3 +204,19 @@ local function unpacked(packed)
   end
   return fields
 end
+
+-- A delayed task becomes ready: its entry goes from `delayed` and `entries` into the lane of its priority. What cannot
+-- be read becomes an entry that says so, and whoever reads it refuses it with the reason.
+local function make_ready(lanes, delayed, entries, moved, id)
+  local packed = redis.call('HGET', entries, id)
+  redis.call('ZREM', delayed, id)
+  redis.call('HDEL', entries, id)
+  local fields = packed and unpacked(packed)
+  if not fields then
+    local reason = packed and 'its delayed entry cannot be read: it must be a msgpack array of names and values'
+      or 'it was delayed, and its entry is no longer there: submit the task again'
+    fields = { 'original_task_id', id, 'unreadable', reason }
+  end
+  local lane = lane_of(fields)
+  redis.call('HSET', moved, id, lane .. '|' .. redis.call('XADD', lanes[lane], '*', unpack(fields)))
+end

@@ -9,9 +9,6 @@
 -- Reply: { paused 0/1, ms until the next delayed task is due or -1, XREADGROUP's reply, ... }
 -- Atomic because a delayed task must never be in both places, or in none.
 
-local NO_ENTRY = 'its delayed entry cannot be read: it must be a msgpack array of names and values'
-local NOT_THERE = 'it was delayed, and its entry is no longer there: submit the task again'
-
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[7]) == 1 then
   return { 1, -1 }
@@ -23,15 +20,7 @@ if head[1] then
   local now = now_ms()
   if tonumber(head[2]) <= now then
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 200)) do
-      local packed = redis.call('HGET', KEYS[5], id)
-      redis.call('ZREM', KEYS[4], id)
-      redis.call('HDEL', KEYS[5], id)
-      local fields = packed and unpacked(packed)
-      if not fields then -- whoever reads this entry refuses it with the reason
-        fields = { 'original_task_id', id, 'unreadable', packed and NO_ENTRY or NOT_THERE }
-      end
-      local lane = lane_of(fields)
-      redis.call('HSET', KEYS[6], id, lane .. '|' .. redis.call('XADD', KEYS[lane], '*', unpack(fields)))
+      make_ready(KEYS, KEYS[4], KEYS[5], KEYS[6], id)
     end
     head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
   end

@@ -78,6 +78,16 @@ class EngineRules(WorkerRules):
 
     @precondition(lambda self: self._model.tasks)
     @rule(data=data_draw)
+    def wake(self, data: st.DataObject) -> None:
+        """Somebody wakes some tasks, and others that are not delayed."""
+        delayed = [task.id for task in self._model.in_place(Place.DELAYED)]
+        names = st.sampled_from([*delayed, *delayed, *self._model.tasks, "1-1", "no-such-task"])
+        ids = data.draw(st.lists(names, min_size=1, max_size=3))
+        for task_id, was_delayed in zip(ids, self._run(self._engine.queue.wake(ids)), strict=True):
+            self._model.woken(task_id, was_delayed=was_delayed)
+
+    @precondition(lambda self: self._model.tasks)
+    @rule(data=data_draw)
     def wait(self, data: st.DataObject) -> None:
         """Whoever waits has the result of an ended task, and no other."""
         task_id = data.draw(st.sampled_from(list(self._model.tasks)))

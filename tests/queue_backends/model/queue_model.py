@@ -109,6 +109,17 @@ class QueueModel:
             assert outcome is CancelOutcome.CANCELLED
             self._end_cancelled(task)
 
+    def woken(self, task_id: str, *, was_delayed: bool) -> None:
+        """A wake has been answered. One whose moment has come may have become ready by itself before."""
+        task = self.tasks.get(task_id)
+        is_delayed = task is not None and task.place is Place.DELAYED
+        if task is None or not is_delayed or not was_delayed:
+            assert not was_delayed or is_delayed, "a task was woken that was not delayed"
+            assert was_delayed or not is_delayed or (task is not None and task.is_late), "a task sleeps on"
+            return
+        task.order = None if task.is_late else self._next_order()
+        task.place, task.is_late = Place.READY, False
+
     def _end_cancelled(self, task: TaskModel) -> None:
         task.chunks.append(CANCELLED_CHUNK)
         self._end(task, TaskResult(task_id=task.id, error=RUN_CANCELLED))

@@ -15,6 +15,7 @@ from queue_backends import Backend, QueueError, TaskState
 from worker.budgets.live import rules_in_force
 from worker.definitions import Definitions
 from worker.fleet.monitor import Monitor, Snapshot
+from worker.gateway.approval_desk import ApprovalDesk
 from worker.gateway.ops.budgets_view import BudgetsView, budgets_view
 from worker.gateway.ops.feed import Feed
 from worker.gateway.ops.history import FINE_EVERY_S, History, Sample, sample_of
@@ -43,9 +44,15 @@ class OpsRoom:
     """Entered (`async with`), it samples the queue all the time and reads more while somebody watches."""
 
     def __init__(
-        self, settings: Settings, backend: Backend, live: LiveSettings, definitions: Definitions | None = None
+        self,
+        settings: Settings,
+        backend: Backend,
+        live: LiveSettings,
+        definitions: Definitions | None = None,
+        approvals: ApprovalDesk | None = None,
     ) -> None:
         """With `definitions`, the agents' own budgets are among the fleet's."""
+        self._approvals = approvals
         self._settings = settings
         self._definitions = definitions
         self._backend = backend
@@ -181,6 +188,9 @@ class OpsRoom:
         }
         if self._sample is not None and not tenant:
             parts["sample"] = self._sample
+        if self._approvals is not None:
+            waiting = self._approvals.open(tenant)
+            parts["approvals"] = {"open": len(waiting), "version": self._approvals.version}
         if self._budgets is not None:
             parts["budgets"] = self._budgets.for_tenant(tenant)
         if self._limits is not None:

@@ -11,17 +11,23 @@ import { count } from "../kit/format.js";
 import { failed } from "../kit/notice.js";
 import { problemBanner } from "./banners.js";
 import { Fleet } from "./fleet.js";
+import { approvals } from "./views/approvals.js";
 import { budgets } from "./views/budgets.js";
 import { dead } from "./views/dead.js";
 import { overview } from "./views/overview.js";
 import { providers } from "./views/providers.js";
 import { queue } from "./views/queue.js";
+import { run } from "./views/run.js";
+import { runs } from "./views/runs.js";
 import { task } from "./views/task.js";
 import { tasks } from "./views/tasks.js";
+import { team } from "./views/team.js";
+import { teams } from "./views/teams.js";
 import { usage } from "./views/usage.js";
 import { workers } from "./views/workers.js";
 
-const VIEWS = { overview, queue, tasks, workers, dead, usage, budgets, providers };
+const VIEWS = { overview, queue, tasks, runs, teams, approvals, workers, dead, usage, budgets, providers };
+const PAGES = { tasks: task, runs: run, teams: team };
 const STATES = {
   connecting: "connecting",
   live: "live",
@@ -55,8 +61,9 @@ function decoded(text) {
 
 function show() {
   const { name, id, query } = route();
-  const view = name === "tasks" && id ? task : VIEWS[name];
-  const path = `${name}/${name === "tasks" ? id : ""}`;
+  const page = id && Object.hasOwn(PAGES, name) ? PAGES[name] : null;
+  const view = page ?? VIEWS[name];
+  const path = `${name}/${page ? id : ""}`;
   drawNavigation(name);
   const title = view.titleOf?.(id) ?? view.title;
   byId("title").textContent = title;
@@ -75,7 +82,12 @@ function show() {
 }
 
 function drawNavigation(current) {
-  const numbers = { tasks: fleet.queue?.running, dead: fleet.queue?.dead, workers: fleet.part("workers")?.length };
+  const numbers = {
+    tasks: fleet.queue?.running,
+    approvals: fleet.part("approvals")?.open,
+    dead: fleet.queue?.dead,
+    workers: fleet.part("workers")?.length,
+  };
   patch(byId("nav"), [
     h(
       "ul",
@@ -123,7 +135,7 @@ fleet.onState(drawState);
 fleet.onChange((changed) => {
   if (changed.has("about")) drawAbout(fleet.about);
   if (changed.has("queue")) patch(banner, [problemBanner(fleet)]);
-  if (changed.has("queue") || changed.has("workers")) drawNavigation(route().name);
+  if (["queue", "workers", "approvals"].some((part) => changed.has(part))) drawNavigation(route().name);
   shown.view?.update(changed);
 });
 window.addEventListener("hashchange", show);

@@ -21,6 +21,11 @@ export const task = {
   },
 };
 
+/** What a parked task waits for; an approval can be given here. */
+function waitsFor(text) {
+  return text.startsWith("approval") ? h("a", { href: "#/approvals" }, text) : text;
+}
+
 class TaskPage {
   constructor(fleet, id) {
     this.fleet = fleet;
@@ -141,6 +146,7 @@ class TaskPage {
         found.worker ? ["Worker", h("span", { class: "mono" }, found.worker)] : null,
         enqueued ? ["Submitted", ago(enqueued, fleet.now)] : null,
         running?.started_at ? ["Running for", duration(fleet.now - running.started_at)] : null,
+        found.waits_for ? ["Waits for", waitsFor(found.waits_for)] : null,
         found.due_at ? ["Ready again", ahead(found.due_at, fleet.now)] : null,
         found.deadline ? ["Deadline", moment(found.deadline)] : null,
         result.finished_at ? ["Ended", ago(result.finished_at, fleet.now)] : null,
@@ -203,7 +209,7 @@ class TaskPage {
       this.task?.state === "ready"
         ? "The task waits for a worker."
         : this.task?.state === "delayed"
-          ? "The task waits for its time."
+          ? "The task waits, and holds no worker."
           : "Nothing was said yet.",
     );
   }

@@ -1,0 +1,1 @@
+"""People who are asked, and tasks that wait for them without a worker."""

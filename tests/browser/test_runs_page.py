@@ -1,0 +1,91 @@
+"""Runs of teams on the dashboard: watched while they go on, approved, begun by a form, and ended."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.chromium import WITHIN_MS, violations
+from tests.browser.desk import Desk, settled
+from tests.browser.run_plans import MARKUP, magazine, start, store
+from tests.browser.stage import Stage, in_thread
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+expect.set_options(timeout=WITHIN_MS)
+
+
+async def test_a_run_is_watched_while_it_goes_on(desk: Desk, stage: Stage, axe: str) -> None:
+    """Cards change as steps run; a person approves in the page; the chosen step's stream is shown as it comes; prompts
+    and outputs can be read, by keys too, and what models write stays text."""
+    run_id = await in_thread(start, stage, magazine(delay_s=0.05), topic="tides")
+    page = await desk.open(f"runs/{run_id}")
+    graph = page.get_by_role("group", name="Graph of the run")
+    await expect(graph.locator('[data-node="draft"].is-waiting')).to_be_visible()
+    await expect(graph.get_by_role("button", name=re.compile("^research .*Succeeded"))).to_be_visible()
+    await desk.keep(page, "run-waiting")
+    banner = page.get_by_role("group", name="Approval of draft")
+    await expect(banner).to_contain_text("Shall the article be written to this outline?")
+    await banner.get_by_role("button", name="Approve").click()
+
+    await graph.locator('[data-node="draft"].is-running').click()
+    panel = page.get_by_role("region", name="Step", exact=True)
+    await expect(panel.locator(".transcript")).to_contain_text(f"The tide does not wait for {MARKUP}")
+    await expect(banner).to_have_count(0)
+    await expect(graph.locator('[data-node="draft"]')).to_have_attribute("aria-pressed", "true")
+    assert await violations(page, axe) == []
+    await desk.keep(page, "run-running")
+
+    await expect(page.locator(".facts .badge").first).to_have_text("Succeeded")
+    await expect(graph.locator('[data-node="translation"].is-skipped')).to_be_visible()
+    await page.keyboard.press("ArrowUp")
+    await expect(graph.locator('[data-node="outline"]')).to_be_focused()
+    await page.keyboard.press("Enter")
+    await panel.get_by_text("Prompt", exact=True).click()
+    await expect(panel.get_by_role("region", name="Prompt of the step")).to_contain_text("Three studies agree")
+    await expect(panel.get_by_role("region", name="Output of the step")).to_contain_text("Shorter sentences")
+    assert "?step=outline" in page.url
+    assert await page.locator("main img, main b").count() == 0
+
+    phone = await desk.open(f"runs/{run_id}?step=draft", is_phone=True, is_dark=True)
+    await expect(phone.get_by_role("region", name="Output of the step")).to_contain_text(MARKUP)
+    assert await phone.evaluate("() => document.documentElement.scrollWidth") <= 360
+    assert await violations(phone, axe) == []
+    await desk.keep(phone, "phone-run")
+
+
+async def test_a_team_is_run_by_its_form_and_ended_by_a_button(desk: Desk, stage: Stage) -> None:
+    """The form has the declared inputs and says what is missing; the run's page ends it; the list shows it."""
+    await in_thread(store, stage, magazine())
+    page = await desk.open("teams", expected=("422",))
+    await page.get_by_role("link", name="magazine").click()
+    await expect(page.get_by_role("group", name="Graph of team magazine").locator("[data-node]")).to_have_count(6)
+    form = page.get_by_role("form", name="Run this team")
+    await form.get_by_role("button", name="Run").click()
+    await expect(form.get_by_role("alert")).to_have_text("topic is required.")
+    await form.get_by_label("topic").fill("the herring")
+    await form.get_by_label("translate").check()
+    await form.get_by_label("words").fill("many")
+    await form.get_by_role("button", name="Run").click()
+    await expect(form.get_by_role("alert")).to_contain_text("use a number")
+    await form.get_by_label("words").fill("300")
+    await desk.keep(page, "team")
+    await form.get_by_role("button", name="Run").click()
+
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Run magazine-")
+    await expect(page.get_by_role("region", name="Input")).to_contain_text('"words": 300')
+    await page.get_by_role("button", name="Cancel run").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel run").click()
+    await expect(page.locator(".facts .badge").first).to_have_text("Cancelled")
+    run_id = unquote(page.url.partition("#/runs/")[2].partition("?")[0])
+    await desk.show(page, "runs?phase=Cancelled")
+    row = page.locator("tbody tr", has_text=run_id)
+    await expect(row.get_by_text("Cancelled")).to_be_visible()
+    await settled(page)
+    await desk.keep(page, "runs")
+
+    reader = await desk.open(f"runs/{run_id}", key=stage.server.make_key(["ops.read", "tasks.read"]))
+    await expect(reader.locator(".facts .badge").first).to_have_text("Cancelled")
+    await expect(reader.get_by_role("button", name="Cancel run")).to_have_count(0)

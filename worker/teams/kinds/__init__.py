@@ -1,0 +1,1 @@
+"""Reads ark's and kubeswarm's kinds of YAML documents."""

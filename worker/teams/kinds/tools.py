@@ -1,0 +1,187 @@
+"""MCP servers and webhook tools that agents declare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from worker.errors import BadSetting
+from worker.teams.kinds.documents import Documents
+from worker.teams.kinds.objects import Fields
+from worker.teams.kinds.references import name_of
+from worker.teams.kinds.sources import secret_variable
+from worker.tools.config import McpServer, WebhookTool, check_mcp_servers, check_webhook_tools
+
+MOUNTED = "/etc/shoal/secrets"
+"""Where the files of mTLS secrets are looked for, unless SHOAL_SECRETS_DIR says where."""
+
+
+class Tools:
+    """Compiles what agents say of their tools."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._findings = documents.findings
+        self._bindings = {
+            binding.text("capabilityId"): binding.text("url")
+            for registry in documents.all("registry")
+            for binding in registry.spec.many("mcpBindings")
+        }
+
+    def servers(self, spec: Fields) -> tuple[tuple[McpServer, ...], tuple[tuple[str, str], ...]]:
+        """The MCP servers, and what the prompt says of them: (server, instructions)."""
+        declared = (*spec.many("mcpServers"), *self._grouped(spec, "mcp"))
+        self._check_security(spec, declared)
+        permissions = spec.one("guardrails").one("tools")
+        servers: list[McpServer] = []
+        said: list[tuple[str, str]] = []
+        for found in declared:
+            if any(server.name == found.text("name") for server in servers):
+                self._findings.error(found.at("name"), f"MCP server {found.text('name')!r} is there twice")
+                continue
+            server = self._server(found, permissions)
+            if server is not None:
+                servers.append(server)
+            if text := (found.text("instructions") or found.text("guidance")).strip():
+                said.append((found.text("name"), text))
+        return tuple(servers), tuple(said)
+
+    def webhooks(self, spec: Fields) -> tuple[WebhookTool, ...]:
+        """The webhook tools."""
+        tools = spec.get("tools")
+        listed = spec.many("tools") if isinstance(tools, list) else self._grouped(spec, "webhooks")
+        denied = set(spec.one("guardrails").one("tools").texts("deny"))
+        found = [self._webhook(each) for each in listed if each.text("name") not in denied]
+        return tuple(tool for tool in found if tool is not None)
+
+    def _grouped(self, spec: Fields, name: str) -> list[Fields]:
+        tools = spec.get("tools")
+        return tools.many(name) if isinstance(tools, Fields) else []
+
+    def _server(self, found: Fields, permissions: Fields) -> McpServer | None:
+        name = found.text("name")
+        allow, deny = _permitted(name, permissions)
+        if "*" in deny:
+            return None
+        auth = self._auth(found)
+        url = found.text("url")
+        if "capabilityRef" in found:
+            url = self._bound(found)
+        server = McpServer(
+            name=name,
+            url=url,
+            command=found.text("command"),
+            args=found.texts("args"),
+            env=found.get("env") or {},
+            transport=found.get("transport", ""),
+            timeout_s=float(found.get("timeoutSeconds", 60)),
+            allow=found.texts("allow") or allow,
+            deny=(*found.texts("deny"), *deny),
+            **auth,
+        )
+        try:
+            check_mcp_servers([server])
+        except BadSetting as error:
+            if url or "capabilityRef" not in found:
+                self._findings.error(found.node, str(error))
+        return server
+
+    def _bound(self, found: Fields) -> str:
+        capability = name_of(found.get("capabilityRef"))
+        url = self._bindings.get(capability, "")
+        if not url:
+            self._findings.error(
+                found.at("capabilityRef"),
+                f"no registry of the file binds capability {capability!r} to an MCP server: "
+                "add it to its mcpBindings, or give the server a url",
+            )
+        return url
+
+    def _auth(self, found: Fields) -> dict[str, Any]:
+        auth = found.one("auth")
+        if "tokenEnvVar" in found:
+            return {"auth_type": "bearer", "token_env_var": found.text("tokenEnvVar")}
+        token = auth.one("bearer").one("secretKeyRef") if "bearer" in auth else auth.one("tokenSecretRef")
+        if "name" in token:
+            return {"auth_type": "bearer", "token_env_var": self._documents.sources.secret(token, self._findings)}
+        secret = name_of(auth.one("mtls").get("secretRef")) or name_of(auth.get("secretRef"))
+        if secret:
+            folder = PurePosixPath(self._documents.sources.folder or MOUNTED) / secret
+            return {"auth_type": "mtls", "cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
+        if auth.get("type") in ("bearer", "mtls"):
+            needed = "tokenSecretRef" if auth.get("type") == "bearer" else "secretRef"
+            self._findings.error(auth.node, f"authentication of type {auth.get('type')} needs {needed}")
+        return {}
+
+    def _webhook(self, found: Fields) -> WebhookTool | None:
+        if "{{" in found.text("url"):
+            self._findings.warning(found.at("url"), "templates are not evaluated in a tool's url")
+        tool = WebhookTool(
+            name=found.text("name"),
+            url=found.text("url"),
+            description=found.text("description"),
+            method=found.get("method", "POST"),
+            input_schema=found.get("schema") or found.get("inputSchema") or "",
+            idempotent=bool(found.get("idempotent")),
+            timeout_s=float(found.get("timeoutSeconds", 30)),
+            headers_env={header.text("name"): self._header(found, header) for header in found.many("headers")},
+        )
+        try:
+            check_webhook_tools([tool])
+        except BadSetting as error:
+            at = "schema" if "schema" in found else "inputSchema"
+            self._findings.error(found.at(at) if "inputSchema" in str(error) else found.node, str(error))
+            return None
+        return tool
+
+    def _header(self, tool: Fields, header: Fields) -> str:
+        if "secretKeyRef" in header:
+            return self._documents.sources.secret(header.one("secretKeyRef"), self._findings)
+        variable = secret_variable(tool.text("name"), header.text("name"))
+        self._documents.sources.put(variable, header.text("value"))
+        return variable
+
+    def _check_security(self, spec: Fields, declared: Sequence[Fields]) -> None:
+        """The strictest of all settings of the file counts, as kubeswarm has it."""
+        for document in self._documents.all("settings"):
+            security = document.spec.one("security")
+            prefixes = security.texts("mcpAllowlist")
+            for found in declared:
+                if prefixes and not found.text("url").startswith(prefixes):
+                    self._findings.error(
+                        found.at("url"),
+                        f"{document.kind} {document.name!r} allows MCP servers of {', '.join(prefixes)} alone",
+                    )
+                if security.get("requireMCPAuth") and "auth" not in found and "tokenEnvVar" not in found:
+                    self._findings.error(
+                        found.node, f"{document.kind} {document.name!r} requires MCP servers to have `auth`"
+                    )
+
+
+def _permitted(server: str, permissions: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What `guardrails.tools` allows and denies of a server, as patterns of its own tools' names."""
+    allowed = _patterns(server, permissions.texts("allow"))
+    denied = _patterns(server, permissions.texts("deny"))
+    if "allow" in permissions and not allowed:
+        return (), ("*",)
+    return (() if "*" in allowed else allowed), tuple(name for name in denied if name not in allowed or name == "*")
+
+
+def _patterns(server: str, entries: Sequence[str]) -> tuple[str, ...]:
+    found = []
+    for entry in entries:
+        of, slash, tool = entry.partition("/")
+        if slash and _matches(server, of):
+            found.append(tool or "*")
+    return tuple(found)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+
+
+def tool_patterns(entries: Sequence[str]) -> tuple[str, ...]:
+    """`server/tool` as the name that the model knows: `server__tool`."""
+    return tuple(entry.replace("/", "__", 1) for entry in entries)

@@ -1,0 +1,1 @@
+"""What roles of teams remember from one task to the next. Sources: ArkMemory, SwarmMemory."""
