@@ -29,7 +29,8 @@ demo: $(VENV)/.run $(VENV)/.demo $(VENV)/.model  ## Run a fleet on this machine 
 
 # Many tests kill, freeze and cut real servers in real time. On a machine that stands still for a second one of them may
 # fail for that alone: what has failed runs once more, by itself, and is named; a second failure is a failure.
-PYTEST = check() { "$$@" -n 2 || { [ $$? -eq 1 ] && echo '→ once more, one at a time: what has failed' && \
+# Three at once: they mostly wait for servers, and two cores are enough for that.
+PYTEST = check() { "$$@" -n 3 --dist worksteal || { [ $$? -eq 1 ] && echo '→ once more, one at a time: what has failed' && \
 	"$$@" --last-failed --verbose --maxfail=3; }; }; check
 
 test: lint $(VENV)/.arq  ## Check everything: style, types, layers, behaviour

@@ -209,7 +209,8 @@ async def _assembled(
         http = guarded_transport(settings.allow_private_addresses)
         stack.push_async_callback(http.aclose)
         prices, estimates = PriceBook(settings.prices), CallEstimates()
-        datasources = Datasources(definitions, backend.state, Embeddings(providers, backend.state, ledger, prices))
+        embeddings = Embeddings(providers, backend.state, ledger, prices)
+        datasources = Datasources(definitions, backend.state, embeddings)
         stack.push_async_callback(datasources.aclose)
         agent_plugins = AgentPluginHost(
             AgentPlugins.of(settings, definitions.plugins), backend.state, definitions.agents
@@ -228,7 +229,7 @@ async def _assembled(
                 servers=[RemoteActions(remote), searches],
             )
         )
-        teams = await stack.enter_async_context(team_work(settings, backend, runs, http))
+        teams = await stack.enter_async_context(team_work(settings, backend, runs, http, embeddings))
         if settings.plugins.on_worker:
             from worker.engine import engine_running  # gRPC takes 0.2 s to import
 
@@ -367,7 +368,8 @@ def _surroundings(
 def _outputs(settings: Settings, backend: Backend) -> OutputStore | None:
     if not settings.max_stored_output_chars:
         return None
-    keep_s = settings.timeout_s + settings.backend.result_retention_s
+    # The run may be parked in between, for as long as people are waited for.
+    keep_s = settings.timeout_s + settings.approval.timeout_s + settings.backend.result_retention_s
     return OutputStore(backend.state, keep_s=keep_s, max_chars=settings.max_stored_output_chars)
 
 

@@ -109,11 +109,12 @@ class Following:
             await asyncio.sleep(_RETRY_S)
 
     def _complain(self, errors: BaseExceptionGroup[QueueError]) -> None:
-        if not self._has_complained:
+        """Once. That the store is away is said by its backend, for all who use it."""
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if not self._has_complained and not isinstance(error, BackendUnavailable):
             self._has_complained = True
-            error: BaseException = errors
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
             log.warning("a part of the state cannot be followed, trying again", part=self._what, error=str(error))
 
     async def _follow_one_watch(self) -> None:
@@ -139,11 +140,11 @@ class Following:
         await self._keep()
 
     async def _until(self, heard: asyncio.Event) -> None:
-        """Return once the watch has begun. Raises `BackendUnavailable`."""
+        """Return once the watch has begun. Raises `QueueError`."""
         tries, give_up_at = 0, asyncio.get_running_loop().time() + _HEARD_LIMIT_S
         while not heard.is_set():
             if asyncio.get_running_loop().time() >= give_up_at:
-                raise BackendUnavailable(f"the watch has told nothing within {_HEARD_LIMIT_S:g} s")
+                raise QueueError(f"the watch has told nothing within {_HEARD_LIMIT_S:g} s")
             await self._state.set(self._hello, secrets.token_hex(4).encode(), ttl_s=_HELLO_TTL_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HELLO_AGAIN_S[min(tries, len(_HELLO_AGAIN_S) - 1)]):

@@ -18,7 +18,7 @@ from providers import ToolOutcome
 from providers.messages import TurnEnd
 from providers.turn_routing import Switch
 from queue_backends import LogRecord, StateStore, UsageRecord
-from queue_backends.messages import encode_json
+from queue_backends.messages import JsonObject, encode_json
 
 MOST_ENTRIES = 100_000
 STEP_TURNS = 1000
@@ -53,6 +53,13 @@ class Switched(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="switc
     turn: int
     attempt: int
     switch: Switch
+
+
+class Recalled(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="recalled"):
+    """What the task's role remembered when it began: whoever goes on with the task begins with the same."""
+
+    history: tuple[JsonObject, ...] = ()
+    preface: str = ""
 
 
 class ToolStarted(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="tool_started"):
@@ -146,6 +153,7 @@ class PluginShown(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="pl
 Entry = (
     ModelCall
     | Switched
+    | Recalled
     | ToolStarted
     | ToolWaits
     | ToolFinished
@@ -216,6 +224,8 @@ def _id(entry: Entry) -> str:
             return f"call/{turn}/{attempt}"
         case Switched(turn=turn, attempt=attempt):
             return f"switch/{turn}/{attempt}"
+        case Recalled():
+            return "recalled"
         case ToolStarted(key=key, worker=worker):
             return f"start/{key}/{worker}"
         case ToolWaits(key=key):

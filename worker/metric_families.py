@@ -54,7 +54,7 @@ def _worker_families(metrics: Metrics) -> list[Family]:
         _one("worker.pulled", "counter", "Tasks received from the queue.", worker.pulled),
         _one("worker.lease_lost", "counter", "Runs stopped because their lease was lost.", worker.lease_lost),
         _one("worker.retried", "counter", "Runs that failed and will be tried again.", worker.retried),
-        _one("worker.postponed", "counter", "Runs that gave their slot back to wait for room.", worker.postponed),
+        _one("worker.postponed", "counter", "Runs that gave their slot back to wait.", worker.postponed),
         _one("worker.dead", "counter", "Tasks given up for good.", worker.dead),
         _one("worker.chunks_published", "counter", "Chunks written to the stream.", worker.chunks_published),
         _one("worker.commit_batch", "histogram", "Outcomes written in one commit.", worker.commit_batch),

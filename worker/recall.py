@@ -18,6 +18,7 @@ from worker.journal import (
     ModelCall,
     PluginShown,
     PluginStep,
+    Recalled,
     Switched,
     TakenOver,
     ToolFinished,
@@ -64,8 +65,15 @@ class Past(Struct, frozen=True, kw_only=True):
     was_parked: bool = False
     """Ever."""
     has_entries: bool = False
+    recalled: Recalled | None = None
+    """What its role remembered when it began; None if it began without."""
     plugin_entries: tuple[Entry, ...] = ()
     """All of them, of a run that an agent plugin has begun: `worker.agent_plugins.recording` reads them."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something of it that a run goes on from: it must then begin with what that began with."""
+        return bool(self.resumption.turns or self.by_arguments or self.plugin_entries)
 
 
 NO_PAST = Past()
@@ -90,6 +98,7 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         looks=_looks(entries),
         was_parked=any(isinstance(entry, AttemptEnded) and entry.how == "parked" for entry in entries),
         has_entries=bool(entries),
+        recalled=next((entry for entry in entries if isinstance(entry, Recalled)), None),
         plugin_entries=tuple(entries) if any(isinstance(e, PluginStep | PluginShown) for e in entries) else (),
     )
 

@@ -38,7 +38,7 @@ from worker.agents import Memory, ResolvedAgent
 from worker.approvals.tool_approvals import needs_approval, waits_for
 from worker.ending import Ending
 from worker.errors import DeadlineExceeded, WorkerError
-from worker.journal import entries_of, read_journal
+from worker.journal import Recalled, entries_of, read_journal
 from worker.metrics import AgentMetrics
 from worker.parking import Parked, Parking
 from worker.persistence import persistently
@@ -52,6 +52,9 @@ from worker.surroundings import Surroundings
 from worker.teams.child_tasks import begin_child
 from worker.teams.delegation import Children
 from worker.teams.marks import Marks, marks_of
+from worker.teams.memory.memories import Memories
+from worker.teams.memory.recollection import NOTHING, Recollection
+from worker.teams.plan import Role
 from worker.teams.role_tools import OwnTools
 from worker.teams.roles import PLAIN_PURPOSES
 from worker.teams.team_budgets import team_budgets
@@ -195,16 +198,16 @@ class TaskRun:
                         await around.agents.make_sure(task)
                     if self.marks is not None:
                         limits = self._own_limit(limits)
-                        await self._begin_team_work(self.marks)
+                        await self._begin_team_work(self.marks, past)
                     if around.providers.unsettled:  # a provider's live settings have changed
                         await self._settle_provider()
                     if self.ending.conversation is not None:
                         await self._load_conversation(self.ending.conversation)
                     run = await self._work(past)
-                    if self.marks is not None:
-                        await self._keep_in_memory(self.marks, run.output)
                 finally:
                     self._end_limits(limits)
+                if self.marks is not None:
+                    await self._keep_in_memory(self.marks, run.output)
             except asyncio.CancelledError:
                 if not self.was_stopped():
                     raise
@@ -377,7 +380,7 @@ class TaskRun:
             seconds = min(seconds, max(0.0, self.task.deadline - time.time()))
         return asyncio.get_running_loop().call_later(seconds, self.time_is_up)
 
-    async def _begin_team_work(self, marks: Marks) -> None:
+    async def _begin_team_work(self, marks: Marks, past: Past) -> None:
         """Have ready what a team's task needs."""
         teams, agent = self.around.teams, self.agent
         if teams is None or agent.role is None or agent.team is None:
@@ -386,9 +389,24 @@ class TaskRun:
             self.ending.child = await begin_child(teams.runs, self.task, marks)
         if marks.purpose not in PLAIN_PURPOSES:
             self._own_tools = await teams.tools.take(agent.team, agent.role)
-        self.task = await teams.memories.recall(self.task, marks, agent.role)
+        if agent.role.memory is not None and not self.task.conversation_id:  # a conversation is a memory of its own
+            await self._remember(teams.memories, marks, agent.role, past)
+
+    async def _remember(self, memories: Memories, marks: Marks, role: Role, past: Past) -> None:
+        """Put before the task what its role remembers. A run that was begun goes on from turns that followed from what
+        was remembered then, whatever has come to it since."""
+        found = NOTHING
+        if past.recalled is not None:
+            found = Recollection(history=past.recalled.history, preface=past.recalled.preface)
+        elif not past.has_begun:
+            found = await memories.recall(self.task, marks, role)
+            if found:
+                entry = Recalled(worker=self.delivery.worker, history=found.history, preface=found.preface)
+                self.chunks.note(*self.around.journal.records(self.task.id, entry))
+        self.task = found.before(self.task)
 
     async def _keep_in_memory(self, marks: Marks, output: str) -> None:
+        """The answer is there already: that its role shall remember it does not cost it any more."""
         teams, agent = self.around.teams, self.agent
         if teams is not None and agent.role is not None:
             await teams.memories.keep(self.delivery.task, marks, agent.role, output)

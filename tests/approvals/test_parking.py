@@ -12,6 +12,7 @@ from queue_backends import Backend, Capability, TaskState
 from tests.approvals.conftest import WITHIN_S, Office, Working, says, until
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from worker.cli.app import run
+from worker.journal import AttemptEnded, Moment, TakenOver
 from worker.parking import (
     FIRST_LOOK_S,
     LONGEST_LOOK_S,
@@ -22,7 +23,7 @@ from worker.parking import (
     next_look_s,
 )
 from worker.settings import load_settings
-from worker.waiting import waits_for
+from worker.waiting import waits_for, without_vain_looks
 
 TOOL = """
 import time
@@ -155,3 +156,17 @@ async def test_an_engine_that_cannot_delay_is_not_asked_in_a_hurry(
     assert parking.reason == "x"
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+def test_vain_looks_are_not_shown_one_by_one() -> None:
+    """Of a task that looked a hundred times in vain, the first parking and the last are shown, and all else that
+    happened."""
+
+    def parked(number: int) -> Moment:
+        return Moment(number, AttemptEnded(attempt=number, how="parked", error="x"))
+
+    first, again = parked(0), Moment(1000, AttemptEnded(attempt=1000, how="retry", error="y"))
+    looks = [each for n in range(1, 100) for each in (Moment(n, TakenOver(attempt=n)), parked(n))]
+    assert without_vain_looks([first, *looks, again]) == [first, *looks[-2:], again]
+    assert without_vain_looks([first, again]) == [first, again]
+    assert without_vain_looks(looks[:3]) == looks[:3]

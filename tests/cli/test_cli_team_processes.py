@@ -31,9 +31,7 @@ spec: {model: mock, prompt: {inline: Be quick.}}
 apiVersion: kubeswarm.io/v1alpha1
 kind: SwarmAgent
 metadata: {name: slow}
-spec:
-  model: mock
-  options: {script: SCRIPT}
+spec: {model: mock, prompt: {inline: Take your time.}}
 ---
 apiVersion: kubeswarm.io/v1alpha1
 kind: SwarmTeam
@@ -61,12 +59,13 @@ def _short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOAL_LEASE_SECONDS", LEASE_S)
 
 
-def team_file(folder: Path, *, is_slow: bool = True) -> str:
-    """A team whose second step takes minutes, unless it `is_slow` no more."""
+def team_file(shoal: Shoal, folder: Path, *, is_slow: bool = True) -> str:
+    """A team whose second step takes minutes, unless it `is_slow` no more: the script is none of the plan's."""
     script, path = folder / "script.yaml", folder / "team.yaml"
     turn = f"{{text: one two three four, chunk_delay_s: {60 if is_slow else 0}}}"
     script.write_text(f"scenarios: [{{match: wait, turns: [{turn}]}}]")
-    path.write_text(TEAM.replace("SCRIPT", str(script)))
+    path.write_text(TEAM)
+    assert shoal("settings", "set", "plugin.mock.script", str(script)).code == 0
     return str(path)
 
 
@@ -120,12 +119,12 @@ def calls_by_role(shoal: Shoal) -> dict[str, list[str]]:
 def test_a_killed_run_is_resumed_and_repeats_nothing(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
     """kill -9 in the middle of the second step: with nothing but the run's id it goes on, and the first step, which had
     ended, is not done again. Nothing of its private queue is left that would stay."""
-    with started(queue_url, "run", team_file(tmp_path), "--watch") as killed:
+    with started(queue_url, "run", team_file(shoal, tmp_path), "--watch") as killed:
         until_line(killed, "second               [running]")
         killed.kill()
     name = run_id(shoal)
     assert json.loads(shoal("runs", "show", name, "--json").out)["phase"] == "Running"
-    Path(team_file(tmp_path, is_slow=False)).unlink()
+    Path(team_file(shoal, tmp_path, is_slow=False)).unlink()
     outcome = shoal("run", "--resume", name, "--output", "json")
     assert outcome.code == 0, outcome.err
     assert "one two three four" in json.loads(outcome.out)["output"]
@@ -153,7 +152,7 @@ def lasting_keys(queue_url: str, name: str) -> list[str]:
 
 def test_sigterm_leaves_a_run_to_be_resumed(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
     """It says how; exit code 130; what was under way was handed back at once."""
-    with started(queue_url, "run", team_file(tmp_path), "--watch") as left:
+    with started(queue_url, "run", team_file(shoal, tmp_path), "--watch") as left:
         until_line(left, "second               [running]")
         left.send_signal(signal.SIGTERM)
         _, err = left.communicate(timeout=WITHIN_S)
@@ -166,7 +165,7 @@ def test_sigterm_leaves_a_run_to_be_resumed(shoal: Shoal, queue_url: str, tmp_pa
 
 def test_ctrl_c_cancels_the_run(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
     """In good order: the model's call is ended, the run is cancelled and says so; there is nothing to resume."""
-    with started(queue_url, "run", team_file(tmp_path), "--watch") as running:
+    with started(queue_url, "run", team_file(shoal, tmp_path), "--watch") as running:
         until_line(running, "second               [running]")
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=WITHIN_S)
@@ -225,7 +224,7 @@ def fleet(queue_url: str) -> Iterator[None]:
 
 def test_with_queue_the_fleet_does_the_work(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
     """The tasks are in the shared queue, and the run is nobody's own: also of a stored team, without its file."""
-    file = team_file(tmp_path, is_slow=False)
+    file = team_file(shoal, tmp_path, is_slow=False)
     with fleet(queue_url):
         outcome = shoal("run", file, "--queue", queue_url, "--watch")
         assert outcome.code == 0, outcome.err
@@ -239,7 +238,7 @@ def test_with_queue_the_fleet_does_the_work(shoal: Shoal, queue_url: str, tmp_pa
 
 def test_detached_runs_are_listed_watched_and_cancelled(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
     """Nobody drives it here, so it waits until it is cancelled; then whoever drives it ends it."""
-    file = team_file(tmp_path)
+    file = team_file(shoal, tmp_path)
     detached = shoal("run", file, "--queue", queue_url, "--detach")
     name = detached.out.strip()
     assert detached.code == 0

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from queue_backends import open_backend
+from tests.datasources.qdrant_in_process import in_process, on_client
 from tests.postgresql_servers import PostgresqlServer
 from worker.datasources import (
     BadVectorStore,
@@ -28,7 +29,10 @@ DIMENSIONS = 24
 OpenStore = Callable[[], VectorStore]
 
 
-@pytest.fixture(params=["embedded", "embedded on Valkey", "pgvector"])
+QDRANT_IN_PROCESS = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
+
+
+@pytest.fixture(params=["embedded", "embedded on Valkey", "pgvector", pytest.param("qdrant", marks=QDRANT_IN_PROCESS)])
 async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[OpenStore]:
     """Opens the same collection again and again, as so many processes would."""
     kind, _, engine = request.param.partition(" on ")
@@ -44,8 +48,10 @@ async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[OpenStore]
         source = Datasource(slug="docs", store=kind, options=options)
         context = registry.StoreContext(datasource=source, collection="7-docs", state=backend.state, environ=environ)
 
+        client = in_process() if kind == "qdrant" else None
+
         def opened() -> VectorStore:
-            store = registry.create(context)
+            store = registry.create(context) if client is None else on_client(client)
             stack.push_async_callback(store.aclose)
             return store
 

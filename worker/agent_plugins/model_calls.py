@@ -69,9 +69,7 @@ class ModelCalls:
         if tools == "auto":
             message.permissions.need(PermissionScope.TOOLS_EXECUTE)
         may_search = PermissionScope.DATASOURCES_QUERY in message.permissions.granted
-        own = tuple(
-            spec for spec in given.tool_specs() if may_search or spec.kind != DATASOURCE
-        )
+        own = tuple(spec for spec in given.tool_specs() if may_search or spec.kind != DATASOURCE)
         conversation, for_plugin = messages_of(prompt), client_tools_of(tools, own)
         asked = Asked(messages=conversation, tools="auto" if tools == "auto" else for_plugin, **options)
         config = _config(given.agent.config, asked, self._place(asked.llm, asked.model), for_plugin)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import structlog
 
-from queue_backends import StateChange, StateStore
+from queue_backends import QueueError, StateChange, StateStore
 from worker.approvals.question import Approval
 from worker.following import Following
 
@@ -64,7 +64,8 @@ class Answers:
         try:
             async with self._used() as is_new:
                 if not is_new:
-                    await self._tell_all([told])
+                    with contextlib.suppress(QueueError):  # the store is away: when it is back, all are told again
+                        await self._tell_all([told])
                 yield
         finally:
             self._told.remove(told)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
@@ -54,8 +56,24 @@ class LiveArea:
         self._write("".join(pieces))
         self._lines, self._width = fitting, width
 
+    @contextlib.contextmanager
+    def below_the_log(self) -> Iterator[None]:
+        """While the body runs, what is logged to stderr comes above the area, and stays."""
+        err = self._screen.err
+        handlers = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
+        ours = [handler for handler in handlers if handler.stream is err]
+        for handler in ours:
+            handler.setStream(_Above(self, err))
+        try:
+            yield
+        finally:
+            for handler in ours:
+                handler.setStream(err)
+
     def erase(self) -> None:
         """Take it away; what is written next stands in its place."""
+        if not self._lines:
+            return
         self._write(self._upwards(self._screen.size[0]) + "\x1b[J")
         self._lines = []
 
@@ -72,6 +90,23 @@ class LiveArea:
     def _write(self, text: str) -> None:
         self._screen.out.write(text)
         self._screen.out.flush()
+
+
+class _Above:
+    """A stream whose texts push the area down."""
+
+    def __init__(self, area: LiveArea, stream: TextIO) -> None:
+        self._area = area
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write it where the area stands, which is drawn anew below it."""
+        self._area.erase()
+        self._stream.write(text)
+
+    def flush(self) -> None:
+        """Let it be seen."""
+        self._stream.flush()
 
 
 def cells(line: Line) -> int:

@@ -28,7 +28,7 @@ _TAIL_LINES = 3
 _DETAILS_FROM = 56
 """From so many columns on, a row says who does the step and with which model."""
 _COST_FROM = 44
-_DEEPEST = 6
+DEEPEST = 6
 """Runs within runs are shown down to here: two plans can name each other."""
 
 
@@ -94,7 +94,7 @@ class _Rows:
             tops = [child for child in children if child.parent not in known]
             for child in tops:
                 rows += self._child(child, children, depth + 1)
-            if (inner := self._nested.get(step.run_id)) is not None and depth < _DEEPEST:
+            if (inner := self._nested.get(step.run_id)) is not None and depth < DEEPEST:
                 rows += self.of(inner.plan.find(inner.state.team), inner.state, depth + 1)
         return rows
 
@@ -127,7 +127,7 @@ class _Rows:
         )
         rows = [row]
         for each in children:
-            if each.parent == child.task_id and depth < _DEEPEST:
+            if each.parent == child.task_id and depth < DEEPEST:
                 rows += self._child(each, children, depth + 1)
         return rows
 

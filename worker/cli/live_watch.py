@@ -14,6 +14,7 @@ from worker.approvals import Approval
 from worker.cli.interrupts import Interrupts
 from worker.cli.live_area import Line, LiveArea, cut, first_lines
 from worker.cli.live_tree import Nested, tree
+from worker.cli.run_nesting import read_nested
 from worker.cli.run_questions import RunQuestions, arguments_of, who_asks
 from worker.cli.screen import Screen
 from worker.cli.stream_tails import StreamTails
@@ -48,6 +49,7 @@ class LiveWatch:
         self._news = asyncio.Event()
         self._tails = StreamTails(backend, self._news.set)
         self._nested: dict[str, Nested] = {}
+        self._inner: list[asyncio.Task[None]] = []
         self._run_ids: set[str] = set()
         self._questions = RunQuestions(backend, self._run_ids, self._news.set)
         self._answers: asyncio.Queue[tuple[Approval, bool]] = asyncio.Queue()
@@ -60,7 +62,7 @@ class LiveWatch:
         self._run_ids.add(run_id)
         area = LiveArea(self._screen)
         try:
-            with area, self._answering():
+            with area, area.below_the_log(), self._answering():
                 async with asyncio.TaskGroup() as tasks:
                     side = [
                         tasks.create_task(self._draw(area), name="live tree"),
@@ -68,8 +70,9 @@ class LiveWatch:
                         tasks.create_task(self._answer(), name="answers"),
                     ]
                     state = await self._follow(run_id, tasks)
-                    for task in side:
+                    for task in (*side, *self._inner):
                         task.cancel()
+                self._nested |= await read_nested(self._runs, state)
         finally:
             await self._tails.close()
             area.erase()
@@ -79,21 +82,19 @@ class LiveWatch:
     # What is known
 
     async def _follow(self, run_id: str, tasks: asyncio.TaskGroup) -> RunState:
-        inner: list[asyncio.Task[None]] = []
         async with aclosing(cast("AsyncGenerator[RunState, None]", self._runs.follow(run_id))) as states:
             async for state in states:
                 self._state = state
-                inner += self._follow_nested(state, tasks)
+                self._follow_nested(state, tasks)
                 self._follow_tails()
-        for task in inner:
-            task.cancel()
         assert self._state is not None  # noqa: S101 - a run that is followed has a state at once
         return self._state
 
-    def _follow_nested(self, state: RunState, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    def _follow_nested(self, state: RunState, tasks: asyncio.TaskGroup) -> None:
         new = [step.run_id for step in state.steps if step.run_id and step.run_id not in self._run_ids]
         self._run_ids.update(new)
-        return [tasks.create_task(self._follow_inner(run_id, tasks), name=f"run {run_id}") for run_id in new]
+        for run_id in new:
+            self._inner.append(tasks.create_task(self._follow_inner(run_id, tasks), name=f"run {run_id}"))
 
     async def _follow_inner(self, run_id: str, tasks: asyncio.TaskGroup) -> None:
         with contextlib.suppress(TeamError, QueueError):  # a part of the picture, no more

@@ -14,6 +14,7 @@ from worker.cli.screen import Cell, Column, clean
 from worker.cli.wording import ago, count, duration, moment, shorten, usd
 
 if TYPE_CHECKING:
+    from worker.cli.live_tree import Nested
     from worker.teams.run_header import RunSummary
     from worker.teams.run_state import Phase, RunState
     from worker.teams.runs import Run, Runs
@@ -149,12 +150,14 @@ def _took(started_at: float, ended_at: float) -> str:
 
 
 async def _show(call: Invocation, run_id: str) -> int:
+    from worker.cli.run_nesting import read_nested
     from worker.teams.runs import Runs
 
     async with call.fleet() as fleet:
         there = Runs(fleet.backend.state)
         run = await there.read(run_id)
         events = await _events(there, run_id)
+        nested = {} if call.screen.as_json else await read_nested(there, run.state)
     if call.screen.as_json:
         from worker.cli.run_documents import run_document
 
@@ -164,7 +167,7 @@ async def _show(call: Invocation, run_id: str) -> int:
 
     call.screen.fields(_facts(run))
     call.screen.line()
-    _write_tree(call, run)
+    _write_tree(call, run, nested)
     call.screen.line()
     call.screen.table(COLUMNS, timeline(events, run.state), empty="nothing has happened yet")
     if run.state.output:
@@ -211,11 +214,12 @@ def _used(state: RunState) -> str:
     return f"{count(state.tokens)} tokens{cost}" if state.tokens else ""
 
 
-def _write_tree(call: Invocation, run: Run) -> None:
+def _write_tree(call: Invocation, run: Run, nested: dict[str, Nested]) -> None:
     from worker.cli.live_tree import tree
 
     width = call.screen.size[0]
-    for line in tree(run.plan, run.state, width=width, height=0, now=time.time(), is_final=True)[1:]:
+    lines = tree(run.plan, run.state, width=width, height=0, now=time.time(), nested=nested, is_final=True)
+    for line in lines[1:]:
         for text, style in line:
             call.screen.write(text, style)
         call.screen.line()

@@ -16,6 +16,7 @@ from worker.cli.outputs import output
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import STATE_STYLES, ago, at_rfc3339, count, duration, ending, moment, shorten
 from worker.journal import AttemptEnded, Moment, read_journal
+from worker.waiting import without_vain_looks
 
 if TYPE_CHECKING:
     from worker.client import Fleet
@@ -95,7 +96,7 @@ async def _show(call: Invocation, task_id: str) -> int:
         [status] = await fleet.backend.queue.status([task_id])
         if status.state is TaskState.UNKNOWN:
             raise TaskNotFound(f"no task {task_id}: it was never submitted here, or ended too long ago")
-        moments = await read_journal(fleet.backend.state, task_id)
+        moments = without_vain_looks(await read_journal(fleet.backend.state, task_id))
         if call.screen.as_json:
             call.screen.json({**msgspec.to_builtins(status), "journal": timeline.as_json(moments)})
             return OK

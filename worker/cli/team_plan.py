@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from worker.teams.plan import Plan, Role, Step, Team
 
+_PRETENDERS = ("mock", "scripted")
+
 
 class Wishes(Struct, frozen=True, kw_only=True):
     """What shall differ from the file. Empty, 0: nothing."""
@@ -58,6 +60,8 @@ def _role(role: Role, wishes: Wishes) -> Role:
     config = role.config
     if wishes.provider:
         config = replace(config, provider=wishes.provider, base_url="", api_key_env="")
+    elif wishes.model and config.provider in _PRETENDERS:
+        config = replace(config, provider="")  # whoever names a model wants its answers
     if wishes.model:
         config = replace(config, model=wishes.model)
     if wishes.provider or wishes.model:

@@ -45,6 +45,8 @@ class Behalf(Struct, frozen=True, kw_only=True):
     agent: str = ""
     tenant: str = ""
     session_id: str = ""
+    team: str = ""
+    role: str = ""
 
 
 NOBODY = Behalf()
@@ -154,6 +156,8 @@ class Embeddings:
             agent=behalf.agent,
             tenant=behalf.tenant,
             session_id=behalf.session_id,
+            team=behalf.team,
+            role=behalf.role,
         )
         await self._state.append_once([self._ledger.log_record(record)])
 

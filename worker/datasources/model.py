@@ -67,5 +67,6 @@ def check_datasource(source: Datasource) -> None:
     for field, variable in (
         ("embed_api_key_env", source.embed_api_key_env),
         ("options.url_env", source.options.get("url_env", "")),
+        ("options.api_key_env", source.options.get("api_key_env", "")),
     ):
         check_variable(what + field, variable)

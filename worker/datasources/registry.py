@@ -40,7 +40,7 @@ def register(name: str, factory: StoreFactory) -> None:
 def available() -> list[str]:
     """All names that can be created, sorted."""
     points = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return sorted({"embedded", "pgvector", *_registered, *(point.name for point in points)})
+    return sorted({"embedded", "pgvector", "qdrant", *_registered, *(point.name for point in points)})
 
 
 def create(context: StoreContext) -> VectorStore:
@@ -64,4 +64,8 @@ def _built_in(name: str) -> StoreFactory | None:
         from worker.datasources.pgvector import open_store as pgvector  # psycopg
 
         return pgvector
+    if name == "qdrant":
+        from worker.datasources.qdrant import open_store as qdrant  # its client is imported when it is first used
+
+        return qdrant
     return None

@@ -1,5 +1,5 @@
-"""What a vector store promises. Two implement it here, `worker.datasources.embedded` and `worker.datasources.pgvector`;
-a package may bring others (`worker.datasources.registry`)."""
+"""What a vector store promises. Three implement it here: `worker.datasources.embedded`, `worker.datasources.pgvector`
+and `worker.datasources.qdrant`; a package may bring others (`worker.datasources.registry`)."""
 
 from __future__ import annotations
 

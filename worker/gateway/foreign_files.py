@@ -47,7 +47,7 @@ def as_sent(text: str) -> str:
 
 def check_foreign(call: Call, plan: Plan) -> None:
     """Raise `Problem` 422 for a plan that would use what is the server's: commands, files, variables, addresses within
-    its network; and 403 for one that would open the whole fleet to a tenant."""
+    its network."""
     allowed = call.gateway.settings.allow_private_addresses
     guard = NetGuard(allowed=allowed)
     for team in plan.teams:
@@ -58,8 +58,6 @@ def check_foreign(call: Call, plan: Plan) -> None:
                 guard.check_url(url)
             except AddressRefused as error:
                 raise Problem(422, f"{where}: {error}", code="address_refused") from error
-        if call.caller.tenant:
-            _check_fenced(call, team)
 
 
 def _reaching(team: Team) -> Iterator[str]:
@@ -99,18 +97,3 @@ def _addresses(team: Team) -> Iterator[tuple[str, str]]:
     for approval in (*(role.approval for role in team.roles), *(step.approval for step in team.steps)):
         if approval is not None and approval.webhook:
             yield "the webhook of an approval", approval.webhook
-
-
-def _check_fenced(call: Call, team: Team) -> None:
-    """A role with a configuration of its own may use every tool and model of the workers."""
-    for role in team.roles:
-        if role.team:
-            continue
-        if not role.agent or role.mcp_servers or role.webhook_tools:
-            raise Problem(
-                403,
-                f"role {role.name[:100]!r} is no agent of the fleet: in a file of a namespace, each role names one",
-                code="access_denied",
-            )
-        found = call.gateway.roster.find(role.agent, call.caller.tenant)
-        call.gateway.roster.check_access(found, call.caller)

@@ -40,7 +40,7 @@ from worker.gateway.task_views import (
     view_of,
 )
 from worker.journal import ModelCall, read_journal
-from worker.waiting import waits_for
+from worker.waiting import waits_for, without_vain_looks
 
 _ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
@@ -107,7 +107,7 @@ async def _messages(call: Call) -> MessagesAnswer:
 
 async def _timeline(call: Call) -> TimelineAnswer:
     await owned_status(call, call.path["id"])
-    moments = await read_journal(call.gateway.backend.state, call.path["id"])
+    moments = without_vain_looks(await read_journal(call.gateway.backend.state, call.path["id"]))
     entries: list[dict[str, Any]] = [{"at": each.at, **msgspec.to_builtins(each.entry)} for each in moments]
     return TimelineAnswer(entries=entries)
 

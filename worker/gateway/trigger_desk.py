@@ -56,8 +56,8 @@ class TriggerDesk:
     async def admitted(self, request: Request, namespace: str, slug: str) -> tuple[Stored[Trigger], Caller]:
         """The trigger that a request may fire, and who fires it. Whoever may not learns nothing of what there is.
 
-        By the trigger's own token (`Authorization: Bearer`, or `?token=`); by an API key, or an issuer's token, with the
-        scope `tasks.write` whose tenant the trigger is; without anything as long as the gateway is open. Raises
+        By the trigger's own token (`Authorization: Bearer`, or `?token=`); by an API key, or an issuer's token, with
+        the scope `tasks.write` whose tenant the trigger is; without anything as long as the gateway is open. Raises
         `Problem`.
         """
         client = request.state.client

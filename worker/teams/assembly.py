@@ -18,12 +18,15 @@ from worker.teams.waits import Waits
 
 if TYPE_CHECKING:
     from providers.transport import Transport
+    from worker.datasources.embeddings import Embeddings
     from worker.settings import Settings
     from worker.teams.runs import Runs
 
 
 @asynccontextmanager
-async def team_work(settings: Settings, backend: Backend, runs: Runs, http: Transport) -> AsyncIterator[TeamWork]:
+async def team_work(
+    settings: Settings, backend: Backend, runs: Runs, http: Transport, embeddings: Embeddings
+) -> AsyncIterator[TeamWork]:
     """What the runs of a worker share for teams; `http` stays the caller's to close."""
     open_url = functools.partial(open_backend, options=settings.backend)
     waits = Waits(backend.state)
@@ -31,7 +34,7 @@ async def team_work(settings: Settings, backend: Backend, runs: Runs, http: Tran
     async with (
         RoleTools(http, guard=guard, allows_commands=settings.team_commands, with_mcp=settings.team_mcp) as tools,
         RoutedQueues(settings.team_routes, open_url) as routes,
-        Memories(backend.state, options=settings.backend) as memories,
+        Memories(backend.state, options=settings.backend, embeddings=embeddings) as memories,
     ):
         yield TeamWork(
             runs=runs,

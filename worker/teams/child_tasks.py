@@ -11,7 +11,7 @@ from worker.teams.delegation import delegated
 from worker.teams.marks import Marks
 from worker.teams.run_events import ChildEnded, encode_event
 from worker.teams.run_keys import events_log
-from worker.teams.runs import life_s
+from worker.teams.run_lives import life_s
 
 if TYPE_CHECKING:
     from worker.teams.plan import Plan

@@ -12,11 +12,12 @@ import structlog
 from queue_backends import Backend
 from worker.approvals import Approvals
 from worker.persistence import persistently
+from worker.teams.around import Around, Resting
 from worker.teams.asking import has_answer
 from worker.teams.errors import RunBusy
 from worker.teams.ownership import Hold, Ownership
 from worker.teams.pruning import prune
-from worker.teams.run_driver import Around, Resting, RunDriver
+from worker.teams.run_driver import RunDriver
 from worker.teams.run_spans import RunSpans
 from worker.teams.run_state import RunState
 from worker.teams.runs import Run, Runs

@@ -216,6 +216,8 @@ class RunDrivers:
         with contextlib.suppress(BackendUnavailable):
             if holder := await self._ownership.holder(run_id):
                 self._held_by[run_id] = holder
+                if not await self._ownership.is_alive(holder):  # it left before we would have noticed
+                    self._is_gone(holder)
                 return
         self._waiting.later(run_id, time.time() + AGAIN_S)
 

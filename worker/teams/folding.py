@@ -94,6 +94,11 @@ class Folding:
         for step in self.steps.values():
             step.run_ended(event)
 
+    def is_run(self, child: ChildState) -> bool:
+        """Whether a team does what was delegated, in a run of its own."""
+        role = self.team.role(child.role)
+        return role is not None and bool(role.team)
+
     @property
     def is_over(self) -> bool:
         """Whether nothing can happen any more."""

@@ -13,7 +13,6 @@ from queue_backends import Task
 from worker.agents.resolved import ResolvedAgent
 from worker.errors import AgentUnusable
 from worker.settings.file import inherit
-from worker.teams.context_policies import data_note
 from worker.teams.errors import PlanNotFound, TeamNotFound
 from worker.teams.marks import Marks
 from worker.teams.plan import Role, Team
@@ -95,6 +94,8 @@ def _for_purpose(found: ResolvedAgent, marks: Marks) -> ResolvedAgent:
 
 def _told_of_data(found: ResolvedAgent, marks: Marks) -> ResolvedAgent:
     """With a word about the tags in its input, for a step's own task that has some."""
+    from worker.teams.context_policies import data_note  # it takes all of the templates, which most workers never need
+
     note = data_note(found.team, marks.step) if found.team is not None and not marks.depth else ""
     if not note:
         return found

@@ -22,12 +22,15 @@ from worker.teams.active_runs import ActiveRuns
 from worker.teams.errors import BadInput, RunEnded, RunNotFound
 from worker.teams.folding import Folding
 from worker.teams.inputs import check_input
+from worker.teams.memory.keys import forget_run as forget_memory
 from worker.teams.plan import Plan, decode_plan
 from worker.teams.run_events import CancelRequested, Event, decode_event, encode_event
 from worker.teams.run_header import RunHeader, RunSummary
 from worker.teams.run_index import RunIndex
 from worker.teams.run_keys import DRIVERS, driver_key, events_log, header_key, plan_key
+from worker.teams.run_lives import DAY_S, ended_life_s, life_s
 from worker.teams.run_state import Phase, RunState
+from worker.teams.run_summaries import summary_at_start, summary_of
 from worker.teams.run_trace import new_trace
 from worker.teams.verdicts import cancelled
 from worker.teams.wakes import Wakes
@@ -35,7 +38,6 @@ from worker.teams.wakes import Wakes
 if TYPE_CHECKING:
     from worker.settings import Settings
 
-DAY_S = 86_400.0
 KEEP_DAYS = 30
 PAGE = 500
 """Events that are read in one step."""
@@ -43,8 +45,6 @@ LOOK_AGAIN_S = 20.0
 """Without any news, a log is read so often all the same."""
 LOOK_SOON_S = 0.25
 """When there should be news and are none yet: some stores show a record a little after it was announced."""
-LONGEST_LIFE_S = 90 * DAY_S
-"""So long a run without a time-out may take before its first events may be forgotten."""
 _REMEMBERED = 2000
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:()@+-]{0,199}")
 
@@ -245,6 +245,7 @@ class Runs:
                 if work.run_id:
                     await self.forget(work.run_id)
         await self.index.forget(run_id)
+        await forget_memory(self.state, run_id)
         await self.state.delete_log(events_log(run_id))
         await self.state.delete(driver_key(run_id))
         await self.state.delete(header_key(run_id))
@@ -297,48 +298,6 @@ def new_run_id(team: str) -> str:
     """`<team>-<moment>-<random>`: they sort by time."""
     name = re.sub(r"[^a-z0-9]+", "-", team.lower()).strip("-")[:40] or "run"
     return f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-
-
-def life_s(plan: Plan, header: RunHeader) -> float:
-    """How long what belongs to a run is kept after its last event: its retention, and as long as it may wait between
-    two events."""
-    waits = sum(step.approval.timeout_s for team in plan.teams for step in team.steps if step.approval is not None)
-    return header.keep_s + waits + (plan.find(header.team).timeout_s or LONGEST_LIFE_S)
-
-
-def ended_life_s(header: RunHeader, ended_at: float) -> float:
-    """The same after its end. As old as the run itself are its first events, which have to be kept with the last one."""
-    return header.keep_s + max(0.0, ended_at - header.created_at)
-
-
-def summary_at_start(header: RunHeader, plan: Plan) -> RunSummary:
-    """Of a run of which nothing is known yet."""
-    return summary_of(Folding(plan, header))
-
-
-def summary_of(folding: Folding) -> RunSummary:
-    """What a list shows of a run."""
-    header, state = folding.header, folding.state()
-    return RunSummary(
-        id=header.id,
-        team=header.team,
-        phase=state.phase,
-        reason=state.reason,
-        message=state.message,
-        tenant=header.tenant,
-        trigger=header.trigger,
-        parent=header.parent,
-        is_local=header.is_local,
-        labels=header.labels,
-        plan=header.plan,
-        steps=len(state.steps),
-        steps_ended=sum(step.phase.is_final for step in state.steps),
-        usage=state.usage,
-        cost_usd=state.cost_usd,
-        created_at=state.created_at,
-        started_at=state.started_at,
-        ended_at=state.ended_at,
-    )
 
 
 def _remember(known: dict[str, Any], name: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import pytest
@@ -82,3 +83,23 @@ def test_the_last_lines_of_a_text_are_broken_at_words() -> None:
     assert last_lines("one two three\n\nfour five six", 9, 3) == ["three", "four five", "six"]
     assert last_lines("", 9, 3) == []
     assert last_lines("abcdefghij", 4, 9) == ["abcd", "efgh", "ij"]
+
+
+def test_what_is_logged_stands_above_the_area() -> None:
+    """The area is wiped first, so that neither breaks the other, and drawn whole the next time."""
+    paper = Paper()
+    area, log = LiveArea(paper), logging.getLogger()
+    handler = logging.StreamHandler(paper.notes)
+    log.addHandler(handler)
+    try:
+        area.draw([(("tree", ""),)])
+        with area.below_the_log():
+            paper.take()
+            log.error("something happened")
+            assert paper.take() == "\r\x1b[1A\x1b[J"
+            area.draw([(("tree", ""),)])
+        assert paper.notes.getvalue() == "something happened\n"
+        assert "tree" in paper.take()
+        assert handler.stream is paper.notes
+    finally:
+        log.removeHandler(handler)

@@ -10,7 +10,6 @@ from worker.teams.plan import (
     Approval,
     Capability,
     Loop,
-    Plan,
     Role,
     Step,
     Team,
@@ -129,8 +128,3 @@ def fan(width: int) -> Team:
         Step(name="join", role="worker", depends_on=tuple(parts)),
     )
     return Team(name="fan", roles=(role("worker"),), steps=steps)
-
-
-def plan_of(team: Team) -> Plan:
-    """As a run goes by it."""
-    return Plan(name=team.name, teams=(team,))

@@ -472,6 +472,16 @@ async def test_a_plain_agent_spawns_and_collects_on_one_slot() -> None:
     assert sorted(each["output"] for each in said["completed"].values()) == ["did sub 1", "did sub 2"]
 
 
+async def test_without_a_journal_it_waits_in_its_slot() -> None:
+    """A run that is put down would begin anew, and submit everything once more."""
+    async with fleet({"SHOAL_JOURNAL": "0"}, slots=3) as there:
+        said = json.loads(await plain(there, SPAWNING))
+        entries = await there.backend.state.read_log("usage")
+
+    assert sorted(each["output"] for each in said["completed"].values()) == ["did sub 1", "did sub 2"]
+    assert len(entries) == 4
+
+
 async def test_nobody_collects_another_tenants_results() -> None:
     """An id that a model has come by is no right to read what it stands for."""
     async with fleet() as there:

@@ -35,7 +35,15 @@ from worker.teams.run_events import decode_event
 from worker.teams.run_state import Phase
 
 LEASE_S = 0.3
-LAST = ("submit", "Delegated", "Collected", "wake")
+LAST = (
+    ("submit", "before"),
+    ("submit", "after"),
+    ("Delegated", "after"),
+    ("Collected", "before"),
+    ("wake", "before"),
+)
+"""What the dying worker still does, or just not: put a task into the queue, note it, note that its result was read,
+wake who waits for it."""
 
 
 class Mortal(Dying):
@@ -97,8 +105,7 @@ def crew() -> Plan:
     )
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", LAST)
+@pytest.mark.parametrize(("step", "when"), LAST)
 async def test_a_death_around_a_delegation(
     step: str, when: Literal["before", "after"], monkeypatch: pytest.MonkeyPatch
 ) -> None:

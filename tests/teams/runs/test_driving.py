@@ -12,6 +12,8 @@ import pytest
 from queue_backends import Backend, Task, open_backend
 from tests.teams.runs.workers import FAIL, Call, Workers, call_of
 from worker.approvals import Approvals
+from worker.teams import doing
+from worker.teams.around import Resting
 from worker.teams.driver import Driver
 from worker.teams.errors import BadInput, RunBusy, RunEnded, RunNotFound
 from worker.teams.plan import (
@@ -25,7 +27,6 @@ from worker.teams.plan import (
     Team,
     Validation,
 )
-from worker.teams.run_driver import Resting
 from worker.teams.run_events import Collected, Delegated
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Runs
@@ -377,6 +378,19 @@ async def test_cancel_ends_the_run_and_its_tasks(backend: Backend) -> None:
         await runs.cancel(run_id)
     with pytest.raises(RunNotFound):
         await runs.cancel("nowhere")
+
+
+async def test_what_does_not_end_is_waited_for_no_longer(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker hangs with a task that was told to end: the run ends all the same."""
+    monkeypatch.setattr(doing, "GIVE_UP_S", 0.1)
+    runs = Runs(backend.state)
+    run_id = await runs.start(team(Step(name="a", role="a"), Step(name="b", role="b")), {})
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+        driving = group.create_task(Driver(backend, runs).drive(run_id))
+        await until(runs, run_id, lambda state: state.step("b").task_id)
+        assert len(await backend.queue.pull(1, 5.0)) == 1
+        await runs.cancel(run_id)
+    assert driving.result().phase is Phase.CANCELLED
 
 
 async def test_one_drives_a_run_at_a_time(backend: Backend) -> None:

@@ -14,7 +14,8 @@ from queue_backends import Backend, open_backend
 from tests.teams.runs.reference import Expected, Node, interpret, plan_of, said
 from tests.teams.runs.workers import Call, Workers, call_of
 from worker.approvals import Approvals
-from worker.teams.run_driver import Around, RunDriver
+from worker.teams.around import Around
+from worker.teams.run_driver import RunDriver
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Runs
 

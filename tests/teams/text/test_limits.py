@@ -118,7 +118,7 @@ def rendered(template: str, data: dict[str, Any]) -> str | None:
         return None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), DATA)
 def test_any_text_renders_or_is_refused(template: str, data: dict[str, Any]) -> None:
     """Proves that a random text is parsed and rendered, or raises TemplateError, and gives the same twice."""
@@ -130,7 +130,7 @@ ARGS = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.sampled_from(sorted(FUNCTIONS)), st.lists(ARGS, max_size=5), DATA)
 def test_any_call_gives_a_value_or_is_refused(name: str, args: list[str], data: dict[str, Any]) -> None:
     """Proves that each function with random arguments gives a text, or raises TemplateError, and changes no data."""
@@ -140,7 +140,7 @@ def test_any_call_gives_a_value_or_is_refused(name: str, args: list[str], data: 
     assert repr(data) == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=25).map(lambda words: "{{" + " ".join(words) + "}}"), DATA)
 def test_the_work_stays_within_its_bound(template: str, data: dict[str, Any]) -> None:
     """Proves that no random template does much more work than the steps that it is given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from providers.lexical_vectors import MODEL as LEXICAL
 from worker.teams.kinds.documents import Document, Documents
 from worker.teams.kinds.objects import Fields
 from worker.teams.kinds.references import name_of
@@ -14,6 +15,9 @@ _ELSEWHERE = frozenset({"pinecone", "weaviate"})
 REDIS_KEY = "REDIS_URL"
 VECTOR_KEY = "VECTOR_STORE_API_KEY"
 """Keys of the Secrets that memories name. Facts: kubeswarm `swarmmemory_types.go`."""
+MODEL_PERCENT = 70
+WORDS_PERCENT = 30
+"""How similar a finding has to be, if the file does not say: to the vectors of a model, and to those of words alone."""
 
 
 def compile_memory(spec: Fields, documents: Documents) -> MemorySpec | None:
@@ -28,9 +32,18 @@ def compile_memory(spec: Fields, documents: Documents) -> MemorySpec | None:
     return MemorySpec(
         name=document.name,
         top_k=loop.whole("topK", 3),
-        min_similarity=float(loop.get("minSimilarity", loop.whole("minSimilarityPercent", 70) / 100)),
+        min_similarity=_min_similarity(loop, document),
         **_store(document, documents),
     )
+
+
+def _min_similarity(loop: Fields, document: Document) -> float:
+    """Vectors of words alone are less like one another than a model's."""
+    embedding = document.spec.one("embedding")
+    has_model = embedding.text("model") not in ("", LEXICAL) or embedding.text("provider") not in ("", "auto")
+    is_of_words = document.spec.get("backend") == "vector-store" and not has_model
+    usual = WORDS_PERCENT if is_of_words else MODEL_PERCENT
+    return float(loop.get("minSimilarity", loop.whole("minSimilarityPercent", usual) / 100))
 
 
 def _store(document: Document, documents: Documents) -> dict[str, Any]:

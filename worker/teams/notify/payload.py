@@ -12,6 +12,7 @@ from worker.budgets.warning import BudgetWarning
 from worker.teams.notify.model import NotifyEvent
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Run
+from worker.teams.triggers.ends import ended_as
 from worker.teams.triggers.firing import rfc3339
 
 MOST_OUTPUT_CHARS = 500
@@ -51,13 +52,9 @@ def template_data(payload: NotifyPayload) -> dict[str, Any]:
     return {**full, **{name[0].upper() + name[1:]: value for name, value in full.items()}}
 
 
-def event_of(state: RunState, *, is_timed_out: bool) -> NotifyEvent:
+def event_of(state: RunState) -> NotifyEvent:
     """What a run's end is called."""
-    if state.phase is Phase.SUCCEEDED:
-        return NotifyEvent.TEAM_SUCCEEDED
-    if state.phase is Phase.CANCELLED:
-        return NotifyEvent.TEAM_CANCELLED
-    return NotifyEvent.TEAM_TIMED_OUT if is_timed_out else NotifyEvent.TEAM_FAILED
+    return NotifyEvent(f"Team{ended_as(state)}")
 
 
 def payload_of_run(run: Run, event: NotifyEvent) -> NotifyPayload:

@@ -46,8 +46,7 @@ class Notifications:
 
     async def on_run_end(self, run: Run) -> None:
         """A run has ended. Telling it again does nothing more. Raises `BackendUnavailable`."""
-        is_timed_out = run.state.reason == "TimedOut"
-        event = event_of(run.state, is_timed_out=is_timed_out)
+        event = event_of(run.state)
         await self.outbox.put(
             Happening(
                 id=happening_id("run", run.header.id),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 MAX_TEMPLATE_CHARS = 1_048_576
-MAX_TOKENS = 100_000
+MAX_TOKENS = 50_000
 MAX_NESTING = 50
 """Of actions and parentheses within each other."""
 MAX_DEPTH = 60

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from worker.teams.errors import TemplateError
 from worker.teams.templates.functions import FUNCTIONS, near_matches
-from worker.teams.templates.limits import MAX_NESTING, MAX_TEMPLATE_CHARS, MAX_TOKENS
+from worker.teams.templates.limits import MAX_NESTING, MAX_TEMPLATE_CHARS
 from worker.teams.templates.nodes import (
     ActionNode,
     Arg,
@@ -44,10 +44,7 @@ def parse(text: str, name: str) -> Tree:
         raise TemplateError(
             f"the template has {len(text)} characters; at most {MAX_TEMPLATE_CHARS} are allowed", name=name
         )
-    tokens = Lexer(text, name).tokens()
-    if len(tokens) > MAX_TOKENS:
-        raise TemplateError(f"the template has {len(tokens)} tokens; at most {MAX_TOKENS} are allowed", name=name)
-    return _Parser(text, name, tokens).tree()
+    return _Parser(text, name, Lexer(text, name).tokens()).tree()
 
 
 class _Parser:

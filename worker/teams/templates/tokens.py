@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from worker.teams.errors import TemplateError
 from worker.teams.templates import literals
+from worker.teams.templates.limits import MAX_TOKENS
 from worker.teams.templates.positions import error_at
 
 KEYWORDS = frozenset(
@@ -72,6 +73,8 @@ class Lexer:
         while self._at < len(self._text):
             trims = self._read_action()
             self._read_text(trims=trims)
+            if len(self._tokens) > MAX_TOKENS:
+                raise self._fail(f"the template has more than {MAX_TOKENS} parts", self._at)
         self._tokens.append(Token(Kind.END, "", len(self._text)))
         return self._tokens
 

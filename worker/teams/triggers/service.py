@@ -21,13 +21,13 @@ from queue_backends import QueueError, StateChange
 from worker.definitions import Definitions
 from worker.following import Following
 from worker.objects import ObjectNotFound, Stored
-from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Run, Runs
 from worker.teams.triggers.clock import Clock, WallClock
+from worker.teams.triggers.ends import chain_of, ended_as, waits_for
 from worker.teams.triggers.errors import TriggerSuspended
-from worker.teams.triggers.firing import CHAIN, MOST_CHAINED, Firing, FiringState, Given, firing_id
+from worker.teams.triggers.firing import MOST_CHAINED, Firing, FiringState, Given, firing_id
 from worker.teams.triggers.ledger import FIRINGS, HELLO, Ledger, decode_firing, firing_key
-from worker.teams.triggers.model import OnPhase, Trigger
+from worker.teams.triggers.model import Trigger
 from worker.teams.triggers.performing import Performer
 from worker.teams.triggers.status import TriggerStatus, status_of
 from worker.teams.triggers.targets import AgentsKnown, Targets
@@ -42,8 +42,6 @@ TAKE_OVER_S: Final = 10.0
 RETRY_S: Final = 2.0
 RECONCILE_S: Final = 6 * 3600.0
 AT_ONCE: Final = 32
-TIMED_OUT: Final = "TimedOut"
-"""Reason of a run that failed because its time was over."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +127,7 @@ class Triggers:
         if run.header.parent is not None or run.header.is_local:
             return
         for stored in self._triggers.all():
-            if _waits_for(stored.value, run):
+            if waits_for(stored.value, run):
                 await self._claim_end(stored, run)
         if self._notifications is not None:
             await self._notifications.on_run_end(run)
@@ -142,7 +140,7 @@ class Triggers:
         number = firing_id(stored, "team-output", run.header.id)
         now = self._clock.now()
         firing = new_firing(stored, number, "team-output", fired_at=run.state.ended_at or now, by=self._name, now=now)
-        firing = replace(firing, chain=_chain_of(run) + 1, tenant=stored.value.namespace or run.header.tenant)
+        firing = replace(firing, chain=chain_of(run) + 1, tenant=stored.value.namespace or run.header.tenant)
         if firing.chain > MOST_CHAINED:
             firing = replace(
                 firing,
@@ -264,25 +262,3 @@ class Triggers:
         async for key, value in self.ledger.state.scan(FIRINGS):
             if key != HELLO:
                 self._heard(StateChange(key=key, value=value))
-
-
-def ended_as(state: RunState) -> str:
-    """How a run ended: `Succeeded`, `Failed`, `Cancelled`, `TimedOut`."""
-    if state.phase is Phase.FAILED and state.reason == TIMED_OUT:
-        return TIMED_OUT
-    return state.phase.value
-
-
-def _waits_for(trigger: Trigger, run: Run) -> bool:
-    if trigger.type != "team-output" or trigger.suspended or trigger.watched_team != run.header.team:
-        return False
-    return trigger.namespace in ("", run.header.tenant) and _fits(trigger.on_phase, ended_as(run.state))
-
-
-def _fits(wanted: OnPhase, ended: str) -> bool:
-    return wanted in ("Ended", ended) or (wanted == "Failed" and ended == TIMED_OUT)
-
-
-def _chain_of(run: Run) -> int:
-    label = run.header.labels.get(CHAIN, "")
-    return int(label) if label.isdecimal() else 0

@@ -7,6 +7,7 @@ import { badge, table } from "../kit/table.js";
 const ENDINGS = {
   retry: ["attempt failed", "warn"],
   postponed: ["postponed", "warn"],
+  parked: ["waits", "warn"],
   released: ["handed back", "warn"],
   dead: ["given up", "bad"],
   cancelled: ["cancelled", "bad"],
@@ -63,6 +64,8 @@ function cellsOf(entry, finished, started) {
       return tool(entry.at, entry.name, finished.get(entry.key));
     case "tool_finished":
       return started.has(entry.key) ? null : tool(entry.at, entry.outcome.name, entry);
+    case "tool_waits": // its run's parking says so
+      return null;
     case "switched":
       return [
         entry.at,

@@ -1,0 +1,51 @@
+"""Where a run in one process has its queue, and what happens where no server can be started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from providers import AgentConfig
+from worker.settings import load_settings
+from worker.teams.local import local_fleet, private_urls
+from worker.teams.plan import Plan, Role, Step, Team
+from worker.teams.run_state import Phase
+
+EMBEDDED = "embedded://?stream=run-r1"
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        ("", [EMBEDDED]),
+        ("embedded:///srv/q?stream=agents", ["embedded:///srv/q?stream=run-r1", EMBEDDED]),
+        ("redis://:p@h:1/2?stream=agents&timeout=3", ["redis://:p@h:1/2?timeout=3&stream=run-r1", EMBEDDED]),
+        ("localhost:6379", ["redis://localhost:6379?stream=run-r1", EMBEDDED]),
+        ("unix:///run/v.sock?db=1", ["unix:///run/v.sock?db=1&stream=run-r1", EMBEDDED]),
+        ("postgresql://db/queue", [EMBEDDED]),
+        ("nats://n:4222", [EMBEDDED]),
+        ("memory://", []),
+    ],
+)
+def test_a_private_queue_is_where_queues_cost_nothing(configured: str, expected: list[str]) -> None:
+    """Beside the configured one on a Redis, else on the embedded server, and nowhere for a queue in memory."""
+    assert private_urls(configured, "r1") == expected
+
+
+async def test_without_a_server_it_runs_in_memory_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be is no reason not to run; but the run dies with its process, and the user is told."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SHOAL_DATA_DIR", str(tmp_path / "file"))
+    role = Role(name="poet", config=AgentConfig(model="mock"))
+    plan = Plan(
+        name="crew",
+        teams=(Team(name="crew", roles=(role,), steps=(Step(name="poem", role="poet", inputs={"task": "go"}),)),),
+    )
+    notes: list[str] = []
+    async with local_fleet(load_settings({}), run_id="r1", note=notes.append) as (_, runs, driver):
+        await runs.start(plan, {}, run_id="r1", is_local=True)
+        state = await driver.drive("r1")
+    assert state.phase is Phase.SUCCEEDED
+    assert len(notes) == 1
+    assert "this run cannot be resumed" in notes[0]
