@@ -6,6 +6,7 @@ name resolves to before or afterwards does not matter, nor how an address is spe
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import errno
 import ipaddress
@@ -101,6 +102,29 @@ class NetGuard:
         """HTTP through this guard. Close it with `aclose`."""
         return GuardedHttp(self)
 
+    @property
+    def uses_proxies(self) -> bool:
+        """Whether requests may take those of the environment, which connect to addresses that nobody has looked at."""
+        return self._reach is not Reach.PUBLIC
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Where a connection to `host` may go now, for clients that are told an address instead of a name. Raises
+        `AddressRefused` if nowhere, `OSError` for a name that is none."""
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        if self._is_named(host):
+            return addresses
+        allowed, refused = [], ""
+        for address in addresses:
+            try:
+                self.check_address(ipaddress.ip_address(address.partition("%")[0]))
+                allowed.append(address)
+            except AddressRefused as error:
+                refused = refused or str(error)
+        if refused and not allowed:
+            raise AddressRefused(f"{host!r} is refused: {refused}")
+        return allowed
+
     def _is_named(self, host: str) -> bool:
         return self._allowed.has_all or host in self._allowed.hosts
 
@@ -133,6 +157,7 @@ class GuardedHttp:
         content: bytes = b"",
         timeout_s: float = 30.0,
         connect_timeout_s: float = 10.0,
+        cert: tuple[str, str] | None = None,
         max_body_bytes: int = 1024 * 1024,
     ) -> Response:
         """One request: no retry, no redirect, any status. The whole exchange takes at most `timeout_s`.
@@ -152,6 +177,7 @@ class GuardedHttp:
                 content=content,
                 timeout_s=timeout_s,
                 connect_timeout_s=connect_timeout_s,
+                cert=cert,
                 max_body_bytes=max_body_bytes,
             )
         except ProviderError as error:
@@ -165,6 +191,10 @@ class GuardedHttp:
         """Close the connections of the current event loop."""
         await self._checked.aclose()
         await self._trusted.aclose()
+
+
+Http: TypeAlias = Transport | GuardedHttp
+"""What makes plain requests."""
 
 
 def guarded_transport(allowed: Iterable[str] = ()) -> Transport:

@@ -64,6 +64,8 @@ class Past(Struct, frozen=True, kw_only=True):
     """How often in a row it was run for nothing but to find that what it is parked for is not there yet."""
     was_parked: bool = False
     """Ever."""
+    waits_for: str = ""
+    """Why it was put down when it ended last, if that was to wait, in words for people."""
     has_entries: bool = False
     recalled: Recalled | None = None
     """What its role remembered when it began; None if it began without."""
@@ -97,6 +99,7 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         waiting_since=_waiting_since(entries),
         looks=_looks(entries),
         was_parked=any(isinstance(entry, AttemptEnded) and entry.how == "parked" for entry in entries),
+        waits_for=_waits_for(entries),
         has_entries=bool(entries),
         recalled=next((entry for entry in entries if isinstance(entry, Recalled)), None),
         plugin_entries=tuple(entries) if any(isinstance(e, PluginStep | PluginShown) for e in entries) else (),
@@ -129,6 +132,11 @@ def _waiting_since(entries: Sequence[Entry]) -> float | None:
         if isinstance(entry, AttemptEnded) and entry.how != "released":
             return entry.since
     return None
+
+
+def _waits_for(entries: Sequence[Entry]) -> str:
+    last = next((entry for entry in reversed(entries) if isinstance(entry, AttemptEnded)), None)
+    return last.error if last is not None and last.how == "parked" else ""
 
 
 def _looks(entries: Sequence[Entry]) -> int:

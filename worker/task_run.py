@@ -7,7 +7,6 @@ import enum
 import functools
 import time
 from collections.abc import Coroutine
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -27,7 +26,6 @@ from providers import (
 from queue_backends import (
     Ack,
     Delivery,
-    InvalidTask,
     LeaseLost,
     Outcome,
     QueueError,
@@ -35,40 +33,32 @@ from queue_backends import (
     Task,
 )
 from worker.agents import Memory, ResolvedAgent
-from worker.approvals.tool_approvals import needs_approval, waits_for
 from worker.ending import Ending
-from worker.errors import DeadlineExceeded, WorkerError
-from worker.journal import Recalled, entries_of, read_journal
+from worker.errors import WorkerError
+from worker.journal import entries_of, read_journal
 from worker.metrics import AgentMetrics
-from worker.parking import Parked, Parking
+from worker.parking import Parking
 from worker.persistence import persistently
 from worker.recall import NO_PAST, Past, recall
 from worker.routing.run_providers import RunProviders
 from worker.routing.run_router import RunRouter
+from worker.run_limits import overtime, refuse_hopeless
 from worker.sessions.conversation_run import ConversationRun
 from worker.sessions.conversations import SUMMARY_OF
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
-from worker.teams.child_tasks import begin_child
-from worker.teams.delegation import Children
+from worker.task_age import queue_wait_s
 from worker.teams.marks import Marks, marks_of
-from worker.teams.memory.memories import Memories
-from worker.teams.memory.recollection import NOTHING, Recollection
-from worker.teams.plan import Role
-from worker.teams.role_tools import OwnTools
-from worker.teams.roles import PLAIN_PURPOSES
 from worker.teams.team_budgets import team_budgets
+from worker.teams.team_task import TeamTask, own_limit_s
 from worker.time_limits import TimeLimits
 from worker.tool_book import ToolBook
-from worker.tools.catalogue import ToolCatalogue
+from worker.tool_calls import ToolCalls
 from worker.tools.client_tools import with_client_tools
-from worker.tools.interfaces import ToolContext
-from worker.tools.outcome import failed
 from worker.turn_book import ROUTE, TurnBook
 
 log = structlog.get_logger(__name__)
 
-STALE = "stale task: age exceeds timeout"
 PLUGIN = "(plugin)"
 """Stands for the provider of a run whose agent is a plugin: each of its model calls may go to another."""
 
@@ -94,11 +84,11 @@ class TaskRun:
     __slots__ = (
         "_agent",
         "_job",
-        "_own_tools",
-        "_parking",
         "_provider",
         "_routed",
+        "_team",
         "_time_limits",
+        "_tool_calls",
         "around",
         "chunks",
         "delivery",
@@ -125,10 +115,9 @@ class TaskRun:
         self._job: asyncio.Task[Any] | None = None
         self._agent: ResolvedAgent | None = None
         """As it was when the run began."""
-        self._own_tools: OwnTools | None = None
-        """Of its role, and to be given back."""
-        self._parking: Parking | None = None
-        """Which of its calls wait; None as long as it has made none."""
+        self._team = None if self.marks is None else TeamTask(self.marks, around, delivery, self.chunks)
+        self._tool_calls: ToolCalls | None = None
+        """None as long as it has made none."""
         self._provider: LLMProvider | None = None
         """Taken from those in use, and to be given back."""
         self._routed: tuple[RunRouter, RunProviders] | None = None
@@ -142,13 +131,6 @@ class TaskRun:
                 self.chunks.lost = True
             if self._job is not None:
                 self._job.cancel()
-
-    @property
-    def parking(self) -> Parking:
-        """What of it is under way, and what waits."""
-        if self._parking is None:
-            self._parking = Parking(functools.partial(self.stop, Stop.PARKED), self.around.backend)
-        return self._parking
 
     def time_is_up(self) -> None:
         """The run has taken as long as any may, or its deadline has come."""
@@ -196,9 +178,9 @@ class TaskRun:
                     past = NO_PAST if self.delivery.first else await self._recall()
                     if not around.agents.knows(task):
                         await around.agents.make_sure(task)
-                    if self.marks is not None:
+                    if self._team is not None:
                         limits = self._own_limit(limits)
-                        await self._begin_team_work(self.marks, past)
+                        self.task = await self._team.begin(self.agent, past, self.ending)
                     if around.providers.unsettled:  # a provider's live settings have changed
                         await self._settle_provider()
                     if self.ending.conversation is not None:
@@ -206,8 +188,8 @@ class TaskRun:
                     run = await self._work(past)
                 finally:
                     self._end_limits(limits)
-                if self.marks is not None:
-                    await self._keep_in_memory(self.marks, run.output)
+                if self._team is not None:
+                    await self._team.keep_in_memory(self.agent.role, run.output)
             except asyncio.CancelledError:
                 if not self.was_stopped():
                     raise
@@ -239,8 +221,8 @@ class TaskRun:
             around.providers.give_back(self._provider)
         elif self._routed is not None:
             self._routed[1].give_back()
-        if self._own_tools is not None and around.teams is not None:
-            around.teams.tools.give_back(self._own_tools)
+        if self._team is not None:
+            self._team.close()
         if outcome is None:
             return
         self.chunks.on_lost = None  # nothing of the run is on its way any more
@@ -270,7 +252,7 @@ class TaskRun:
         if self._has_plugin:
             return self._answer_of_plugin(past)
         provider, book = self._open_book(past)
-        self._refuse_hopeless()
+        refuse_hopeless(self.delivery, past, self.around.limits)
         config, tools = book.config, self._tool_specs()
         if config.client_tools:
             tools = with_client_tools(config, tools, provider)
@@ -304,7 +286,7 @@ class TaskRun:
         recording = Recording(past.plugin_entries, self.delivery)
         past = replace(past, lost_calls=recording.lost_calls())
         _, book = self._open_book(past)
-        self._refuse_hopeless()
+        refuse_hopeless(self.delivery, past, self.around.limits)
         task, chunk_fn, _ = self._heard(book, past)
         return answer_message(
             MessageGiven(
@@ -369,56 +351,51 @@ class TaskRun:
 
     def _own_limit(self, deadline: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
         """The timer of a role's own time limit, which counts instead of the worker's, or else the one given."""
-        role = self.agent.role
-        if role is None or not role.timeout_s:
+        seconds = own_limit_s(self.agent.role, self.task)
+        if seconds is None:
             return deadline
         self._time_limits.end(self)
         if deadline is not None:
             deadline.cancel()
-        seconds = role.timeout_s
-        if self.task.deadline is not None:
-            seconds = min(seconds, max(0.0, self.task.deadline - time.time()))
         return asyncio.get_running_loop().call_later(seconds, self.time_is_up)
-
-    async def _begin_team_work(self, marks: Marks, past: Past) -> None:
-        """Have ready what a team's task needs."""
-        teams, agent = self.around.teams, self.agent
-        if teams is None or agent.role is None or agent.team is None:
-            return
-        if marks.depth:
-            self.ending.child = await begin_child(teams.runs, self.task, marks)
-        if marks.purpose not in PLAIN_PURPOSES:
-            self._own_tools = await teams.tools.take(agent.team, agent.role)
-        if agent.role.memory is not None and not self.task.conversation_id:  # a conversation is a memory of its own
-            await self._remember(teams.memories, marks, agent.role, past)
-
-    async def _remember(self, memories: Memories, marks: Marks, role: Role, past: Past) -> None:
-        """Put before the task what its role remembers. A run that was begun goes on from turns that followed from what
-        was remembered then, whatever has come to it since."""
-        found = NOTHING
-        if past.recalled is not None:
-            found = Recollection(history=past.recalled.history, preface=past.recalled.preface)
-        elif not past.has_begun:
-            found = await memories.recall(self.task, marks, role)
-            if found:
-                entry = Recalled(worker=self.delivery.worker, history=found.history, preface=found.preface)
-                self.chunks.note(*self.around.journal.records(self.task.id, entry))
-        self.task = found.before(self.task)
-
-    async def _keep_in_memory(self, marks: Marks, output: str) -> None:
-        """The answer is there already: that its role shall remember it does not cost it any more."""
-        teams, agent = self.around.teams, self.agent
-        if teams is not None and agent.role is not None:
-            await teams.memories.keep(self.delivery.task, marks, agent.role, output)
 
     def _tool_specs(self) -> tuple[ToolSpec, ...]:
         """What its model is told of."""
-        shared = self.agent.tool_specs(self.around.tools)
-        return shared if self._own_tools is None else self._own_tools.beside(shared, self.around.tools)
+        shared, own = self.agent.tool_specs(self.around.tools), None if self._team is None else self._team.own_tools
+        return shared if own is None else own.beside(shared, self.around.tools)
 
-    def _children(self) -> Children | None:
-        teams = self.around.teams
-        return None if teams is None else Children(self.task, self.marks, self.agent, teams)
+    @property
+    def _calls(self) -> ToolCalls:
+        if self._tool_calls is None:
+            self._tool_calls = ToolCalls(
+                around=self.around,
+                task=self.task,
+                agent=self.agent,
+                marks=self.marks,
+                own=None if self._team is None else self._team.own_tools,
+                specs=self._tool_specs,
+                parking=Parking(functools.partial(self.stop, Stop.PARKED), self.around.backend),
+                metrics=self._metrics,
+                note_kept=self.chunks.note_kept,
+            )
+        return self._tool_calls
+
+    async def _call_tool(self, call: ToolCall, book: ToolBook | None = None) -> ToolOutcome:
+        """Steps of a plugin have books of their own."""
+        return await self._calls.make(call, book or self._book.tools)
+
+    async def _call_tool_and_note(self, call: ToolCall) -> ToolOutcome:
+        """A provider that runs whole tasks has no observer that hears of the outcome."""
+        outcome = await self._call_tool(call)
+        await self._book.after_tool(call, outcome)
+        if self.ending.conversation is not None:
+            self.ending.conversation.tool_ended(call, outcome)
+        return outcome
+
+    @property
+    def parking(self) -> Parking:
+        """Which of its calls are under way, and which wait."""
+        return self._calls.parking
 
     @property
     def _team_and_role(self) -> tuple[str, str]:
@@ -444,96 +421,6 @@ class TaskRun:
         moments = await persistently(lambda: read_journal(state, task_id), "read the journal")
         return recall(entries_of(moments), self.delivery)
 
-    def _refuse_hopeless(self) -> None:
-        task, limits = self.task, self.around.limits
-        if self.delivery.redeliveries >= limits.max_deliveries:
-            raise Poisonous(f"worker lost: {self.delivery.redeliveries} workers died while they ran this task")
-        if task.deadline is not None and time.time() >= task.deadline:
-            raise DeadlineExceeded("the task's deadline had passed before it was started")
-        if limits.drop_stale and not self.ending.past.was_parked and is_stale(task, limits.timeout_s):
-            raise Poisonous(STALE)
-
-    async def _call_tool_and_note(self, call: ToolCall) -> ToolOutcome:
-        outcome = await self._call_tool(call)
-        await self._book.after_tool(call, outcome)
-        if self.ending.conversation is not None:
-            self.ending.conversation.tool_ended(call, outcome)
-        return outcome
-
-    async def _call_tool(self, call: ToolCall, book: ToolBook | None = None) -> ToolOutcome:
-        """Carry a tool call out; if it has to wait for long, the run is put down. Steps of a plugin have books of their
-        own."""
-        parking, book = self.parking, book or self._book.tools
-        parking.begun()
-        book.on_ended = parking.ended
-        try:
-            return await self._carry_out(call, book)
-        except Parked as parked:
-            await book.waits(call, parked.reason)
-            await parking.park(parked)
-        except BaseException:
-            parking.ended()
-            raise
-
-    async def _carry_out(self, call: ToolCall, book: ToolBook) -> ToolOutcome:
-        around, task = self.around, self.task
-        tools = around.tools
-        if self._own_tools is not None and self._own_tools.catalogue.spec(call.name) is not None:
-            tools = self._own_tools.catalogue
-        spec = tools.spec(call.name)
-        if known := book.known(call, spec):
-            return known
-        kind = spec.kind if spec else "unknown"
-        is_own = tools is not around.tools
-        if not (is_own or self.agent.may_call(call.name, kind)) or (spec is None and self._is_given_others):
-            return failed(call, self._not_its_tool(call.name))
-        if spec is not None and (refused := await self._refused(call, book, tools)):
-            return refused
-        await book.before_tool(call)
-        context = ToolContext(
-            task_id=task.id,
-            agent=task.agent,
-            tenant=task.tenant,
-            session_id=task.session_id,
-            submit=around.backend.queue.submit,
-            datasources=self.agent.datasources,
-            marks=self.marks,
-            state=around.backend.state,
-            children=self._children() if kind == "builtin" else None,
-            outputs=around.outputs.of(task.id, self.chunks.note_kept) if around.outputs else None,
-        )
-        started = time.monotonic()
-        with around.telemetry.tool_call(name=call.name, kind=kind, call_id=call.id) as span:
-            outcome = await tools.call(call, context)
-            if outcome.is_error:
-                span.fail(outcome.content[:500], kind="tool_error")
-        self._metrics.tool(call.name if spec else "(unknown)", kind).called(
-            time.monotonic() - started, is_error=outcome.is_error
-        )
-        return outcome
-
-    async def _refused(self, call: ToolCall, book: ToolBook, tools: ToolCatalogue) -> ToolOutcome | None:
-        """Whether a person has to approve the call, and has not. Raises `Parked` while nobody has decided."""
-        approvals, agent = self.around.approvals, self.agent
-        if approvals is None or not needs_approval(agent.config, agent.role, call.name):
-            return None
-        if (problem := tools.problem(call)) is not None:  # nobody is asked about what cannot be called
-            return problem
-        await book.waits(call, waits_for(call.name))
-        return await approvals.refused(call, book.identity(call), self.task, agent.role, self.marks)
-
-    @property
-    def _is_given_others(self) -> bool:
-        """Whether its model was given other tools than those that the workers have."""
-        return bool(self.agent.tools_within or self.agent.config.client_tools or self.marks)
-
-    def _not_its_tool(self, name: str) -> str:
-        """A model may ask for a tool that it was not given; it hears of no others than its own."""
-        log.warning("a model has asked for a tool that its agent does not have", task=self.task.id, tool=name[:100])
-        names = [spec.name for spec in self._tool_specs()]
-        given = ", ".join([*names, *(tool.name for tool in self.agent.config.client_tools)])
-        return f'tool "{name}" is not available to this agent; available: {given or "none"}'
-
     # How it ended
 
     async def _failed(self, error: Exception) -> Outcome:
@@ -545,7 +432,10 @@ class TaskRun:
             await self.chunks.finish()
             return None
         if self.stop_reason is Stop.TIMED_OUT:
-            return await self._failed(self._overtime())
+            await self._settle_past()
+            role = None if self._agent is None else self._agent.role
+            late = overtime(self.task, self.ending.past, self.started_at, self.around.limits, role)
+            return await self.ending.failed(late)
         if self.stop_reason is Stop.PARKED:
             return await self.ending.parked(self.parking, self.around.backend)
         await self._settle_past()
@@ -563,53 +453,3 @@ class TaskRun:
                 self._open_book(await self._recall())
             except (ProviderError, WorkerError, QueueError) as error:
                 log.warning("earlier deliveries of a task are not all accounted", task=self.task.id, error=str(error))
-
-    def _overtime(self) -> WorkerError:
-        deadline = self.task.deadline
-        if deadline is not None and time.time() >= deadline:
-            when = "had passed before it was started" if deadline <= self.started_at else "has passed"
-            return DeadlineExceeded(f"the task's deadline {when}")
-        limit_s = self.around.limits.timeout_s
-        role = self._agent.role if self._agent is not None else None
-        if role is not None and role.timeout_s:
-            return RunTimeout(
-                f"the run took longer than {role.timeout_s:g} s: raise the time limit of role {role.name!r}"
-            )
-        return RunTimeout(f"the run took longer than {limit_s:g} s: raise AGENT_TIMEOUT_SECONDS")
-
-
-def is_stale(task: Task, limit_s: float) -> bool:
-    """Whether a task has waited for longer than its run may take."""
-    age_s = task_age_s(task)
-    return age_s is not None and age_s > limit_s
-
-
-class Poisonous(InvalidTask):
-    """A task that is given up without being run."""
-
-
-class RunTimeout(WorkerError):
-    """One attempt took too long; the next one may not."""
-
-
-def queue_wait_s(task: Task) -> float | None:
-    """How long the task was on its way, by the clocks of both sides; None if nobody noted when it began."""
-    if not task.enqueued_at:
-        return None
-    enqueued_at = _unix_seconds(task.enqueued_at)
-    return None if enqueued_at is None else time.time() - enqueued_at
-
-
-@functools.lru_cache(maxsize=64)
-def _unix_seconds(moment: str) -> float | None:
-    """An RFC 3339 moment, if it is one. Tasks that come together mostly name the same: it is in whole seconds."""
-    try:
-        return datetime.fromisoformat(moment).timestamp()
-    except ValueError:
-        return None
-
-
-def task_age_s(task: Task) -> float | None:
-    """The age that a task's id tells, as on ark's wire: it begins with the Unix milliseconds of its birth."""
-    milliseconds = task.id.partition("-")[0]
-    return time.time() - int(milliseconds) / 1000 if milliseconds.isdigit() else None

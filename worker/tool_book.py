@@ -43,6 +43,8 @@ class ToolBook:
     def known(self, call: ToolCall, spec: ToolSpec | None) -> ToolOutcome | None:
         """The outcome that a call has already: what it answered an earlier run of the task, or that it was interrupted
         there and may have taken effect. None: it is to be made."""
+        if self.is_whole_run:
+            self._place(call)  # before all else: those that have an outcome count among the same ones, too
         old = self._old_call(call)
         if old is not None and old.outcome is not None:
             return replace(old.outcome, call_id=call.id)
@@ -95,11 +97,15 @@ class ToolBook:
 
     def identity(self, call: ToolCall) -> str:
         """What tells a call from all others of its task, whoever runs it. Where a run may be started over, and its
-        calls with it, they are known by name and arguments, and by how many of the same there were before."""
+        calls with it, they are known by name and arguments, and by how many of the same there were before. These
+        count elsewhere, too: a run whose journal is gone may use an id for something else."""
         if not self.is_whole_run and self._journal.is_on:
-            return f"{self._chunks.turn}/{call.id}"
-        what = hashlib.sha256(f"{call.name}\0{canonical(arguments_of(call))}".encode()).hexdigest()[:32]
+            return f"{self._chunks.turn}/{call.id}/{_digest(call)}"
+        return self._place(call)
+
+    def _place(self, call: ToolCall) -> str:
         if call.id not in self._places:
+            what = _digest(call)
             self._places[call.id] = f"{what}/{sum(place.startswith(what) for place in self._places.values())}"
         return self._places[call.id]
 
@@ -113,3 +119,7 @@ class ToolBook:
         # The ids that a whole run's model gives its calls are new ones each time the run is started over.
         begun = f"{self._delivery.next_attempt}/" if self.is_whole_run else ""
         return f"{begun}{self._chunks.turn}/{call.id}"
+
+
+def _digest(call: ToolCall) -> str:
+    return hashlib.sha256(f"{call.name}\0{canonical(arguments_of(call))}".encode()).hexdigest()[:32]

@@ -17,12 +17,15 @@ from queue_backends.conformance.support import (
     pull_nothing,
     pull_one,
     pull_some,
+    submit,
     within,
 )
-from queue_backends.interfaces import CancelOutcome, Retry, TaskState
+from queue_backends.interfaces import Ack, Backend, CancelOutcome, Delivery, Outcome, Retry, TaskState
 from queue_backends.messages import Priority, Task
 
 HOUR_S = 3600.0
+PARKINGS = 4
+"""A task of the race ends after so many runs."""
 
 
 class WakeConformance(Conformance):
@@ -123,3 +126,85 @@ class WakeConformance(Conformance):
         assert await backend.queue.cancel([delivery.task.id]) == [CancelOutcome.CANCELLED]
         assert await backend.queue.wake([delivery.task.id]) == [False]
         await pull_nothing(backend)
+
+    @needs(Capability.WAKE)
+    async def test_a_pause_holds_what_is_woken(self, open_backend: OpenBackend) -> None:
+        """It is ready, and comes once the pause is over."""
+        backend = await open_backend()
+        task_id = await submit(backend)
+        parked = Retry(delivery=await pull_one(backend), error="", retry_in_s=HOUR_S, counts=False)
+        assert await backend.commit([parked]) == []
+        await backend.queue.pause()
+        assert await backend.queue.wake([task_id]) == [True]
+        await pull_nothing(backend)
+        await backend.queue.resume()
+        assert (await pull_one(backend)).task.id == task_id
+
+    @needs(Capability.WAKE)
+    async def test_wakes_race_with_all_else(self, open_backend: OpenBackend) -> None:
+        """While many park, wake, cancel and end tasks at once, nobody has one twice at a time, and every task comes to
+        one end."""
+        backends = [await open_backend() for _ in range(3)]
+        race = _Race([await submit(backends[0], str(number)) for number in range(12)])
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as racing:
+            for backend in backends:
+                racing.create_task(race.work(backend))
+                racing.create_task(race.wake(backend))
+            racing.create_task(race.cancel(backends[0]))
+        results = await backends[0].queue.results(race.ids)
+        assert {result.task_id for result in results if result is not None} == set(race.ids)
+        assert [result.error for result in results if result is not None and result.task_id not in race.doomed] == [
+            ""
+        ] * (len(race.ids) - len(race.doomed))
+        stats = await backends[0].queue.stats()
+        assert (stats.ready, stats.delayed, stats.running) == (0, 0, 0)
+
+
+class _Race:
+    """Workers that park each task some times before it ends, and others who wake and cancel meanwhile."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self.ids = ids
+        self.doomed = set(ids[::4])
+        self._held = set[str]()
+        self._runs = dict.fromkeys(ids, 0)
+        self._begun = {task_id: asyncio.Event() for task_id in ids}
+        self._ended = set[str]()
+
+    @property
+    def is_over(self) -> bool:
+        return len(self._ended) == len(self.ids)
+
+    async def work(self, backend: Backend) -> None:
+        while not self.is_over:
+            for delivery in await backend.queue.pull(2, 0.05):
+                await self._run(backend, delivery)
+
+    async def _run(self, backend: Backend, delivery: Delivery) -> None:
+        task_id = delivery.task.id
+        assert task_id not in self._held
+        assert task_id not in self._ended
+        self._held.add(task_id)
+        self._runs[task_id] += 1
+        self._begun[task_id].set()
+        await asyncio.sleep(0)
+        self._held.discard(task_id)  # somebody else may have it as soon as the commit is made
+        outcome: Outcome = Retry(delivery=delivery, error="", retry_in_s=HOUR_S, counts=False)
+        if is_last := self._runs[task_id] >= PARKINGS:
+            outcome = Ack(delivery=delivery, result=done(delivery))
+        lost = await backend.commit([outcome])
+        assert lost == [] or task_id in self.doomed
+        if is_last and not lost:
+            self._ended.add(task_id)
+
+    async def wake(self, backend: Backend) -> None:
+        while not self.is_over:
+            await backend.queue.wake(self.ids)
+            await asyncio.sleep(0)
+            results = await backend.queue.results(self.ids)
+            self._ended |= {result.task_id for result in results if result is not None}
+
+    async def cancel(self, backend: Backend) -> None:
+        for task_id in self.doomed:
+            await self._begun[task_id].wait()
+            await backend.queue.cancel([task_id])

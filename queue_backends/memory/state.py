@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from itertools import takewhile
 
 from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.memory.store import Store
@@ -82,9 +83,7 @@ class MemoryState:
         if record.id in log:
             return False
         log[record.id] = LogEntry(id=record.id, value=record.value, at=now)
-        for name in list(log):
-            if log[name].at > now - record.keep_s:
-                break
+        for name in list(takewhile(lambda name: log[name].at <= now - record.keep_s, log)):
             del log[name]
         self._store.keep("log", record.log, record.keep_s)
         for set_name, amounts in record.counters.items():

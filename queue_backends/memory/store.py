@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
+from itertools import takewhile
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -188,9 +189,8 @@ class Store:
         self.results[result.task_id] = result
         self.ended_at[result.task_id] = time.time()
         self.cancel_asked.discard(result.task_id)
-        for task_id, ended_at in list(self.ended_at.items()):
-            if ended_at > time.time() - retention_s:
-                break
+        oldest = time.time() - retention_s
+        for task_id in list(takewhile(lambda ended: self.ended_at[ended] <= oldest, self.ended_at)):
             del self.ended_at[task_id]
             self.results.pop(task_id, None)
         self.changed.notify()

@@ -33,6 +33,7 @@ SHORTEST_SILENCE_S = 0.5
 """Somebody who pulls hears from the server more often."""
 SMALLEST_LONGEST_ARGUMENT = 1_048_576
 """No server can be told to refuse an argument of this length."""
+_UNBLOCK_WITHIN_S = 1.0
 MOST_CONNECTIONS = 32
 """Per backend. One blocks in a pull and one listens; the rest are for commands, which wait for a free one."""
 
@@ -244,6 +245,13 @@ class RedisClient:
         except QueueError:
             await self._refuse_oversized(max((len(arg) for arg in args if isinstance(arg, bytes)), default=0))
             raise
+
+    async def unblock(self) -> None:
+        """Have the server end a blocking command now, as if its time were over. Where an ACL forbids that, and in a
+        cluster, its time has to pass."""
+        if (client_id := self._blocking_line.client_id) is not None:
+            with contextlib.suppress(QueueError):
+                await self.command("CLIENT", "UNBLOCK", client_id, timeout_s=_UNBLOCK_WITHIN_S)
 
     # How a command reaches the server: what a cluster's client does differently.
 

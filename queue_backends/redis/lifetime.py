@@ -18,10 +18,9 @@ async def keep_for(client: RedisClient, keys: Keys, lifetime_s: float) -> None:
         keys.moved,
         keys.cancelled,
         keys.paused,
-        keys.reclaimer,
     )
     if lifetime_s <= 0:
-        await client.command("UNLINK", *names)
+        await client.command("UNLINK", *names, keys.reclaimer)
     else:
         lifetime_ms = str(round(lifetime_s * 1000))
         await client.pipeline([("PEXPIRE", name, lifetime_ms) for name in names])

@@ -19,6 +19,7 @@ import redis.exceptions
 
 _NO_REPLY_YET = object()
 _CLOSED = "Connection closed by server."
+_CLIENT_ID = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n"
 
 
 class _Link(asyncio.Protocol):
@@ -38,6 +39,8 @@ class _Link(asyncio.Protocol):
             notEnoughData=_NO_REPLY_YET,
         )
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self.client_id: asyncio.Future[Any] | None = None
+        """What the server calls this connection, once it was asked."""
         self._has_room: asyncio.Future[None] | None = None
         self._news = _poll_of(self._transport)
         self._transport.set_protocol(self)
@@ -160,11 +163,21 @@ class Line:
         if link is None or not link.is_usable():
             link = await self._open()
         try:
+            if link.client_id is None:
+                (link.client_id,) = await link.send(_CLIENT_ID, 1)
             packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
             return [await reply for reply in await link.send(packed, len(commands))]
         except BaseException:
             link.close()
             raise
+
+    @property
+    def client_id(self) -> int | None:
+        """What the server calls the connection of `call_alone`; None: there is none, or it may not tell."""
+        known = self._link.client_id if self._link is not None and self._link.is_open else None
+        if known is None or not known.done() or known.cancelled() or known.exception() is not None:
+            return None
+        return int(known.result())
 
     async def _open(self) -> _Link:
         async with self._opening:

@@ -150,6 +150,9 @@ class PubSubHub:
         except AttributeError:
             if pubsub is self._pubsub:
                 raise  # else the driver has stumbled over what the reader has closed meanwhile
+        except RuntimeError as error:
+            if not _says_closed(error):
+                raise  # else uvloop says in its way that the connection is lost
         finally:
             if pubsub is not self._pubsub:  # the driver may have opened a connection again that the reader had closed
                 await self._closed(pubsub)
@@ -258,3 +261,7 @@ class PubSubHub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
             self._reader = None
+
+
+def _says_closed(error: RuntimeError) -> bool:
+    return "closed" in str(error)

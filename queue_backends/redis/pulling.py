@@ -100,7 +100,7 @@ class Puller:
                 await self._await_resume(min(remaining, LONGEST_BLOCK_S))
                 continue
             block_s = min(remaining, LONGEST_BLOCK_S, next_due_s, max(0.001, self._next_reclaim - time.monotonic()))
-            if deliveries := await self._to_its_end(self._block(limit, block_s)):
+            if deliveries := await self._to_its_end(self._block(limit, block_s), self._client.unblock):
                 return deliveries
 
     async def take(self, limit: int) -> list[Delivery] | Idle:
@@ -108,14 +108,19 @@ class Puller:
         taken = await self._to_its_end(self._take(limit, with_surplus=False))
         return taken if isinstance(taken, list) else Idle(*taken)
 
-    async def _to_its_end(self, claim: Coroutine[Any, Any, T]) -> T:
+    async def _to_its_end(
+        self, claim: Coroutine[Any, Any, T], hurry: Callable[[], Coroutine[Any, Any, None]] | None = None
+    ) -> T:
         """Let a claim end even if the pull is cancelled: a command that was sent may be carried out long after its
-        sender has gone, and nobody would know of the entries. What comes of it then waits for the next pull."""
+        sender has gone, and nobody would know of the entries. What comes of it then waits for the next pull. `hurry`
+        asks the server to end it soon."""
         job = asyncio.create_task(claim, name="claim")
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
             try:
+                if hurry is not None:
+                    await hurry()
                 await asyncio.wait([job], timeout=LONGEST_BLOCK_S + 1)
             finally:
                 job.cancel()  # no effect on one that has ended; else it notes that its reply is lost

@@ -185,3 +185,17 @@ async def test_a_model_that_is_talked_into_a_tool_does_not_get_it(
     said = dict(line.split(": ", 1) for line in result.output.strip().split("\n"))
     assert ("was not given" in said["weather"]) is not has_tools
     assert "was not given" in said["search_books"]
+
+
+async def test_a_search_that_people_approve_is_made_by_its_tool(
+    backend: Backend, plugins_dir: Path, plugin_fleet: PluginFleet, tmp_path: Path
+) -> None:
+    """Given a data source whose tool needs an approval: the plugin cannot search it without one."""
+    write_plugin(plugins_dir, EVERYTHING, permissions={"services": ["datasources.query"]})
+    settings = {**with_tools(tmp_path), "agent.approve_tools": ("search_*",)}
+    await Definitions(backend.state).datasources.create(Datasource(slug="books", embed_model="lexical"))
+    async with plugin_fleet(settings=settings, agent={"datasources": ("books",)}) as fleet:
+        result, _ = await answered(fleet)
+    assert (
+        "query: a person has to approve searches of datasource 'books': call its tool 'search_books'" in result.output
+    )

@@ -66,6 +66,13 @@ def office(backend: Backend, tmp_path: Path) -> Office:
     return Office(backend, tmp_path / "diary")
 
 
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parked task looks by itself again and again."""
+    monkeypatch.setattr("worker.parking.FIRST_LOOK_S", 0.1)
+    monkeypatch.setattr("worker.parking.SHORTEST_S", 0.05)
+
+
 Working = Callable[..., AbstractAsyncContextManager[Worker]]
 
 

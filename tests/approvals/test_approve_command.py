@@ -95,3 +95,24 @@ def test_one_by_one_on_a_terminal(
         (False, False),
         (False, False),
     ]
+
+
+def test_what_is_shown_says_what_it_is(
+    queue_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that a model wrote steers the terminal, or turns around what a person reads before the answer; and who
+    has no name, in a container, can answer all the same."""
+    hostile = "Wipe \x1b]0;owned\x07\u202esafe\u202c?"
+    [asked] = put(queue_url, Approval(message=hostile, arguments={"path": "/\u2066x\u2069", "name": "Jürgen 日本"}))
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert run(["approve"]) == 0
+    listed = capsys.readouterr().out
+    assert run(["approve", asked]) == 0
+    said = capsys.readouterr().out
+    assert said == "approved: Wipe \\x1b]0;owned\\x07\\u202esafe\\u202c?\n"
+    assert "Jürgen 日本" in listed
+    assert not {"\x1b", "\x07", "\u202e", "\u2066"} & {*listed, *said}

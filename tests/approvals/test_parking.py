@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from queue_backends import Backend, Capability, TaskState
+from queue_backends import Backend, Capability, Delivery, Task, TaskState
 from tests.approvals.conftest import WITHIN_S, Office, Working, says, until
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from worker.cli.app import run
+from worker.errors import DeadlineExceeded
 from worker.journal import AttemptEnded, Moment, TakenOver
 from worker.parking import (
     FIRST_LOOK_S,
@@ -22,7 +23,10 @@ from worker.parking import (
     Parking,
     next_look_s,
 )
+from worker.recall import recall
+from worker.run_limits import overtime, refuse_hopeless
 from worker.settings import load_settings
+from worker.surroundings import Limits
 from worker.waiting import waits_for, without_vain_looks
 
 TOOL = """
@@ -156,6 +160,20 @@ async def test_an_engine_that_cannot_delay_is_not_asked_in_a_hurry(
     assert parking.reason == "x"
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+def test_a_deadline_that_passed_meanwhile_is_told_with_the_reason() -> None:
+    """Whoever reads the error learns that the task had been begun, and what it was waiting for when its time was up."""
+    now = time.time()
+    task, parked = Task(prompt="x", deadline=now - 1), AttemptEnded(attempt=0, how="parked", error="approval of note")
+    delivery = Delivery(task=task, entry_id="1-0", token="t")
+    past = recall([parked], delivery)
+    said = "the task's deadline has passed while it waited for approval of note"
+    with pytest.raises(DeadlineExceeded, match=said):
+        refuse_hopeless(delivery, past, Limits())
+    assert str(overtime(task, past, now, Limits(), None)) == said
+    again = recall([parked, AttemptEnded(attempt=1, how="retry", error="y")], delivery)
+    assert "before it was started" in str(overtime(task, again, now, Limits(), None))
 
 
 def test_vain_looks_are_not_shown_one_by_one() -> None:

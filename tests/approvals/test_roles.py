@@ -8,7 +8,7 @@ import pytest
 
 from providers import AgentConfig, CallTool, ChunkFn, ToolCall, ToolSpec, register
 from queue_backends import Backend, Task, TokenUsage
-from tests.approvals.conftest import WITHIN_S, Office, Working, calls, says
+from tests.approvals.conftest import WITHIN_S, Office, Working, calls, says, until
 from tests.teams.roles.team_fleet import Fleet as TeamFleet
 from tests.teams.roles.team_fleet import dynamic, plan_of, scripted
 from worker.teams.plan import Approval as HowToAsk
@@ -82,3 +82,25 @@ async def test_a_provider_that_runs_whole_tasks(office: Office, working: Working
         result = await handle.result(WITHIN_S)
     assert result.output == "saw a; noted b; noted b"
     assert office.done == ["peek a", "note b", "note b"]
+
+
+async def test_an_answer_to_one_call_is_none_to_the_next(
+    office: Office, working: Working, whole: str, quick_looks: None
+) -> None:
+    """The same call made again is a question of its own, also once the first one is known from before: looking again
+    does not make it, and neither does a no."""
+    async with working(**{"agent.provider": whole, "agent.model": "any", "agent.options": {}}):
+        handle = await office.fleet.submit("hi")
+        [first] = await office.asked()
+        await office.approvals.decide(first.id, approved=True)
+        [second] = await until(office.approvals.pending, lambda found: len(found) == 1 and found[0].id != first.id)
+        runs = Whole.runs
+        await until(lambda: _now(Whole.runs), lambda count: count >= runs + 2)
+        await office.approvals.decide(second.id, approved=False, comment="once is enough")
+        result = await handle.result(WITHIN_S)
+    assert "once is enough" in result.output
+    assert office.done == ["peek a", "note b"]
+
+
+async def _now(found: int) -> int:
+    return found

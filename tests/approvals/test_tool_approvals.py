@@ -49,7 +49,9 @@ async def test_a_rejected_call_is_not_made(office: Office, working: Working) -> 
 @pytest.mark.parametrize(
     ("fallback", "done", "said"), [("reject", [], "nobody answered"), ("approve", ["note x"], "noted x")]
 )
-async def test_nobody_answers(office: Office, working: Working, fallback: str, done: list[str], said: str) -> None:
+async def test_nobody_answers(
+    office: Office, working: Working, quick_looks: None, fallback: str, done: list[str], said: str
+) -> None:
     """When its time is up the fallback decides, and nobody can answer any more."""
     settings = {"approval.timeout_s": 1.0, "approval.fallback": fallback}
     async with working(calls("note", "x"), says("{last_result}"), **settings):
@@ -132,7 +134,7 @@ async def test_overrides_of_a_task_do_not_help(office: Office, working: Working)
     assert office.done == []
 
 
-async def test_a_deadline_counts(office: Office, working: Working) -> None:
+async def test_a_deadline_counts(office: Office, working: Working, quick_looks: None) -> None:
     """A parked task whose deadline comes is given up, though somebody might still answer."""
     async with working(calls("note", "x"), says("done")):
         handle = await office.fleet.submit("hi", deadline_s=0.8)
@@ -180,11 +182,12 @@ async def test_an_answer_through_another_queue_wakes_it(
         assert (await handle.result(WITHIN_S)).output == "done"
 
 
-async def test_a_task_looks_by_itself(office: Office, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_looks_by_itself(
+    office: Office, working: Working, quick_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If every wake is lost, it comes back after a while, again and again, and shows its call once."""
     from worker.approvals import Approvals
 
-    monkeypatch.setattr("worker.parking.FIRST_LOOK_S", 0.2)
     monkeypatch.setattr("worker.approvals.waking.AnsweredTasks._told", lambda self, approval: None)
     async with working(calls("note", "x"), says("done")):
         handle = await office.fleet.submit("hi")

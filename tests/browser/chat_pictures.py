@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.chat_desk import answers, ended, rows, say
@@ -23,17 +25,13 @@ async def take_chat_pictures(browser: Browser, stage: ChatStage) -> dict[str, by
     pictures: dict[str, bytes] = {}
     async with opened(browser, stage.url, key=key, viewport=_WIDE) as (page, complaints):
         for agent, text in _BEFORE:
-            await page.goto(f"/chat#/new/{agent}")
-            await say(page, text)
+            await _begin(page, agent, text)
             await ended(page)
-        await page.goto("/chat#/new/support")
-        await expect(page.get_by_role("radio").first).to_be_visible()
+        await _new(page, "support")
         pictures["chat-new"] = await page.screenshot()
-        await page.goto("/chat#/new/research")
-        await say(page, "Read the annual report and list its risks")
-        await page.goto("/chat#/new/support")
-        await expect(page.get_by_role("radio").first).to_be_visible()
-        await _ask(page)
+        await _begin(page, "research", "Read the annual report and list its risks")
+        await _begin(page, "support", _QUESTION)
+        await ended(page)
         await expect(rows(page).filter(has_text="annual report")).to_contain_text("answering")
         place = page.url.partition("#/")[2]
         pictures["chat"] = await page.screenshot()
@@ -53,10 +51,19 @@ async def take_chat_pictures(browser: Browser, stage: ChatStage) -> dict[str, by
     return pictures
 
 
-async def _ask(page: Page) -> None:
-    await say(page, _QUESTION)
-    await expect(page.locator(".asked-text")).to_have_text(_QUESTION)
-    await ended(page)
+async def _new(page: Page, agent: str) -> None:
+    """The page where a conversation with an agent begins, once the one before it is gone."""
+    await page.goto(f"/chat#/new/{agent}")
+    await expect(page.locator(".asked-text")).to_have_count(0)
+    await expect(page.get_by_role("radio").first).to_be_visible()
+
+
+async def _begin(page: Page, agent: str, text: str) -> None:
+    """A new conversation. Only once it has an address of its own does the page stay where one leads it."""
+    await _new(page, agent)
+    await say(page, text)
+    await expect(page).not_to_have_url(re.compile("#/new/"))
+    await expect(page.locator(".asked-text")).to_have_text(text)
 
 
 async def _stop_other(page: Page) -> None:

@@ -10,6 +10,7 @@ from playwright.async_api import expect
 
 from tests.browser.chromium import WITHIN_MS, violations
 from tests.browser.desk import Desk, settled
+from tests.browser.run_plans import magazine, start
 from tests.browser.stage import Stage, in_thread
 from worker.approvals import Approval
 from worker.gateway.caller import Scope
@@ -17,7 +18,7 @@ from worker.gateway.caller import Scope
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=WITHIN_MS)
 
-HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
+HOSTILE = "<img src=x onerror=\"document.title='taken'\">\u202eredro"
 
 
 async def put(stage: Stage, key: str, **fields: object) -> Approval:
@@ -36,7 +37,7 @@ async def test_a_question_is_answered_with_the_mouse(desk: Desk, stage: Stage, a
     )
     card = page.get_by_role("article", name="May ops wipe the disk?")
     await expect(card).to_be_visible()
-    await expect(card).to_contain_text(HOSTILE.replace('"', '\\"'))
+    await expect(card).to_contain_text(HOSTILE.replace('"', '\\"').replace("\u202e", "\\u202e"))
     await expect(card).to_contain_text(re.compile(r"Time is up.*, then rejected"))
     await expect(card).not_to_contain_text("[object")
     link = page.locator("#nav").get_by_role("link", name=re.compile("Approvals"))
@@ -94,3 +95,17 @@ async def test_who_may_not_answer_sees_no_buttons(desk: Desk, stage: Stage) -> N
     await expect(card).to_contain_text("approvals.write")
     await expect(card.get_by_role("button")).to_have_count(0)
     await desk.keep(page, "approvals-phone")
+
+
+async def test_the_page_of_a_run_shows_what_is_approved_there(desk: Desk, stage: Stage, axe: str) -> None:
+    """A call's arguments stand beside the buttons, also where a run's own questions are answered."""
+    run_id = await in_thread(start, stage, magazine(delay_s=0.03), topic="moss")
+    await put(stage, "May moss wipe?", run=run_id, step="research", arguments={"path": HOSTILE})
+    page = await desk.open(f"runs/{run_id}")
+    asked = page.get_by_role("group", name="Approval of research")
+    await expect(asked).to_contain_text("May moss wipe?")
+    await expect(asked.get_by_role("region")).to_contain_text("\\u202eredro")
+    assert await violations(page, axe) == []
+    await desk.keep(page, "run-tool-approval")
+    await asked.get_by_role("button", name="Reject").click()
+    await expect(asked).to_have_count(0)

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.chromium import WITHIN_MS, violations
+from tests.browser.chromium import PHONE, WITHIN_MS, violations
 from tests.browser.desk import Desk, settled
 from tests.browser.run_plans import MARKUP, magazine, start, store
 from tests.browser.stage import Stage, in_thread
@@ -20,7 +20,7 @@ expect.set_options(timeout=WITHIN_MS)
 async def test_a_run_is_watched_while_it_goes_on(desk: Desk, stage: Stage, axe: str) -> None:
     """Cards change as steps run; a person approves in the page; the chosen step's stream is shown as it comes; prompts
     and outputs can be read, by keys too, and what models write stays text."""
-    run_id = await in_thread(start, stage, magazine(delay_s=0.05), topic="tides")
+    run_id = await in_thread(start, stage, magazine(delay_s=0.03), topic="tides")
     page = await desk.open(f"runs/{run_id}")
     graph = page.get_by_role("group", name="Graph of the run")
     await expect(graph.locator('[data-node="draft"].is-waiting')).to_be_visible()
@@ -49,11 +49,13 @@ async def test_a_run_is_watched_while_it_goes_on(desk: Desk, stage: Stage, axe: 
     assert "?step=outline" in page.url
     assert await page.locator("main img, main b").count() == 0
 
-    phone = await desk.open(f"runs/{run_id}?step=draft", is_phone=True, is_dark=True)
-    await expect(phone.get_by_role("region", name="Output of the step")).to_contain_text(MARKUP)
-    assert await phone.evaluate("() => document.documentElement.scrollWidth") <= 360
-    assert await violations(phone, axe) == []
-    await desk.keep(phone, "phone-run")
+    await page.set_viewport_size(PHONE)  # type: ignore[arg-type] # a TypedDict of theirs
+    await page.emulate_media(color_scheme="dark")
+    await desk.show(page, f"runs/{run_id}?step=draft")
+    await expect(panel.get_by_role("region", name="Output of the step")).to_contain_text(MARKUP)
+    assert await page.evaluate("() => document.documentElement.scrollWidth") <= PHONE["width"]
+    assert await violations(page, axe) == []
+    await desk.keep(page, "phone-run")
 
 
 async def test_a_team_is_run_by_its_form_and_ended_by_a_button(desk: Desk, stage: Stage) -> None:
@@ -84,6 +86,8 @@ async def test_a_team_is_run_by_its_form_and_ended_by_a_button(desk: Desk, stage
     row = page.locator("tbody tr", has_text=run_id)
     await expect(row.get_by_text("Cancelled")).to_be_visible()
     await settled(page)
+    is_inside = "(cell) => cell.scrollWidth <= cell.clientWidth"
+    assert await row.locator("td > .cell").first.evaluate(is_inside), "a long name runs into the next column"
     await desk.keep(page, "runs")
 
     reader = await desk.open(f"runs/{run_id}", key=stage.server.make_key(["ops.read", "tasks.read"]))

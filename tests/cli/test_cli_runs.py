@@ -9,6 +9,7 @@ import pytest
 
 from queue_backends import Backend
 from tests.cli.cli_harness import Shoal, WithBackend
+from worker.teams.ownership import Ownership
 from worker.teams.plan import Plan, Role, Step, Team
 from worker.teams.run_events import (
     ApprovalAsked,
@@ -124,6 +125,35 @@ def test_runs_are_listed_the_newest_first(shoal: Shoal, queue_url: str, team_fil
     assert [line.split()[1:3] for line in shoal("runs", "list").out.splitlines()[1:]] == [["crew", "Pending"]] * 2
     assert shoal("runs", "list", "--phase", "succeeded").err == "no runs: shoal run team.yaml\n"
     assert len(shoal("runs", "list", "--team", "crew", "--phase", "pending", "--json").out.splitlines()) == 2
+
+
+def test_a_local_run_whose_process_is_gone_is_interrupted(
+    shoal: Shoal, with_backend: WithBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists say so, and how to go on with it, until somebody does; `shoal runs` alone is the list."""
+    monkeypatch.setattr("worker.teams.run_index.YOUNG_S", 0.0)
+    role = Role(name="a")
+    plan = Plan(name="saga", teams=(Team(name="saga", roles=(role,), steps=(Step(name="a", role="a"),)),))
+
+    async def left(backend: Backend) -> None:
+        await Runs(backend.state).start(plan, {}, run_id="saga-1", is_local=True)
+
+    async def driven(backend: Backend) -> None:
+        async with Ownership(backend.state) as process:
+            assert await process.take("saga-1") is not None
+            summary = await Runs(backend.state).index.summary("saga-1")
+            assert summary is not None
+            assert not summary.is_interrupted
+
+    with_backend(left)
+    with_backend(driven)
+    listed, shown = shoal("runs"), shoal("runs", "show", "saga-1")
+    for outcome in (listed, shown):
+        assert "Interrupted" in outcome.out
+        assert "shoal run --resume saga-1" in outcome.out
+    document = json.loads(shoal("runs", "--json").out)
+    assert (document["phase"], document["is_interrupted"]) == ("Pending", True)
+    assert json.loads(shoal("runs", "show", "saga-1", "--json").out)["is_interrupted"] is True
 
 
 def test_what_is_not_there_is_exit_code_4(shoal: Shoal) -> None:

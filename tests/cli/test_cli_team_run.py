@@ -140,6 +140,15 @@ def test_the_output_can_go_into_a_file(shoal: Shoal, flow: str, tmp_path: Path) 
     assert json.loads((tmp_path / "answer.json").read_text())["total_tokens"] == 17
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file on a disk that is always full")
+def test_an_output_that_cannot_be_written_is_on_the_screen(shoal: Shoal, flow: str) -> None:
+    """It was paid for. The exit code says that it is not where it was wanted."""
+    outcome = shoal("run", flow, "--provider", "mock", "--output", "/dev/full")
+    assert outcome.code == 1
+    assert "Output:\nmock response" in outcome.out
+    assert outcome.err.splitlines()[-1] == "error: cannot write /dev/full: No space left on device"
+
+
 def test_a_failed_team_is_exit_code_1(shoal: Shoal, tmp_path: Path) -> None:
     """The result comes first, with the reason; then one line on stderr, in the kind's own word."""
     path = tmp_path / "team.yaml"
@@ -188,6 +197,16 @@ def test_wrong_input_is_refused_before_anything_runs(shoal: Shoal, flow: str, gi
     outcome = shoal("run", flow, "--provider", "mock", "--input", given)
     assert (outcome.code, outcome.out) == (2, "")
     assert complaint in outcome.err
+
+
+def test_input_that_the_team_does_not_take_is_refused(shoal: Shoal, tmp_path: Path, queue_url: str) -> None:
+    """Exit code 2 with the reason, wherever the run would have had its queue."""
+    path = tmp_path / "team.yaml"
+    path.write_text(FAILING.replace("  roles:", "  inputs: [{name: words, type: number}]\n  roles:"))
+    for given, complaint in (("nope=1", "has no input 'nope'"), ("words=x", "input 'words' is 'x'")):
+        outcome = shoal("run", str(path), "--input", given)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert complaint in outcome.err
 
 
 def test_of_several_flows_the_first_is_taken_with_a_warning(shoal: Shoal, tmp_path: Path) -> None:
@@ -243,6 +262,9 @@ def test_roles_without_a_model_take_the_fallback_and_it_says_so(
         (["{flow}", "--detach"], "--detach needs --queue"),
         (["--resume", "x", "--input", "a=b"], "--input cannot be changed for a run that has begun"),
         (["{flow}", "--max-tokens", "0"], "--max-tokens is 0"),
+        (["{flow}", "--timeout", "0"], "--timeout is 0"),
+        (["{flow}", "--output", "gone/answer.md"], "cannot write gone/answer.md: there is no folder gone"),
+        (["{flow}", "--output", "."], "cannot write .: it is a folder"),
         ([], "give a prompt, a file, or --resume"),
     ],
 )

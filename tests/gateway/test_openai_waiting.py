@@ -36,7 +36,7 @@ from worker.gateway.ingress.failures import meaning_of, problem_of_failure
 from worker.gateway.ingress.narration import Failed
 from worker.gateway.ingress.submission import deadline_of
 from worker.gateway.problem import ErrorStyle, Problem
-from worker.task_run import Poisonous
+from worker.run_limits import Poisonous
 
 USER: Any = [{"role": "user", "content": "hello"}]
 

@@ -246,6 +246,7 @@ async def test_a_file_runs_for_who_may_declare_agents_alone(server: GatewayServe
     [
         ("{mcp: [{name: sh, transport: stdio, command: /bin/sh}]}", "not_from_outside"),
         ("{mcp: [{name: m, url: 'https://example.com', tokenEnvVar: SECRET_OF_SERVER}]}", "not_from_outside"),
+        ("{mcp: [{name: m, url: 'https://example.com', headers: [{name: X, value: y}]}]}", "not_from_outside"),
         ("{mcp: [{name: m, url: 'http://169.254.169.254/latest'}]}", "address_refused"),
         ("{webhooks: [{name: w, url: 'http://127.0.0.1:1/'}]}", "address_refused"),
         (
@@ -302,6 +303,36 @@ async def test_tenants_see_and_run_their_own(server: GatewayServer, client: http
         assert (await apps.get(f"/v1/runs/{mine}")).status_code == 404
         assert (await apps.post("/v1/runs", json={"team": "quick"})).status_code == 403
     assert (await client.post("/v1/runs", json={"team": "own"})).status_code == 404
+
+
+async def test_a_tenant_sees_the_tasks_of_its_run_after_their_end(server: GatewayServer) -> None:
+    """Those of a step that it was shown; another tenant sees them neither before nor after."""
+    acme, globex = (server.make_key([Scope.TASKS_READ, Scope.TASKS_WRITE], tenant=name) for name in ("acme", "globex"))
+    async with server.client(key=acme) as ours, server.client(key=globex) as others:
+        run_id = await start(ours, "own")
+        [step] = (await ended(ours, run_id))["steps"]
+        path = f"/v1/tasks/{step['task_id']}"
+        assert (await others.get(f"/v1/runs/{run_id}/steps/{step['name']}")).status_code == 404
+        assert (await ours.get(f"/v1/runs/{run_id}/steps/{step['name']}")).status_code == 200
+        assert (await ours.get(path)).status_code == 200
+        assert (await others.get(path)).status_code == 404
+
+
+async def test_a_file_forgets_no_runs_of_the_fleets_teams(server: GatewayServer, client: httpx.AsyncClient) -> None:
+    """Its team may have the name of one of the fleet and say how few runs are kept; whatever came over HTTP is marked,
+    so that workers look at each of its connections."""
+    before = [await start(client, "quick") for _ in range(2)]
+    for run_id in before:
+        await ended(client, run_id)
+    text = FILE.replace("name: sent", "name: quick").replace("spec:", "spec:\n  successfulRunsHistoryLimit: 1")
+    answer = await client.post("/v1/runs", json={"file": text, "input": {"word": "yes"}})
+    assert answer.status_code == 202, answer.text
+    run_id = answer.json()["id"]
+    assert (await ended(client, run_id))["run"]["phase"] == "Succeeded"
+    run = server.do(lambda gateway: gateway.runs.read(run_id))
+    assert [(team.is_foreign, team.successful_runs_kept) for team in run.plan.teams] == [(True, 0)]
+    for run_id in before:
+        assert (await client.get(f"/v1/runs/{run_id}")).status_code == 200
 
 
 async def test_pictures_of_runs_and_teams(client: httpx.AsyncClient) -> None:

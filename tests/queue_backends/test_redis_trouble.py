@@ -305,6 +305,29 @@ async def subscribed(backend: Any, channels: int) -> None:
 # Restarts
 
 
+async def test_a_watch_whose_connection_has_just_closed_is_left_quietly(
+    valkey_server: Server, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop says of a transport that it is closed by a RuntimeError of its own: to whoever leaves a watch just then,
+    that is a lost connection like any other."""
+    unsubscribed = asyncio.Event()
+
+    async def refuse(pubsub: object, verb: str, *names: str) -> None:
+        unsubscribed.set()
+        raise RuntimeError(f"unable to perform {verb} on <TCPTransport closed=True>; the handler is closed")
+
+    async with await open_backend(valkey_server.url(stream)) as backend:
+        changes = cast("AsyncGenerator[StateChange, None]", backend.state.watch("here/"))
+        waiting = asyncio.ensure_future(anext(changes))
+        while not waiting.done():  # the watch has begun once it tells
+            await backend.state.set("here/x", b"1")
+            await asyncio.wait([waiting], timeout=0.05)
+        with monkeypatch.context() as patched:
+            patched.setattr(redis.asyncio.client.PubSub, "execute_command", refuse)
+            await changes.aclose()
+    assert unsubscribed.is_set()
+
+
 async def test_restart_with_data_goes_on_as_if_nothing_had_been(durable_server: Server, stream: str) -> None:
     """The same deliveries publish without a gap and commit once; nobody takes over what nobody could renew."""
     options = BackendOptions(lease_s=1.0)

@@ -13,6 +13,7 @@ import redis.asyncio
 from queue_backends import Backend, BackendOptions, Delivery, Task, open_backend
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.queue import RedisQueue
+from queue_backends.temporary import Temporary
 from tests.servers import Server, valkey_program
 
 LIMIT_S = 30
@@ -149,3 +150,35 @@ async def test_a_full_server_hands_over_all_the_same(fleet: list[Backend], raw: 
     finally:
         await raw.config_set("maxmemory", 0)
     assert [delivery.redeliveries for delivery in found] == [1]
+
+
+async def test_a_pull_that_is_cancelled_ends_at_once(
+    fleet: list[Backend], raw: Any, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stops does not wait for the end of its blocked read, and what comes later is not lost with it."""
+    monkeypatch.setattr("queue_backends.redis.pulling.LONGEST_BLOCK_S", 3600.0)
+    queue = fleet[0].queue
+    async with asyncio.timeout(LIMIT_S):
+        pulling = asyncio.create_task(queue.pull(1, 3600.0))
+        while b"blocked_clients:1\r" not in await raw.execute_command("INFO", "clients"):
+            await asyncio.sleep(0.01)
+        pulling.cancel()
+        await asyncio.wait([pulling])
+        await queue.submit(Task(prompt="later"))
+        (delivery,) = await queue.pull(1, 3600.0)
+    assert pulling.cancelled()
+    assert delivery.task.prompt == "later"
+
+
+async def test_a_lifetime_of_the_whole_queue_prolongs_nobodys_turn(fleet: list[Backend], raw: Any, stream: str) -> None:
+    """Else nobody would look for what a killed process held; and of a queue that is dropped, the turn goes, too."""
+    backend, keys = fleet[0], Keys(stream)
+    assert isinstance(backend, Temporary)
+    await backend.queue.submit(Task(prompt="hi"))
+    await look(backend)
+    turn_ms = await raw.execute_command("PTTL", keys.reclaimer)
+    await backend.keep_for(86_400.0)
+    assert 0 < await raw.execute_command("PTTL", keys.reclaimer) <= turn_ms
+    assert await raw.execute_command("PTTL", stream) > turn_ms
+    await backend.keep_for(0.0)
+    assert await raw.execute_command("EXISTS", stream, keys.reclaimer) == 0

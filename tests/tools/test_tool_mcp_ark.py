@@ -25,6 +25,8 @@ async def ark(request: web.Request) -> web.StreamResponse:
     """A server as ark's documentation describes it."""
     if request.headers.get("Authorization") != "Bearer s3cret-value":
         raise web.HTTPUnauthorized
+    if request.headers.get("X-Tenant", "acme") != "acme":
+        raise web.HTTPForbidden
     if request.path == "/tools/list":
         return web.json_response(TOOLS)
     if request.path != "/tools/call":
@@ -32,7 +34,7 @@ async def ark(request: web.Request) -> web.StreamResponse:
     body: dict[str, Any] = await request.json()
     if body["name"] == "fail":
         return web.json_response({"content": [{"type": "text", "text": "no such row"}], "isError": True})
-    text = f"{body['name']} {body['arguments']['q']} {request.headers['Authorization']}"
+    text = f"{body['name']} {body['arguments']['q']} {request.headers['Authorization']} {request.headers.get('X-Key')}"
     return web.json_response({"content": [{"type": "text", "text": text}]})
 
 
@@ -50,8 +52,31 @@ async def test_tools_of_an_ark_server(http: Transport, serve: Serve, transport: 
         failed = await call(catalogue, "db__fail")
 
     assert names == ["db__find", "db__fail"]
-    assert (found.content, found.is_error) == ("find it Bearer [redacted]", False)
+    assert (found.content, found.is_error) == ("find it Bearer [redacted] None", False)
     assert (failed.content, failed.is_error) == ("no such row", True)
+
+
+async def test_headers_of_a_server_come_from_the_environment(http: Transport, serve: Serve) -> None:
+    """They are sent beside the token, kept from the model, and missing ones are told by the variable's name."""
+    server = McpServer(
+        name="db",
+        url=await serve(ark),
+        transport="ark",
+        auth_type="bearer",
+        token_env_var="DB_TOKEN",
+        headers_env={"X-Tenant": "DB_TENANT", "X-Key": "DB_KEY"},
+    )
+    environ = {"DB_TOKEN": "s3cret-value", "DB_TENANT": "acme", "DB_KEY": "other-s3cret"}
+    async with build_catalogue(http, mcp_servers=[server], with_queue=False, environ=environ) as catalogue:
+        found = await call(catalogue, "db__find", '{"q": "it"}')
+    assert found.content == "find it Bearer [redacted] [redacted]"
+
+    for value in ("", "two\nlines"):
+        async with build_catalogue(
+            http, mcp_servers=[server], with_queue=False, environ={**environ, "DB_KEY": value}
+        ) as catalogue:
+            problem = catalogue.problems()["db"]
+        assert 'env var "DB_KEY" for header X-Key is not set, or is no line of text' in problem
 
 
 async def test_an_ark_server_that_goes_away_is_a_problem(http: Transport, serve: Serve) -> None:

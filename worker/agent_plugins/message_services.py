@@ -19,10 +19,12 @@ from worker.agent_plugins.step_values import StepValues
 from worker.agent_plugins.steps import Step
 from worker.agent_plugins.stream import MessageStream
 from worker.agents.model import PermissionScope
+from worker.approvals.tool_approvals import needs_approval
 from worker.datasources.embeddings import Behalf
 from worker.datasources.errors import DatasourceError, DatasourceNotFound, QueryFailed
 from worker.datasources.passages import Passage
 from worker.datasources.search_spec import KIND as DATASOURCE
+from worker.datasources.search_spec import tool_name
 
 log = structlog.get_logger("agent_plugin")
 
@@ -124,6 +126,9 @@ class MessageServices:
         message.permissions.need(PermissionScope.DATASOURCES_QUERY)
         if not any(source.slug == datasource for source in message.given.agent.datasources):
             raise PluginDenied(f"datasource not allowed for this agent: {str(datasource)[:100]!r}")
+        agent, tool = message.given.agent, tool_name(datasource)
+        if needs_approval(agent.config, agent.role, tool):
+            raise PluginDenied(f"a person has to approve searches of datasource {datasource!r}: call its tool {tool!r}")
         asked = [datasource, question, max_results, threshold]
         step = message.steps.begin("query", asked, key)
         return await message.service(self._query(step, datasource, question, max_results, threshold))

@@ -7,6 +7,15 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+LONGEST_MESSAGE_CHARS = 8000
+
+
+def shortened(message: str) -> str:
+    """What is asked, no longer than a person reads. It may hold whatever a model said."""
+    if len(message) <= LONGEST_MESSAGE_CHARS:
+        return message
+    return f"{message[:LONGEST_MESSAGE_CHARS]}… [cut: {len(message)} characters]"
+
 
 class Verdict(enum.StrEnum):
     """What a question has come to."""

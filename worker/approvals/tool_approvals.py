@@ -14,7 +14,7 @@ from providers.tool_loop import arguments_of
 from queue_backends import Task
 from queue_backends.messages import encode_json
 from worker.approvals.approvals import Approvals
-from worker.approvals.question import Approval, Verdict
+from worker.approvals.question import Approval, Verdict, shortened
 from worker.parking import Parked
 from worker.settings.approvals import ApprovalSettings
 from worker.teams.errors import TemplateError
@@ -27,7 +27,6 @@ from worker.tools.redaction import redact, secret_values
 LONGEST_S = 6 * 24 * 3600.0
 """For a task: what belongs to one that nobody works at is kept for a week."""
 LONGEST_ARGUMENTS_CHARS = 64 * 1024
-LONGEST_MESSAGE_CHARS = 8000
 
 log = structlog.get_logger(__name__)
 
@@ -143,7 +142,7 @@ def _rendered(message: str, tool: str, arguments: Any) -> str:
     except TemplateError as error:
         log.warning("the message of an approval cannot be evaluated", error=str(error))
         text = message
-    return text[:LONGEST_MESSAGE_CHARS]
+    return shortened(text)
 
 
 def _refusal(call: ToolCall, asked: Approval) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from worker.cli.declared_kind import user
 from worker.cli.failures import OK
 from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.cli.screen import Cell, Column
@@ -89,11 +90,11 @@ async def answer(call: Invocation, approval_id: str, *, approved: bool, comment:
         asked = await approvals.get(approval_id)
         if not asked.decided:
             await take_back_ended(fleet.backend, approvals, [asked])
-        given = await approvals.decide(approval_id, approved=approved, reviewer=getpass.getuser(), comment=comment)
+        given = await approvals.decide(approval_id, approved=approved, reviewer=user(), comment=comment)
     if call.screen.as_json:
         call.screen.json(given)
     else:
-        call.screen.line(f"{'approved' if approved else 'rejected'}: {given.message}")
+        call.screen.line(f"{'approved' if approved else 'rejected'}: {shown(given.message)}")
     return OK
 
 
@@ -104,9 +105,28 @@ def _row(each: Approval) -> Sequence[str | Cell]:
         duration(max(0.0, each.until - time.time())),
         {"reject": "rejected", "approve": "approved", "skip": "skipped"}[each.fallback],
         _who(each),
-        each.message,
-        shorten(_arguments(each), 120),
+        shorten(shown(each.message), 120),
+        shorten(shown(_arguments(each)), 120),
     )
+
+
+def shown(text: str) -> str:
+    """What is asked about, so that it says what it is: characters that are not seen, such as those that turn around the
+    order of others, are written as codes."""
+    return "".join(each if each in "\n\t" or each.isprintable() else _code(each) for each in text)
+
+
+def _code(character: str) -> str:
+    """A space of another kind is a space."""
+    return " " if unicodedata.category(character) == "Zs" else character.encode("unicode_escape").decode()
+
+
+def _cut(text: str, each: Approval) -> str:
+    """Whoever answers knows if that is not all."""
+    if len(text) <= _LONGEST_SHOWN_CHARS:
+        return text
+    more = len(text) - _LONGEST_SHOWN_CHARS
+    return f"{text[:_LONGEST_SHOWN_CHARS]}… ({more} more characters: shoal approve --json, id {each.id})"
 
 
 def _who(each: Approval) -> str:
@@ -147,10 +167,10 @@ def _facts(each: Approval) -> list[tuple[str, str | Cell]]:
 
     text = "" if each.arguments is None else msgspec.json.format(msgspec.json.encode(each.arguments), indent=2).decode()
     found: list[tuple[str, str | Cell]] = [
-        ("question", Cell(each.message, "bold")),
+        ("question", Cell(shown(each.message), "bold")),
         ("tool", each.tool),
-        ("arguments", text[:_LONGEST_SHOWN_CHARS]),
-        ("context", each.context[:_LONGEST_SHOWN_CHARS]),
+        ("arguments", _cut(shown(text), each)),
+        ("context", _cut(shown(each.context), each)),
         ("permission", each.permission),
         ("team", each.team),
         ("run", each.run),

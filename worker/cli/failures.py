@@ -25,6 +25,9 @@ def report_failure(error: BaseException, *, debug: bool = False) -> int:
         return INTERRUPTED
     if debug:
         traceback.print_exception(error)
+    if isinstance(cause, click.exceptions.NoArgsIsHelpError):  # a group without a command: its help is what is missing
+        sys.stderr.write(f"{cause.format_message()}\n")
+        return USAGE
     message = message_of(cause)
     red, reset = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
     sys.stderr.write(f"{red}error:{reset} {message}\n")

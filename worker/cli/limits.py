@@ -8,6 +8,7 @@ import click
 
 from worker.cli.failures import OK
 from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.list_by_default import ListByDefault
 from worker.cli.live_rules import LiveRules
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, duration
@@ -28,17 +29,7 @@ _KINDS = {
 _ALMOST_FULL = 0.9
 
 
-class _ListByDefault(click.Group):
-    """Without the name of a command, the options are those of `list`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`shoal limits --json` is `shoal limits list --json`."""
-        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_ListByDefault, help="Rate limits of the fleet: what is allowed, what is used, who waits.")
+@click.group(cls=ListByDefault, help="Rate limits of the fleet: what is allowed, what is used, who waits.")
 def limits() -> None:
     """The group; each command has its own options."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -66,10 +66,12 @@ def tree(
     now: float,
     tails: Mapping[str, Tail] | None = None,
     nested: Mapping[str, Nested] | None = None,
+    asking: Collection[str] = (),
     is_final: bool = False,
 ) -> list[Line]:
-    """The picture of a run. With `is_final`, nothing moves in it any more and all rows are there."""
-    rows = _Rows(nested or {}, {} if is_final else tails or {}, now).of(plan.find(state.team), state, 0)
+    """The picture of a run. With `is_final`, nothing moves in it any more and all rows are there. `asking`: tasks that
+    wait for a person."""
+    rows = _Rows(nested or {}, {} if is_final else tails or {}, asking, now).of(plan.find(state.team), state, 0)
     head, foot = _head(state, width), _foot(state, now)
     if is_final:
         return [head, *(line for row in rows for line in _lines(row, _Widths(rows, width), now, 0)), foot]
@@ -80,9 +82,12 @@ def tree(
 class _Rows:
     """Makes the rows of a run and of the runs within it."""
 
-    def __init__(self, nested: Mapping[str, Nested], tails: Mapping[str, Tail], now: float) -> None:
+    def __init__(
+        self, nested: Mapping[str, Nested], tails: Mapping[str, Tail], asking: Collection[str], now: float
+    ) -> None:
         self._nested = nested
         self._tails = tails
+        self._asking = asking
         self._now = now
 
     def of(self, team: Team, state: RunState, depth: int) -> list[Row]:
@@ -103,7 +108,7 @@ class _Rows:
         is_busy = step.phase in (Phase.RUNNING, Phase.VALIDATING)
         return Row(
             depth=depth,
-            phase=step.phase,
+            phase=self._phase(step),
             name=one_line(step.name),
             note=_note(planned, step),
             who=_who(team, planned, step, state),
@@ -113,11 +118,14 @@ class _Rows:
             reserve=0 if state.phase.is_final or planned is None else cell_len(_after(planned.depends_on)),
         )
 
+    def _phase(self, of: StepState | ChildState) -> Phase:
+        return Phase.WAITING if of.task_id in self._asking and not of.phase.is_final else of.phase
+
     def _child(self, child: ChildState, children: Sequence[ChildState], depth: int) -> list[Row]:
         is_busy = not child.phase.is_final
         row = Row(
             depth=depth,
-            phase=child.phase,
+            phase=self._phase(child),
             name=one_line(child.role),
             note="",
             who=one_line(child.prompt),

@@ -142,6 +142,7 @@ class LiveWatch:
                 now=time.time(),
                 tails=self._tails.tails,
                 nested=self._nested,
+                asking={question.task for question in self._questions.open if question.task},
             ),
             *below,
         ]

@@ -123,7 +123,9 @@ def _row(stored: Stored[Notify], dispatches: tuple[DispatchView, ...]) -> list[s
 
 
 def _channel_row(channel: Channel, view: DispatchView) -> list[str | Cell]:
-    to = f"${channel.url_env}" if channel.url_env else channel.url
+    from worker.tools.redaction import mask_url
+
+    to = f"${channel.url_env}" if channel.url_env else mask_url(channel.url)
     return [channel.type, to, view.event, ago(view.at or 0), _result(view) if view.at else ""]
 
 

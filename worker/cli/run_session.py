@@ -18,7 +18,7 @@ from worker.cli.team_watch import watch_run
 from worker.teams.driver import Driver
 from worker.teams.errors import RunBusy, RunEnded
 from worker.teams.local import LEASE_S
-from worker.teams.plan import Plan
+from worker.teams.plan import Plan, Team
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Runs
 
@@ -73,11 +73,16 @@ class Session:
                 state = await _until_quit(asyncio.create_task(watching, name="watch"), asked)
                 end.has_come = state is not None
         if state is None:
-            queue = " --queue URL" if self._call.is_queue_given else ""
-            self._screen.note(f"left run {run_id}; to go on with it: shoal run --resume {run_id}{queue}", "warn")
+            self._screen.note(f"left run {run_id}; {self._what_now(run_id, asked)}", "warn")
             return INTERRUPTED
         code = show_result(self._call, plan, state, self._look)
         return INTERRUPTED if asked.cancel.is_set() and state.phase is Phase.CANCELLED else code
+
+    def _what_now(self, run_id: str, asked: Interrupts) -> str:
+        if asked.cancel.is_set():  # twice: it may not have come to its end
+            return f"to be sure that it ends: shoal runs cancel {run_id}"
+        queue = " --queue URL" if self._call.is_queue_given else ""
+        return f"to go on with it: shoal run --resume {run_id}{queue}"
 
     @asynccontextmanager
     async def _driving(self, run_id: str) -> AsyncIterator[_End]:
@@ -150,8 +155,7 @@ def _say_nothing(_: str) -> None:
 def show_result(call: Invocation, plan: Plan, state: RunState, look: Look) -> int:
     """Tell how a run has ended. The exit code: 1 if it did not succeed."""
     team = plan.find(state.team)
-    if look.output not in FORMATS:
-        write_file(Path(look.output), team, state)
+    problem = _write_file(look, team, state)
     if call.screen.as_json:
         document = line_document(team, state)
         call.screen.json({"result": document} if look.is_shown else document)
@@ -159,9 +163,22 @@ def show_result(call: Invocation, plan: Plan, state: RunState, look: Look) -> in
         write_json(call.screen, team, state)
     else:
         write_text(call.screen, team, state)
+    if problem:
+        call.screen.note(f"error: cannot write {look.output}: {problem}", "bad")
     if state.phase is Phase.SUCCEEDED:
-        return OK
+        return FAILED if problem else OK
     for line in reasons(state, with_steps=not look.is_watched):
         call.screen.note(line, "bad")
     call.screen.note(f"Error: {failure_text(team, state)}", "bad")
     return FAILED
+
+
+def _write_file(look: Look, team: Team, state: RunState) -> str:
+    """Write the file that `--output` names, if it does. Returns why it could not be: the run has been paid for, and its
+    output is on the screen all the same."""
+    if look.output not in FORMATS:
+        try:
+            write_file(Path(look.output), team, state)
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""

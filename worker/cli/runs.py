@@ -10,6 +10,7 @@ import click
 
 from worker.cli.failures import FAILED, OK
 from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.list_by_default import ListByDefault
 from worker.cli.screen import Cell, Column, clean
 from worker.cli.wording import ago, count, duration, moment, shorten, usd
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from worker.teams.run_state import Phase, RunState
     from worker.teams.runs import Run, Runs
 
+INTERRUPTED = Cell("Interrupted", "warn")
+"""A local run that has not ended, and whose process is gone."""
 PHASES = ("Pending", "Running", "Waiting", "Succeeded", "Failed", "Cancelled")
 _STYLES = {
     "Pending": "dim",
@@ -30,7 +33,7 @@ _STYLES = {
 }
 
 
-@click.group(help="List, show, watch and cancel runs of teams.")
+@click.group(cls=ListByDefault, help="List, show, watch and cancel runs of teams.")
 def runs() -> None:
     """The group; each command has its own options."""
 
@@ -130,14 +133,20 @@ def _row(run: RunSummary) -> tuple[str | Cell, ...]:
     return (
         run.id,
         run.team,
-        phase_cell(run.phase),
+        INTERRUPTED if run.is_interrupted else phase_cell(run.phase),
         f"{run.steps_ended}/{run.steps}",
         count(run.tokens) if run.tokens else "",
         usd(run.cost_usd) if run.cost_usd else "",
         _took(run.started_at, run.ended_at),
         ago(run.created_at),
-        shorten(run.message or (f"by {run.trigger}" if run.trigger else ""), 60),
+        _how_to_go_on(run.id)
+        if run.is_interrupted
+        else shorten(run.message or (f"by {run.trigger}" if run.trigger else ""), 60),
     )
+
+
+def _how_to_go_on(run_id: str) -> str:
+    return f"shoal run --resume {run_id}"
 
 
 def phase_cell(phase: Phase) -> Cell:
@@ -156,16 +165,17 @@ async def _show(call: Invocation, run_id: str) -> int:
     async with call.fleet() as fleet:
         there = Runs(fleet.backend.state)
         run = await there.read(run_id)
+        is_interrupted = await _is_interrupted(there, run)
         events = await _events(there, run_id)
         nested = {} if call.screen.as_json else await read_nested(there, run.state)
     if call.screen.as_json:
         from worker.cli.run_documents import run_document
 
-        call.screen.json(run_document(run, events))
+        call.screen.json({**run_document(run, events), "is_interrupted": is_interrupted})
         return OK
     from worker.cli.run_timeline import COLUMNS, timeline
 
-    call.screen.fields(_facts(run))
+    call.screen.fields(_facts(run, is_interrupted=is_interrupted))
     call.screen.line()
     _write_tree(call, run, nested)
     call.screen.line()
@@ -177,6 +187,12 @@ async def _show(call: Invocation, run_id: str) -> int:
     return OK
 
 
+async def _is_interrupted(there: Runs, run: Run) -> bool:
+    """Whether nobody drives it though it has not ended, and nobody will by himself."""
+    summary = None if run.state.phase.is_final else await there.index.summary(run.header.id)
+    return summary is not None and summary.is_interrupted
+
+
 async def _events(there: Runs, run_id: str) -> list[Any]:
     cursor, found = "", list[Any]()
     while True:
@@ -186,14 +202,15 @@ async def _events(there: Runs, run_id: str) -> list[Any]:
         found += [event for event in events if event is not None]
 
 
-def _facts(run: Run) -> list[tuple[str, str | Cell]]:
+def _facts(run: Run, *, is_interrupted: bool) -> list[tuple[str, str | Cell]]:
     import msgspec
 
     header, state = run.header, run.state
     facts: list[tuple[str, str | Cell]] = [
         ("run", header.id),
         ("team", header.team),
-        ("phase", phase_cell(state.phase)),
+        ("phase", INTERRUPTED if is_interrupted else phase_cell(state.phase)),
+        ("go on", _how_to_go_on(header.id) if is_interrupted else ""),
         ("why", Cell(state.message if not state.phase.is_final or state.reason else "", _STYLES[state.phase.value])),
         ("started", f"{moment(header.created_at)} ({ago(header.created_at)})"),
         ("took", _took(state.started_at, state.ended_at)),
@@ -234,7 +251,10 @@ async def _watch(call: Invocation, run_id: str) -> int:
 
     async with call.fleet() as fleet:
         there = Runs(fleet.backend.state)
-        plan = (await there.read(run_id)).plan
+        run = await there.read(run_id)
+        plan = run.plan
+        if await _is_interrupted(there, run):
+            call.screen.note(f"nobody drives this run; to go on with it: {_how_to_go_on(run_id)}", "warn")
         state = await watch_run(call.screen, fleet.backend, there, plan, run_id, asked=Interrupts(), is_shown=True)
     team = plan.find(state.team)
     if call.screen.as_json:
@@ -273,7 +293,7 @@ async def _resume(call: Invocation, run_id: str) -> int:
     if run.state.phase.is_final:
         hint = f"run {run_id} has ended ({run.state.phase.value}): there is nothing to go on with"
     elif run.header.is_local:
-        hint = f"shoal run --resume {run_id}"
+        hint = _how_to_go_on(run_id)
     else:
         hint = f"`shoal serve` goes on with it by itself; or: shoal run --resume {run_id} --queue URL"
     if call.screen.as_json:

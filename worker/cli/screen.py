@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
+"""Orders to a terminal, as a whole: colours, cursor movements, titles (ECMA-48)."""
 _STYLES = {"": "", "dim": "2", "bold": "1", "tool": "36", "good": "32", "warn": "33", "bad": "31"}
 _RICH_STYLES = {"": "", "dim": "dim", "bold": "bold", "tool": "cyan", "good": "green", "warn": "yellow", "bad": "red"}
 
@@ -147,7 +149,7 @@ class Screen:
 
 def clean(text: str) -> str:
     """Text of others without what could steer a terminal; line ends and tabs stay."""
-    return _CONTROL.sub("", text)
+    return _CONTROL.sub("", _SEQUENCES.sub("", text))
 
 
 def styled(text: str, style: str) -> str:

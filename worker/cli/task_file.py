@@ -35,6 +35,10 @@ def read_job(path: Path) -> Job:
     Raises `BadSetting` or `InvalidTask` with the file, the key and what is allowed.
     """
     document = dict(parse_yaml(path))
+    if not document.get("prompt") and not document.get("history"):
+        raise BadSetting(
+            f"{path} has no prompt: add prompt: with the text for the agent; for a team, each document has a kind"
+        )
     fields = {name: document.pop(name) for name in list(document) if name in _TASK_FIELDS}
     settings: dict[str, object] = {}
     for key in _TOOL_KEYS:
@@ -58,8 +62,6 @@ def _agent(path: Path, where: str, fields: Any) -> dict[str, object]:
 
 
 def _task(path: Path, fields: dict[str, Any]) -> Task:
-    if not fields.get("prompt") and not fields.get("history"):
-        raise BadSetting(f"{path} has no prompt: add prompt: with the text for the agent")
     try:
         return convert_task(fields)
     except InvalidTask as error:

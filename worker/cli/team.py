@@ -12,6 +12,7 @@ import click
 from worker.cli.declared_kind import NAMESPACE, user
 from worker.cli.failures import OK
 from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.list_by_default import ListByDefault
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import ago, count, moment
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _FILES = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.group(help="Store teams, with their agents, triggers and notifications, for the whole fleet.")
+@click.group(cls=ListByDefault, help="Store teams, with their agents, triggers and notifications, for the whole fleet.")
 def team() -> None:
     """The group; each command has its own options."""
 

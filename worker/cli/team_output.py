@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,13 @@ def failure_text(team: Team, state: RunState) -> str:
 
 def reasons(state: RunState, *, with_steps: bool) -> list[str]:
     """Why a run failed: of the steps that did, if nobody has shown that yet, and of the run where that says more."""
-    found = [f'step "{one_line(step.name)}": {one_line(step.message)}' for step in state.steps if _has_failed(step)]
-    lines = found if with_steps else []
-    if state.message and (not found or state.reason not in ("", "StepFailed")):
-        lines = [*lines, one_line(state.message)]
+    failed = [step for step in state.steps if step.phase is Phase.FAILED and step.message]
+    own = [step for step in failed if step.message != state.message]
+    lines = [f'step "{one_line(step.name)}": {one_line(step.message)}' for step in own] if with_steps else []
+    if state.message and (not own or state.reason not in ("", "StepFailed")):
+        stopped = ", ".join(one_line(step.name) for step in failed if step not in own and step.iteration)
+        lines.append(one_line(state.message) + (f" (stopped: {stopped})" if stopped else ""))
     return lines
-
-
-def _has_failed(step: StepState) -> bool:
-    return step.phase is Phase.FAILED and bool(step.message)
 
 
 def result_document(team: Team, state: RunState) -> dict[str, Any]:
@@ -93,6 +92,18 @@ def line_document(team: Team, state: RunState) -> dict[str, Any]:
     from worker.cli.run_documents import state_document
 
     return {**state_document(state), "word": team.word, "duration_ms": round(took_s(state) * 1000)}
+
+
+def unwritable(output: str) -> str:
+    """Why nothing can be written where `--output` says: found out before anything is spent. Empty: it can."""
+    path = Path(output)
+    if not output or output in FORMATS:
+        return ""
+    if path.is_dir():
+        return "it is a folder"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    return "" if os.access(path if path.exists() else path.parent, os.W_OK) else "you have no right to"
 
 
 def write_file(path: Path, team: Team, state: RunState) -> None:

@@ -16,8 +16,10 @@ from worker.cli.failures import OK
 from worker.cli.invocation import Invocation
 from worker.cli.model_choice import with_model
 from worker.cli.team_input import read_inputs
+from worker.cli.team_output import unwritable
 from worker.cli.team_plan import Wishes, needs_model, shaped
 from worker.teams.errors import RunBusy, TeamNotFound
+from worker.teams.inputs import check_input
 from worker.teams.plan import Plan
 from worker.teams.runs import Run, Runs, new_run_id
 
@@ -75,6 +77,10 @@ def _check(call: Invocation, file: Path | None, options: Mapping[str, Any]) -> N
         raise click.UsageError("--tools means nothing with --queue: the workers there have their own", context)
     if options["max_tokens"] is not None and options["max_tokens"] < 1:
         raise click.UsageError(f"--max-tokens is {options['max_tokens']}: use 1 or more", context)
+    if options["timeout_s"] == 0:
+        raise click.UsageError("--timeout is 0: use more, or leave it out for no limit", context)
+    if problem := unwritable(options["output"] or ""):
+        raise click.UsageError(f"--output: cannot write {options['output']}: {problem}", context)
 
 
 def _bundle(call: Invocation, file: Path) -> Bundle:
@@ -96,6 +102,7 @@ async def _run(call: Invocation, bundle: Bundle | None, given: dict[str, Any], o
         flow = options["flow"] or ""
         plan, in_file = _chosen(call, bundle, flow) if bundle is not None else (await _stored(call, flow), {})
         fresh = Fresh(plan=shaped(plan, wishes), given={**in_file, **given})
+        check_input(fresh.plan.team, fresh.given)  # before anything is opened for it
     look = Look(is_shown=options["watch"], output=options["output"] or "text")
     if call.is_queue_given:
         return await _run_on_fleet(call, settings, fresh or options["resume"], look, is_detached=options["detach"])
@@ -168,6 +175,7 @@ async def _run_on_fleet(
 ) -> int:
     """On the fleet's workers; driven from here as long as this lives, and then by `shoal serve`."""
     from worker.cli.run_session import Session, show_result
+    from worker.fleet.presence import Workers
     from worker.teams.driver import Driver
     from worker.teams.triggers.telling import tell_end
 
@@ -189,6 +197,8 @@ async def _run_on_fleet(
                 call.screen.line(run_id)
             call.screen.note(f"`shoal serve` drives it; to see it: shoal runs watch {run_id}")
             return OK
+        if not await Workers(fleet.backend.state).all():  # a run says nothing while its tasks wait
+            call.screen.note("no worker is up: tasks wait until there is one (shoal worker)", "warn")
         driver = Driver(fleet.backend, runs, on_end=partial(tell_end, settings, runs))
         return await Session(call, fleet.backend, runs, driver, look).run(plan, run_id)
 

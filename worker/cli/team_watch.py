@@ -10,7 +10,8 @@ from typing import cast
 from queue_backends import Backend
 from worker.approvals import Approval
 from worker.cli.interrupts import Interrupts
-from worker.cli.plain_watch import PlainWatch, one_line
+from worker.cli.live_area import safe
+from worker.cli.plain_watch import PlainWatch
 from worker.cli.run_documents import step_document
 from worker.cli.run_questions import RunQuestions, arguments_of, who_asks
 from worker.cli.screen import Screen
@@ -94,7 +95,10 @@ class Questions:
                     await self._put_one(new[0])
 
     async def _put_one(self, question: Approval) -> None:
-        self._screen.note(f"? {who_asks(question)}: {one_line(question.message)}", "warn")
+        first, *more = [safe(line) for line in question.message.strip().splitlines()] or [""]
+        self._screen.note(f"? {who_asks(question)}: {first}".rstrip(), "warn")
+        for line in more:
+            self._screen.note(f"  {line}".rstrip(), "")
         if arguments := arguments_of(question):
             self._screen.note(f"  {arguments}", "tool")
         if not is_interactive():

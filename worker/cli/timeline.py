@@ -16,6 +16,7 @@ from worker.journal import (
     ModelCall,
     Moment,
     PluginStep,
+    Recalled,
     Switched,
     TakenOver,
     ToolFinished,
@@ -81,6 +82,9 @@ def _steps(moments: Sequence[Moment]) -> Iterator[tuple[Any, ...]]:
                 step, what = ("switch", "after") if switch.beside is None else ("hedge", "beside")
                 said = f"{switch.target} {what} {switch.before}: {switch.reason.replace('_', ' ')}"
                 yield (each.at, entry.worker, str(turn), Cell(step, "warn"), "", "", "", shorten(said, 80))
+            case Recalled(history=history, preface=preface):
+                found = [f"{len(history)} messages"] * bool(history) + [shorten(preface, 80)] * bool(preface)
+                yield (each.at, entry.worker, "", "memory", "", "", "", "; ".join(found))
             case ToolStarted():
                 yield (each.at, entry.worker, *_tool(entry.turn, entry.name, finished.get(entry.key), entry.worker))
             case ToolFinished() if entry.key not in started:

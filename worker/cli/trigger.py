@@ -261,7 +261,11 @@ def _show(call: Invocation, value: Trigger, status: TriggerStatus) -> None:
         ("token", value.token_env or has_token),
         ("targets", ", ".join(target.team or f"agent {target.agent}" for target in value.targets)),
         ("concurrency", value.concurrency),
-        ("fired", f"{status.fired} times" + (f", {status.skipped} left out" if status.skipped else "")),
+        (
+            "fired",
+            ("once" if status.fired == 1 else f"{status.fired} times")
+            + (f", {status.skipped} left out" if status.skipped else ""),
+        ),
         ("last", moment(status.last_fired_at or 0)),
         ("next", moment(status.next_fire_at or 0)),
         ("last error", Cell(status.last_error, "bad") if status.last_error else ""),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _STYLES = {"error": "bad", "warning": "warn", "note": "dim"}
 _NOT_FOUND = "<not found>"
 VALID = "✓ YAML is valid — use `shoal run` to execute"
+VALID_PART = "✓ YAML is valid — use `shoal team apply` to store it"
 
 
 @click.command(
@@ -40,48 +41,73 @@ def validate_files(call: Invocation, files: Sequence[Path], flow: str = "", *, i
     worst = OK
     for index, path in enumerate(files):
         if len(files) > 1 and not call.screen.as_json:
-            call.screen.line(f"{chr(10) if index else ''}{path}:", "bold")
+            call.screen.line(f"{chr(10) if index else ''}{_named(path)}:", "bold")
         worst = max(worst, _validate(call, path, flow, is_strict=is_strict))
     return worst
 
 
 def _validate(call: Invocation, path: Path, flow: str, *, is_strict: bool) -> int:
-    from worker.teams.bundle import look_at
+    from worker.teams.bundle import Draft, look_at
+    from worker.teams.errors import BadTeamFile
 
-    draft, findings = look_at(path)
+    try:
+        draft, findings = look_at(path)
+    except BadTeamFile as error:  # the other files are checked all the same
+        if call.screen.as_json:
+            call.screen.json(_report(path, Draft(), (), error=str(error)))
+        else:
+            call.screen.note(f"error: {error}", "bad")
+        return FAILED
     found = findings.all()
     wrong = [each for each in found if each.severity == "error" or (is_strict and each.severity == "warning")]
     teams = {name: compiled.team for name, compiled in draft.teams.items()}
     teams.update({name: plan.team for name, plan in draft.plans().items() if name not in teams})
+    problem = _errors(len(wrong)) if wrong else _nothing_found(path, draft, flow)
     if call.screen.as_json:
-        call.screen.json(_report(path, draft, found, is_valid=not wrong))
-        return FAILED if wrong else OK
+        call.screen.json(_report(path, draft, found, error=problem))
+        return FAILED if problem else OK
     missing = [text for compiled in draft.teams.values() for text in compiled.missing]
     _show_findings(call, [each for each in found if not _is_about(each, missing)])
     if len(missing) < len(wrong):
-        call.screen.note(f"error: {path} has {_errors(len(wrong))}", "bad")
+        call.screen.note(f"error: {_named(path)} has {problem}", "bad")
         return FAILED
-    chosen = _chosen(tuple(draft.teams), tuple(draft.agents), flow)
-    if not chosen:
-        call.screen.note(f"error: {_none_found(path, draft, flow)}", "bad")
+    if absent := _nothing_found(path, draft, flow):
+        call.screen.note(f"error: {absent}", "bad")
         return FAILED
+    chosen = [flow] if flow else list(draft.teams or draft.agents)
     _show_teams(call, [teams[name] for name in chosen], missing)
     if missing:
         return _tell_missing(call, missing)
-    call.screen.line(VALID)
+    for what, names in _others(draft).items():
+        if names and not chosen:
+            call.screen.line(f"{what.capitalize()}: {' '.join(names)}")
+    call.screen.line(VALID if chosen else VALID_PART)
     return OK
 
 
-def _chosen(teams: Sequence[str], agents: Sequence[str], flow: str) -> list[str]:
-    if flow:
-        return [flow] if flow in teams or flow in agents else []
-    return list(teams or agents)
+def _nothing_found(path: Path, draft: Draft, flow: str) -> str:
+    """Why there is nothing to use; empty: there is."""
+    runnable = (*draft.teams, *draft.agents)
+    if flow and runnable:
+        return "" if flow in runnable else f'flow "{flow}" not found; available: [{" ".join(runnable)}]'
+    if runnable or (not flow and any(_others(draft).values())):
+        return ""
+    return f"no ArkFlow resources found in {_named(path)}, nor teams or agents of another kind"
 
 
-def _none_found(path: Path, draft: Draft, flow: str) -> str:
-    if flow and (draft.teams or draft.agents):
-        return f'flow "{flow}" not found; available: [{" ".join((*draft.teams, *draft.agents))}]'
-    return f"no ArkFlow resources found in {path}, nor teams or agents of another kind"
+def _others(draft: Draft) -> dict[str, list[str]]:
+    """What a file may declare beside teams and agents, by name."""
+    return {
+        "triggers": [trigger.slug for trigger in draft.triggers],
+        "notifies": [policy.slug for policy in draft.notifies],
+        "runs": [run.name for run in draft.runs],
+    }
+
+
+def _named(path: Path) -> str:
+    from worker.teams.kinds.findings import printable
+
+    return printable(str(path))
 
 
 def _errors(count: int) -> str:
@@ -154,15 +180,14 @@ def _list(names: Sequence[str]) -> str:
     return f"[{' '.join(names)}]" if names else "-"
 
 
-def _report(path: Path, draft: Draft, findings: Sequence[Finding], *, is_valid: bool) -> dict[str, Any]:
+def _report(path: Path, draft: Draft, findings: Sequence[Finding], *, error: str) -> dict[str, Any]:
     return {
         "file": str(path),
-        "valid": is_valid,
+        "valid": not error,
+        "error": error,
         "teams": [_document(compiled.team) for compiled in draft.teams.values()],
         "agents": list(draft.agents),
-        "triggers": [trigger.slug for trigger in draft.triggers],
-        "notifies": [policy.slug for policy in draft.notifies],
-        "runs": [run.name for run in draft.runs],
+        **_others(draft),
         "findings": findings,
     }
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from worker.gateway.admin_rights import check_may_declare
 from worker.gateway.caller import Scope
 from worker.gateway.operation import Call
@@ -23,7 +25,8 @@ _NOWHERE: Final = Path("/dev/null/file.yaml")
 
 
 def read_foreign(call: Call, text: str) -> Bundle:
-    """What a caller's file declares. Raises `Problem` 403 for those who may declare nothing, and `BadTeamFile`."""
+    """What a caller's file declares, its plans marked as foreign. Raises `Problem` 403 for those who may declare
+    nothing, 422 for a plan that would use what is the server's, and `BadTeamFile`."""
     from worker.teams.bundle import read_bundle
 
     caller = call.caller
@@ -35,9 +38,10 @@ def read_foreign(call: Call, text: str) -> Bundle:
         )
     check_may_declare(caller, "team")
     try:
-        return read_bundle(_NOWHERE, text=text, environ={})
+        bundle = read_bundle(_NOWHERE, text=text, environ={})
     except BadTeamFile as error:
         raise BadTeamFile(as_sent(str(error))) from None
+    return replace(bundle, plans={name: _checked(call, plan) for name, plan in bundle.plans.items()})
 
 
 def as_sent(text: str) -> str:
@@ -45,9 +49,8 @@ def as_sent(text: str) -> str:
     return text.replace(f"{_NOWHERE.parent}/", "")
 
 
-def check_foreign(call: Call, plan: Plan) -> None:
-    """Raise `Problem` 422 for a plan that would use what is the server's: commands, files, variables, addresses within
-    its network."""
+def _checked(call: Call, plan: Plan) -> Plan:
+    """The plan, marked: workers look at every connection that its tools make."""
     allowed = call.gateway.settings.allow_private_addresses
     guard = NetGuard(allowed=allowed)
     for team in plan.teams:
@@ -58,6 +61,7 @@ def check_foreign(call: Call, plan: Plan) -> None:
                 guard.check_url(url)
             except AddressRefused as error:
                 raise Problem(422, f"{where}: {error}", code="address_refused") from error
+    return replace(plan, teams=tuple(replace(team, is_foreign=True) for team in plan.teams))
 
 
 def _reaching(team: Team) -> Iterator[str]:
@@ -76,7 +80,7 @@ def _of_role(role: Role) -> Iterator[str]:
     for server in role.mcp_servers:
         if server.kind == "stdio" or server.command:
             yield f"{where}: MCP server {server.name[:100]!r} is a command: give a url"
-        if server.token_env_var or server.cert_file or server.key_file or server.env:
+        if server.token_env_var or server.cert_file or server.key_file or server.env or server.headers_env:
             yield f"{where}: MCP server {server.name[:100]!r} uses the workers' variables or files: leave auth out"
     for tool in role.webhook_tools:
         if tool.headers_env:

@@ -21,7 +21,7 @@ from worker.gateway.idempotency import fingerprint, reused
 from worker.gateway.problem import Problem
 from worker.gateway.task_claims import claimed
 from worker.sessions.conversations import SUMMARY_OF, SUMMARY_UP_TO
-from worker.teams.marks import RESERVED
+from worker.teams.marks import KEYS, RESERVED
 from worker.trace_context import inject
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def prepared(call: Call, task: Task) -> Task:
     for name in _OURS:
         if name in task.meta:
             raise InvalidTask(f"meta key {name!r} is used by Shoal itself: rename it")
+    if task.idempotency_key.startswith(KEYS):
+        raise InvalidTask(f"idempotency keys that begin with {KEYS!r} are used by Shoal itself: choose another one")
     tenant = tenant or task.tenant
     agent = agent_for(call, task.agent, tenant)
     tenant = tenant or agent.namespace
@@ -155,6 +157,12 @@ async def note_task(state: StateStore, record: TaskRecord, *, keep_s: float) -> 
     await state.set(_PREFIX + record.id, raw, ttl_s=keep_s)
     if record.tenant:
         await state.append_once([LogRecord(log=_index(record.tenant), id=record.id, value=raw, keep_s=keep_s)])
+
+
+async def note_of_run(call: Call, task_id: str, tenant: str) -> None:
+    """Note whose the task of a run is, once the run was shown to its tenant: no request has brought it."""
+    raw = encode_json(TaskRecord(id=task_id, tenant=tenant, submitted_at=time.time()))
+    await call.gateway.backend.state.compare_and_set(_PREFIX + task_id, None, raw, ttl_s=_keep_s(call))
 
 
 def _keep_s(call: Call) -> float:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from worker.gateway.operation import Call
+from worker.gateway.ownership import note_of_run
 from worker.gateway.problem import Problem
 from worker.objects import Stored
 from worker.teams.errors import RunNotFound, TeamNotFound
 from worker.teams.run_header import RunHeader
+from worker.teams.runs import Run
 from worker.teams.team_objects import StoredTeam
+
+_MOST_NOTED = 100
 
 
 async def header_of(call: Call) -> RunHeader:
@@ -23,6 +29,17 @@ async def header_of(call: Call) -> RunHeader:
     if caller.tenant and header.tenant != caller.tenant:
         raise _no_run(run_id)
     return header
+
+
+async def note_tasks(call: Call, run: Run) -> None:
+    """Let a tenant see the tasks that it is shown with a run, after they have ended too: the queue then no longer knows
+    whose they were."""
+    if not call.caller.tenant:
+        return
+    step = next((step for step in run.state.steps if step.name == call.path["step"]), None)
+    tasks = [step.task_id] if step else []
+    tasks += [child.task_id for child in run.state.children[-_MOST_NOTED:]]
+    await asyncio.gather(*(note_of_run(call, task_id, run.header.tenant) for task_id in tasks if task_id))
 
 
 def _no_run(run_id: str) -> RunNotFound:

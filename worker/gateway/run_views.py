@@ -61,6 +61,8 @@ class RunListItem(Struct, frozen=True, kw_only=True):
     trigger: str
     labels: dict[str, str]
     is_local: bool
+    is_interrupted: bool
+    """Of a local run: its process is gone. `shoal run --resume` goes on with it."""
     steps: int
     steps_ended: int
     tokens: int
@@ -83,6 +85,7 @@ class RunListItem(Struct, frozen=True, kw_only=True):
             trigger=summary.trigger,
             labels=summary.labels,
             is_local=summary.is_local,
+            is_interrupted=summary.is_interrupted,
             steps=summary.steps,
             steps_ended=summary.steps_ended,
             tokens=summary.tokens,

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from worker.gateway.caller import Scope
 from worker.gateway.operation import Answer, Call, Operation
 from worker.gateway.problem import Problem
-from worker.gateway.run_access import header_of, team_named, teams_of
+from worker.gateway.run_access import header_of, note_tasks, team_named, teams_of
 from worker.gateway.run_graph import GraphView, graph_view
 from worker.gateway.run_listing import list_runs
 from worker.gateway.run_start import start_run
@@ -77,6 +77,7 @@ async def _get(call: Call) -> RunView:
 async def _step(call: Call) -> StepDetail:
     run, name = await _read(call), call.path["step"]
     team = run.plan.find(run.header.team)
+    await note_tasks(call, run)
     known = next((step for step in run.state.steps if step.name == name), None)
     if known is None:
         raise Problem(404, f"run {run.state.id} has no step {name[:200]!r}", code="step_not_found")
@@ -88,7 +89,7 @@ async def _step(call: Call) -> StepDetail:
         raw_output=known.raw_output if known.raw_output != known.output else "",
         data=known.data,
         artifacts=known.artifacts,
-        prompt=_prompt(team, declared, run.state),
+        prompt=await asyncio.to_thread(_prompt, team, declared, run.state),
         inputs=declared.inputs,
         depends_on=declared.depends_on,
         condition=declared.condition,

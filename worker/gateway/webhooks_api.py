@@ -81,7 +81,7 @@ async def _fire(call: Call, namespace: str, slug: str) -> Answer | Response:
     if query.mode != "async" and len(trigger.targets) != 1:
         raise Problem(400, f"{query.mode} mode requires exactly one target team", code="several_targets")
     body = await _body(call)
-    key = call.request.headers.get("idempotency-key", "")[:200]
+    key = call.request.headers.get("idempotency-key", "")
     if query.mode != "async":
         desk.check_room(query.mode)  # before anything is started
     if query.mode == "sync":

@@ -47,6 +47,10 @@ class ActiveRuns:
         """There is nothing more to be done for it, ever."""
         await self._state.delete(f"{ACTIVE}{run_id}")
 
+    async def has(self, run_id: str) -> bool:
+        """Whether there is something to be done for it."""
+        return await self._state.get(f"{ACTIVE}{run_id}") is not None
+
     async def all(self) -> AsyncIterator[ActiveRun]:
         """Every one, in no order."""
         async for key, value in self._state.scan(ACTIVE):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from worker.approvals import Approval, Approvals, Verdict
+from worker.approvals.question import shortened
 from worker.errors import ApprovalNotFound
 from worker.teams.errors import TemplateError
 from worker.teams.folding import Folding
@@ -21,14 +22,12 @@ async def ask(approvals: Approvals, folding: Folding, name: str) -> ApprovalAske
     step, header = folding.team.step(name), folding.header
     assert step.approval is not None  # noqa: S101 - only then is anybody asked; mypy cannot see that
     try:
-        message = rendered(
-            step.approval.message, view(folding.team, folding.state()), f"steps.{name}.approval.message"
-        )
+        message = rendered(step.approval.message, view(folding.team, folding.state()), f"steps.{name}.approval.message")
     except TemplateError as error:
         message = f"{step.approval.message} ({error})"
     question = Approval(
         what="step",
-        message=message or f"Shall step {name} of {folding.team.name} begin?",
+        message=shortened(message) or f"Shall step {name} of {folding.team.name} begin?",
         tenant=header.tenant,
         run=header.id,
         step=name,

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from queue_backends import Backend, open_backend
+from queue_backends.capabilities import Capability
 from worker.net_guard import NetGuard, Reach
 from worker.teams.child_ends import ChildEnds
 from worker.teams.memory.memories import Memories
@@ -30,9 +31,12 @@ async def team_work(
     """What the runs of a worker share for teams; `http` stays the caller's to close."""
     open_url = functools.partial(open_backend, options=settings.backend)
     waits = Waits(backend.state)
-    guard = NetGuard(Reach.NETWORK, allowed=settings.allow_private_addresses)
+    allowed = settings.allow_private_addresses
+    guard, outside = NetGuard(Reach.NETWORK, allowed=allowed), NetGuard(allowed=allowed)
     async with (
-        RoleTools(http, guard=guard, allows_commands=settings.team_commands, with_mcp=settings.team_mcp) as tools,
+        RoleTools(
+            http, guard=guard, outside=outside, allows_commands=settings.team_commands, with_mcp=settings.team_mcp
+        ) as tools,
         RoutedQueues(settings.team_routes, open_url) as routes,
         Memories(backend.state, options=settings.backend, embeddings=embeddings) as memories,
     ):
@@ -45,4 +49,5 @@ async def team_work(
             ends=ChildEnds(backend.queue, runs, waits),
             memories=memories,
             keeps_journal=settings.journal,
+            looks_up=Capability.LISTING not in backend.gaps,
         )

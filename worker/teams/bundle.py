@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from worker.teams.errors import BadTeamFile, TeamNotFound
 from worker.teams.kinds.events import RunSpec
-from worker.teams.kinds.findings import Finding, Findings
+from worker.teams.kinds.findings import Finding, Findings, printable
 from worker.teams.kinds.reading import Draft, read_draft
 from worker.teams.notify.model import Notify
 from worker.teams.plan import Plan
@@ -85,7 +85,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise BadTeamFile(f"cannot read {path}: {error.strerror}") from error
+        raise BadTeamFile(f"cannot read {printable(str(path))}: {error.strerror}") from error
     except ValueError as error:  # no UTF-8; or a NUL in the path
         where = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
-        raise BadTeamFile(f"cannot read {path}: it is no UTF-8 text{where}") from error
+        raise BadTeamFile(f"cannot read {printable(str(path))}: it is no UTF-8 text{where}") from error

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from queue_backends import TaskQueue, TaskResult, WaitTimeout
+from queue_backends import QueueError, TaskResult, TaskState, WaitTimeout
 from worker.parking import Parked
 from worker.teams.run_events import Collected as CollectedEvent
 from worker.teams.run_state import ChildState
 
 if TYPE_CHECKING:
-    from worker.teams.delegation import Children
+    from worker.teams.delegation import Children, Known
 
 LOOK_AGAIN_S = 30.0
 """A parked run looks again after so long, in case that the one who should wake it has died."""
 LOOK_ELSEWHERE_S = (1.0, 10.0)
-"""Nobody wakes a run for what ends in another queue: it looks after a second, then after as long as it has waited."""
+"""Nobody wakes a run for what ends in another queue, or was delegated by another: it looks after a second, then after
+as long as it has waited."""
 NOT_YOURS = "[error] this is no task of this run"
+NO_TASK = "[error] there is no task of this id"
+CIRCULAR = "[error] it waits for this task itself: neither would ever end"
 
 
 class Collected(Struct, frozen=True, kw_only=True):
@@ -33,13 +36,14 @@ class Collected(Struct, frozen=True, kw_only=True):
     pending: list[str]
 
 
-async def collect(children: Children, task_ids: Sequence[str], call_id: str, *, timeout_s: float) -> Collected:
+async def collect(children: Children, task_ids: Sequence[str], call: str, *, timeout_s: float) -> Collected:
     """The results of tasks; see `Children.collect`. Its time counts from when the call was first made."""
-    work, task, call = children.work, children.task, call_id or "(call)"
+    work, task = children.work, children.task
     wait = await work.waits.begin(task.id, call, task_ids)
     until = wait.since + timeout_s
-    collection = _Collection(children, (await children.known()).roles, task_ids)
-    found = await collection.look()
+    known = await children.known()
+    collection = _Collection(children, known, task_ids)
+    found = await collection.without_hopeless(await collection.look())
     if found.pending and (left_s := until - time.time()) > 0:
         if work.keeps_journal:
             raise Parked(
@@ -49,10 +53,8 @@ async def collect(children: Children, task_ids: Sequence[str], call_id: str, *, 
             )
         found = await collection.wait(found, left_s)
     await work.waits.end(task.id, call)
-    if children.marks is not None and found.completed:
-        event = CollectedEvent(
-            at=time.time(), call_id=f"{task.id}:{call}:{len(found.completed)}", task_ids=tuple(found.completed)
-        )
+    if children.marks is not None and (mine := [each for each in found.completed if known.is_child(each, task.id)]):
+        event = CollectedEvent(at=time.time(), call_id=f"{task.id}:{call}:{len(mine)}", task_ids=tuple(mine))
         await work.runs.append(children.marks.run, event)
     return found
 
@@ -60,19 +62,21 @@ async def collect(children: Children, task_ids: Sequence[str], call_id: str, *, 
 class _Collection:
     """The tasks that one call asks for."""
 
-    def __init__(self, children: Children, known: dict[str, str], task_ids: Sequence[str]) -> None:
+    def __init__(self, children: Children, known: Known, task_ids: Sequence[str]) -> None:
         self._children = children
-        self._known = known
+        self._known = known.roles
         self._task_ids = task_ids
         is_fenced = bool(children.task.tenant)
-        self._foreign = [each for each in task_ids if is_fenced and each not in known]
+        self._foreign = [each for each in task_ids if is_fenced and each not in known.roles]
         self._asked = [each for each in task_ids if each not in self._foreign]
         routes = children.work.routes.roles
-        self._elsewhere = [each for each in self._asked if known.get(each, "") in routes]
+        self._elsewhere = [each for each in self._asked if self._known.get(each, "") in routes]
+        self._others = [each for each in self._asked if not known.is_child(each, children.task.id)]
+        """Not made by this task. A circle of waiting has one of them somewhere: children alone make a tree."""
 
     def look_again_s(self, since: float) -> float:
         """When to look again, if nobody wakes the run."""
-        if not self._elsewhere:
+        if not self._elsewhere and not self._others:
             return LOOK_AGAIN_S
         shortest, longest = LOOK_ELSEWHERE_S
         return min(max(shortest, time.time() - since), longest)
@@ -90,6 +94,26 @@ class _Collection:
             pending=[task_id for task_id in self._task_ids if task_id not in completed],
         )
 
+    async def without_hopeless(self, found: Collected) -> Collected:
+        """Of what is pending, tell at once what will never be there: ids of no task, and of those who wait for us."""
+        pending = [each for each in self._others if each in found.pending]
+        if not pending:
+            return found
+        told = dict.fromkeys(await self._unknown(pending), NO_TASK) | dict.fromkeys(
+            await self._children.waiting_for_us(pending), CIRCULAR
+        )
+        completed = found.completed | told
+        return Collected(
+            completed={task_id: completed[task_id] for task_id in self._task_ids if task_id in completed},
+            pending=[task_id for task_id in found.pending if task_id not in told],
+        )
+
+    async def _unknown(self, pending: Sequence[str]) -> list[str]:
+        """A model may make ids up."""
+        work, strange = self._children.work, [each for each in pending if each not in self._known]
+        statuses = await work.queue.status(strange) if strange and work.looks_up else []
+        return [each for each, status in zip(strange, statuses, strict=False) if status.state is TaskState.UNKNOWN]
+
     async def is_complete(self) -> bool:
         """Whether nothing is missing."""
         return not (await self.look()).pending
@@ -98,9 +122,10 @@ class _Collection:
         """Wait here, for runs that cannot be put down."""
 
         async def wait_for(task_id: str) -> None:
-            queue = await self._children.queue_of(self._known.get(task_id, ""))
-            with contextlib.suppress(WaitTimeout):
-                await queue.wait(task_id, left_s)
+            role = self._known.get(task_id, "")
+            queue = await self._children.queue_of(role)
+            with contextlib.suppress(WaitTimeout, QueueError):  # trouble shows when it is looked once more
+                await queue.wait(_id_in_queue(task_id, role), left_s)
 
         async with asyncio.TaskGroup() as waits:
             for task_id in found.pending:
@@ -114,9 +139,19 @@ class _Collection:
             role = self._known.get(task_id, "") if task_id in self._elsewhere else ""
             by_role.setdefault(role, []).append(task_id)
         for role, task_ids in by_role.items():
-            queue: TaskQueue = await self._children.queue_of(role) if role else self._children.work.queue
-            results |= dict(zip(task_ids, await queue.results(task_ids), strict=True))
+            queue = await self._children.queue_of(role)
+            found = await queue.results([_id_in_queue(each, self._known.get(each, "")) for each in task_ids])
+            results |= dict(zip(task_ids, found, strict=True))
         return results
+
+
+def other_id(task_id: str, role: str) -> str:
+    """What a task goes by if another one of the same id, in another role's queue, was delegated as well."""
+    return f"{role}:{task_id}"
+
+
+def _id_in_queue(task_id: str, role: str) -> str:
+    return task_id.removeprefix(other_id("", role))
 
 
 def _text(result: TaskResult) -> str:

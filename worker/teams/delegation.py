@@ -8,6 +8,7 @@ it begins (`worker.teams.child_tasks`), so that no delegated task works unseen, 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,23 +19,22 @@ from msgspec.structs import replace
 from queue_backends import LogRecord, Task, TaskQueue
 from queue_backends.messages import encode_json
 from worker.errors import WorkerError
-from worker.teams.collecting import Collected, collect
+from worker.teams.child_limits import room_for
+from worker.teams.circles import waiting_for
+from worker.teams.collecting import Collected, collect, other_id
 from worker.teams.errors import BadInput
 from worker.teams.marks import PARENT, Marks
 from worker.teams.run_events import Delegated
 from worker.teams.run_state import ChildState
-from worker.teams.sub_runs import start_child_run
+from worker.teams.sub_runs import enclosing, start_child_run
 from worker.trace_context import inject
 
 if TYPE_CHECKING:
     from worker.agents.resolved import ResolvedAgent
     from worker.teams.team_work import TeamWork
 
-MOST_CHILDREN = 200
-"""Tasks that one run may delegate in all."""
 LONGEST_PROMPT_CHARS = 500
 """Of what a run's log keeps of a delegated task's prompt."""
-_COUNT_S = 90 * 86_400.0
 _CHILDREN_S = 30 * 86_400.0
 _CARRIED = ("model", "provider", "route")
 """Overrides that a task of the same role has, too."""
@@ -68,6 +68,12 @@ class Known(Struct, frozen=True, kw_only=True):
     """By id: the role whose own queue has it; empty: it is in the worker's."""
     states: dict[str, ChildState]
     """What their team's run knows of them."""
+    noted: frozenset[str]
+    """Those that the task has made outside of a team."""
+
+    def is_child(self, task_id: str, parent: str) -> bool:
+        """Whether a task was made by `parent`, the task that asks."""
+        return task_id in self.noted or (task_id in self.states and self.states[task_id].parent == parent)
 
 
 class Children:
@@ -95,7 +101,7 @@ class Children:
             if each.role and each.role not in self.roles:
                 raise UnknownRole(each.role, self.roles)
         if self.marks is not None:
-            await self._check_limits(self.marks, len(wanted))
+            await self._check_limits(self.marks, wanted, call_id)
         try:
             return [
                 await self._submit_one(each, self._key(call_id, number, each)) for number, each in enumerate(wanted)
@@ -103,14 +109,14 @@ class Children:
         except BadInput as error:
             raise Refused(str(error)) from error
 
-    async def submitted_by(self, call_id: str) -> list[str]:
+    async def submitted_by(self, call: str) -> list[str]:
         """The tasks that this very call has submitted before it was put down to wait for them."""
-        wait = await self.work.waits.find(self.task.id, call_id)
+        wait = await self.work.waits.find(self.task.id, call)
         return [] if wait is None else list(wait.ids)
 
-    async def collect(self, task_ids: Sequence[str], call_id: str, *, timeout_s: float) -> Collected:
+    async def collect(self, task_ids: Sequence[str], call: str, *, timeout_s: float) -> Collected:
         """Their results, as far as they are there. Raises `Parked` if more are to be waited for."""
-        return await collect(self, task_ids, call_id, timeout_s=timeout_s)
+        return await collect(self, task_ids, call, timeout_s=timeout_s)
 
     async def queue_of(self, role: str) -> TaskQueue:
         """Where tasks for a role go that has a queue of its own; all others go into the worker's."""
@@ -122,34 +128,37 @@ class Children:
         if self.marks is not None:
             run = await self.work.runs.read(self.marks.run)
             states = {child.task_id: child for child in run.state.children}
-        return Known(roles=dict.fromkeys(states, "") | await self._noted(), states=states)
+        noted = await self._noted()
+        return Known(roles=dict.fromkeys(states, "") | noted, states=states, noted=frozenset(noted))
+
+    async def waiting_for_us(self, task_ids: Sequence[str]) -> list[str]:
+        """Those that wait, directly or through others, for this task, or for the run that it works for."""
+        targets = [self.task.id]
+        if self.marks is not None:
+            targets += await enclosing(self.work.runs, self.marks.run)
+        return await waiting_for(targets, task_ids, waits=self.work.waits, queue=self.work.queue)
 
     # Submitting
 
-    async def _check_limits(self, marks: Marks, wanted: int) -> None:
+    async def _check_limits(self, marks: Marks, wanted: Sequence[Wanted], call_id: str) -> None:
         team = self._team
         if team is not None and marks.depth >= team.max_depth:
             raise Refused(
                 f"the team's depth limit of {team.max_depth} is reached: nothing can be delegated from here, do the "
                 "work yourself"
             )
-        count = await self.work.runs.state.add(
-            f"team-children/{marks.run}", "delegated", wanted, limit=MOST_CHILDREN, ttl_s=_COUNT_S
-        )
-        if count is None:
+        call = f"{self.task.id}:{call_of(call_id or secrets.token_hex(8), wanted)}"
+        if refused := await room_for(self.work.runs, marks.run, call, len(wanted)):
             raise Refused(
-                f"a run may delegate {MOST_CHILDREN} tasks, and there is no room for {wanted} more: go on with the "
-                "results that there are"
+                f"{refused}, and there is no room for {len(wanted)} more: go on with the results that there are"
             )
 
     async def _submit_one(self, wanted: Wanted, key: str) -> str:
         marks = self._marks_of(wanted)
         task = inject(self._task(wanted, key, marks))
         if marks is None:
-            queue = await self.queue_of(wanted.role) if wanted.role else self.work.queue
-            task_id = await queue.submit(task)
-            await self._note(task_id, wanted.role)
-            return task_id
+            queue = await self.queue_of(wanted.role)
+            return await self._note(await queue.submit(task), wanted.role)
         role = self._team.role(marks.role) if self._team is not None else None
         if role is not None and role.team:
             task_id = await start_child_run(self.work.runs, task, marks, role)
@@ -194,9 +203,16 @@ class Children:
 
     # What is known of tasks that are not a team's
 
-    async def _note(self, task_id: str, role: str) -> None:
-        record = LogRecord(log=self._log, id=task_id, value=encode_json(role), keep_s=_CHILDREN_S)
-        await self.work.runs.state.append_once([record])
+    async def _note(self, task_id: str, role: str) -> str:
+        """Returns the id that it goes by here. Ids are unique in one queue alone: on Redis they are made of the time,
+        so that tasks for two roles often have the same."""
+        name = task_id
+        for name in (task_id, other_id(task_id, role)):
+            record = LogRecord(log=self._log, id=name, value=encode_json(role), keep_s=_CHILDREN_S)
+            is_new = await self.work.runs.state.append_once([record])
+            if is_new or (await self._noted()).get(name, role) == role:
+                break
+        return name
 
     async def _noted(self) -> dict[str, str]:
         entries = await self.work.runs.state.read_log(self._log, limit=10_000)
@@ -205,6 +221,11 @@ class Children:
     @property
     def _log(self) -> str:
         return f"task-children/{self.task.id}"
+
+
+def call_of(call_id: str, wanted: Sequence[Wanted] | Sequence[str]) -> str:
+    """A call, by its id and what it wants: a run that is tried anew may use an id for something else."""
+    return f"{call_id}:{hashlib.sha256(repr(list(wanted)).encode()).hexdigest()[:16]}"
 
 
 def delegated(task: Task, marks: Marks) -> Delegated:

@@ -16,6 +16,7 @@ from worker.teams.errors import RunEnded, TeamError
 from worker.teams.folding import Folding
 from worker.teams.run_events import Event, TaskEnded, TaskSubmitted
 from worker.teams.step_tasks import sub_run_id, sub_run_input, task_of
+from worker.teams.sub_runs import start_within
 
 GIVE_UP_S = 30.0
 """What was told to end is waited for so long."""
@@ -68,7 +69,7 @@ class Doing:
         try:
             if role is not None and role.team and wanted.purpose == "step":
                 return [await self._start_run(folding, role.team, wanted)]
-            if now < self._full_until:
+            if self._full_until - FULL_AGAIN_S <= now < self._full_until:  # else the clock was put back
                 return []
             task = task_of(folding, wanted)
             task_id = await persistently(lambda: self._around.backend.queue.submit(task), "submit a run's task")
@@ -81,23 +82,10 @@ class Doing:
         return [_submitted(wanted, now, task_id=task_id)]
 
     async def _start_run(self, folding: Folding, team: str, wanted: Submit) -> Event:
-        header = folding.header
-        given = sub_run_input(folding, folding.team.step(wanted.step))
-        run_id = await persistently(
-            lambda: self._around.runs.start(
-                folding.plan,
-                given,
-                run_id=sub_run_id(header.id, wanted),
-                team=team,
-                tenant=header.tenant,
-                trigger=header.trigger,
-                parent=(header.id, wanted.step),
-                is_local=header.is_local,
-                labels=header.labels,
-                traceparent=header.traceparent,
-                tracestate=header.tracestate,
-            ),
-            "start the run of a step",
+        step = wanted.step
+        given, run_id = sub_run_input(folding, folding.team.step(step)), sub_run_id(folding.header.id, wanted)
+        await persistently(
+            lambda: start_within(self._around.runs, folding, step, team, given, run_id), "start the run of a step"
         )
         return _submitted(wanted, time.time(), run_id=run_id)
 

@@ -15,7 +15,7 @@ from worker.persistence import persistently
 from worker.teams.around import Around, Resting
 from worker.teams.asking import has_answer
 from worker.teams.errors import RunBusy
-from worker.teams.ownership import Hold, Ownership
+from worker.teams.ownership import LEASE_S, Hold, Ownership
 from worker.teams.pruning import prune
 from worker.teams.run_driver import RunDriver
 from worker.teams.run_spans import RunSpans
@@ -30,6 +30,10 @@ and is done once."""
 log = structlog.get_logger(__name__)
 
 
+class HeldUp(RunBusy):
+    """This process did not renew its lease in time: anybody may have the run now."""
+
+
 class Driver:
     """Drives runs, one after the other or many at once; whoever else drives the same run is left alone."""
 
@@ -41,19 +45,25 @@ class Driver:
         on_end: OnEnd | None = None,
         ownership: Ownership | None = None,
         spans: RunSpans | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
-        """Without an `ownership`, each drive has one of its own."""
+        """Without an `ownership`, each drive has one of its own, with that lease."""
         self._around = Around(
             backend=backend, runs=runs, approvals=Approvals(backend.state, wake=backend.queue.wake), spans=spans
         )
         self._runs = runs
         self._on_end = on_end
         self._ownership = ownership
+        self._lease_s = lease_s
 
     async def drive(self, run_id: str) -> RunState:
         """Drive a run to its end. Raises `RunNotFound`, and `RunBusy` if somebody else drives it, or has taken it over
-        because this process was held up."""
-        state = await self.drive_on(run_id, may_rest=False)
+        because this process was held up: a laptop that slept, say. If nobody has, it goes on."""
+        try:
+            state = await self.drive_on(run_id, may_rest=False)
+        except HeldUp:
+            log.warning("this process was held up, and takes its run again", run=run_id)
+            return await persistently(lambda: self.drive(run_id), "take a run again")
         assert isinstance(state, RunState)  # noqa: S101 - it was not allowed to rest
         return state
 
@@ -69,8 +79,10 @@ class Driver:
                 if not driving.done():
                     driving.cancel()
                 await asyncio.wait([driving, losing])
+                if not driving.cancelled():
+                    driving.exception()  # seen, though nobody may be told of it any more
             if driving.cancelled():
-                raise RunBusy(f"run {run_id} was taken over: this process was held up for too long")
+                raise HeldUp(f"run {run_id} may have been taken over: this process was held up for too long")
             return driving.result()
 
     async def _drive(self, run_id: str, *, may_rest: bool) -> RunState | Resting:
@@ -104,14 +116,16 @@ class Driver:
             return
         if self._on_end is not None:
             await self._on_end(run)
-        await persistently(lambda: prune(self._runs, run.plan.find(run.header.team)), "forget old runs")
+        await persistently(
+            lambda: prune(self._runs, run.plan.find(run.header.team), run.header.tenant), "forget old runs"
+        )
         await persistently(lambda: self._runs.active.drop(run_id), "finish a run")
 
     @asynccontextmanager
     async def _held(self, run_id: str) -> AsyncIterator[Hold]:
         ownership = self._ownership
         if ownership is None:
-            async with Ownership(self._runs.state) as own, _hold(own, run_id) as hold:
+            async with Ownership(self._runs.state, lease_s=self._lease_s) as own, _hold(own, run_id) as hold:
                 yield hold
         else:
             async with _hold(ownership, run_id) as hold:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -31,12 +32,14 @@ from worker.teams.runs import Runs
 from worker.teams.waiting_runs import WaitingRuns
 
 MOST_AT_ONCE = 200
-RECONCILE_S = 3600.0
+RECONCILE_S = 300.0
 """All active runs are read anew so often, in case that a watch has lost one."""
 AGAIN_S = 5.0
 """A run that could not be driven, for whatever reason, is tried again after so long."""
 ORPHAN_S = 3600.0
 """An active run without a header was forgotten, or its start was cut off so long ago."""
+LOOK_FOR_DEAD_S = 4.0
+"""It is looked so often whether those who drive other runs still do."""
 _AT_ONCE = 100
 
 log = structlog.get_logger(__name__)
@@ -62,6 +65,8 @@ class RunDrivers:
         self._ownership = Ownership(backend.state, lease_s=lease_s)
         self._driver = Driver(backend, runs, on_end=on_end, ownership=self._ownership, spans=spans)
         self._waiting = WaitingRuns()
+        self._changed: set[str] = set()
+        """Runs that the watch has told of since the last reading of all of them began."""
         self._held_by: dict[str, str] = {}
         """Run -> the process that drives it, if that is another one."""
         self._driving: set[str] = set()
@@ -112,6 +117,7 @@ class RunDrivers:
 
     def _run_changed(self, change: StateChange) -> None:
         run_id = change.key.removeprefix(ACTIVE)
+        self._changed.add(run_id)
         self._held_by.pop(run_id, None)
         if change.value is None:
             self._waiting.drop(run_id)
@@ -121,14 +127,23 @@ class RunDrivers:
 
     async def _keep_runs(self) -> None:
         while True:
-            found = [run async for run in self._runs.active.all()]
-            self._waiting.keep_only(run.id for run in found)
-            for run in found:
-                self._waiting.put(run)
-            await self._look_for_answers(self._waiting.asked())
+            await self._read_runs()
             self._followings[0].has_read()
             self._woken.set()
-            await asyncio.sleep(RECONCILE_S)
+            await asyncio.sleep(RECONCILE_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that not all read at once
+
+    async def _read_runs(self) -> None:
+        """What the watch tells meanwhile is newer than what is read: a run that begins during the reading may not be
+        found by it."""
+        self._changed.clear()
+        self._held_by.clear()  # who is there may have let go of one: it is tried to take each of them again
+        found = {run.id: run async for run in self._runs.active.all()}
+        for run_id in self._waiting.known() - found.keys() - self._changed:
+            self._waiting.drop(run_id)
+        for run_id, run in found.items():
+            if run_id not in self._changed and run_id not in self._driving:
+                self._waiting.put(run)
+        await self._look_for_answers(self._waiting.asked())
 
     def _approval_changed(self, change: StateChange) -> None:
         if _is_answered(change.value):
@@ -160,7 +175,7 @@ class RunDrivers:
                 if not await self._ownership.is_alive(name):
                     self._is_gone(name)
             self._followings[2].has_read()
-            await asyncio.sleep(self._ownership.lease_s / 4)
+            await asyncio.sleep(min(self._ownership.lease_s / 4, LOOK_FOR_DEAD_S))
 
     def _is_gone(self, name: str) -> None:
         """Its runs are nobody's."""

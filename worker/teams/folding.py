@@ -27,7 +27,7 @@ from worker.teams.run_events import (
     TaskSubmitted,
 )
 from worker.teams.run_header import RunHeader
-from worker.teams.run_state import ChildState, Phase, RunState
+from worker.teams.run_state import ChildState, Phase, RunState, StepState
 from worker.teams.step_fold import StepFold
 
 
@@ -46,12 +46,16 @@ class Folding:
         self.cancel: CancelRequested | None = None
         self.end: RunEnded | None = None
         self.seen: set[str] = set()
+        self._step_states: dict[str, StepState] = {}
+        """Of steps to which nothing has happened since: a run may have thousands of events, and hundreds of steps."""
+        self._state: RunState | None = None
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in what happened next."""
         for event in events:
             if self.end is None and event.id not in self.seen:
                 self.seen.add(event.id)
+                self._state = None
                 self._add(event)
 
     def _add(self, event: Event) -> None:
@@ -65,6 +69,7 @@ class Folding:
             case Delegated() | ChildEnded() | Collected():
                 self._add_of_child(event)
             case _ if event.step in self.steps:
+                self._step_states.pop(event.step, None)
                 _add_of_step(self.steps[event.step], event)
             case _:
                 pass  # of a step that the plan does not have: somebody else's mistake changes nothing
@@ -85,12 +90,14 @@ class Folding:
                 if (child := self.children.get(task_id)) is not None:
                     self.children[task_id] = _ended_child(child, event)
                     if child.step in self.steps:
+                        self._step_states.pop(child.step, None)
                         self.steps[child.step].spend(event.usage, event.cost_usd)
             case Collected(task_ids=task_ids):
                 self.collected.update(task_ids)
 
     def _end(self, event: RunEnded) -> None:
         self.end = event
+        self._step_states.clear()
         for step in self.steps.values():
             step.run_ended(event)
 
@@ -105,6 +112,11 @@ class Folding:
         return self.end is not None
 
     @property
+    def max_tokens(self) -> int:
+        """What it may use: the team's limit, or what was left to the run that it belongs to. 0: no limit."""
+        return min((each for each in (self.team.max_tokens, self.header.max_tokens) if each), default=0)
+
+    @property
     def usage(self) -> TokenUsage:
         """What all steps have used, their delegated tasks included."""
         return sum((step.usage for step in self.steps.values()), TokenUsage())
@@ -117,12 +129,20 @@ class Folding:
 
     def state(self) -> RunState:
         """What the world sees of it."""
+        if self._state is None:
+            self._state = self._shown()
+        return self._state
+
+    def _shown(self) -> RunState:
+        for name, step in self.steps.items():
+            if name not in self._step_states:
+                self._step_states[name] = step.state()
         end = self.end
         return RunState(
             id=self.header.id,
             team=self.header.team,
             phase=self._phase(),
-            steps=tuple(step.state() for step in self.steps.values()),
+            steps=tuple(self._step_states[name] for name in self.steps),
             children=tuple(self.children.values()),
             input=self.header.input,
             output=end.output if end is not None else "",

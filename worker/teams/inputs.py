@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ def check_input(team: Team, given: Mapping[str, Any]) -> dict[str, Any]:
     Text is converted to the declared type, as it comes from a command line. A team that declares no inputs takes any.
     Raises `BadInput` naming the parameter and what is allowed.
     """
+    for name, value in given.items():
+        _check_json(name, value)
     if not team.inputs:
         return {**team.input, **given}
     declared = {spec.name: spec for spec in team.inputs}
@@ -38,6 +41,14 @@ def check_input(team: Team, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _check_json(name: str, value: Any) -> None:
+    """Whatever does not come back as it is would be something else when the run goes on in another process."""
+    try:
+        json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"input {name[:100]!r} cannot be written as JSON: {error}") from error
+
+
 def convert(spec: InputSpec, value: Any) -> Any:
     """A value as its declared type. Raises `BadInput`."""
     if spec.type == "string":
@@ -55,7 +66,7 @@ def _read(spec: InputSpec, text: str) -> Any:
             text.strip().lower(), text
         )
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         return text
 
@@ -64,9 +75,15 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
+
+
 def _fits(spec: InputSpec, value: Any) -> bool:
     if spec.type == "number":
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     kinds = {"boolean": bool, "object": dict, "array": list}
     return isinstance(value, kinds[spec.type])
 

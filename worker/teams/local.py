@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from queue_backends.temporary import Temporary
 from worker.assembly import open_backends, open_worker
 from worker.settings import Settings
 from worker.teams.driver import Driver
-from worker.teams.local_answers import wake_answered
+from worker.teams.errors import RunNotFound
 from worker.teams.ownership import Ownership
 from worker.teams.run_spans import run_spans
 from worker.teams.runs import Runs
@@ -78,9 +78,6 @@ async def local_fleet(
             stack.push_async_callback(_forget_ended, own, runs, run_id)
             await stack.enter_async_context(_kept(own))
         await stack.enter_async_context(open_worker(settings, backend))
-        await stack.enter_async_context(
-            _beside(wake_answered(shared.state, own.queue), "answers for the private queue")
-        )
         ownership = await stack.enter_async_context(Ownership(shared.state, lease_s=settings.backend.lease_s))
         spans = await stack.enter_async_context(run_spans())
         yield LocalFleet(backend, runs, Driver(backend, runs, ownership=ownership, spans=spans))
@@ -161,21 +158,14 @@ async def _open_own(stack: AsyncExitStack, settings: Settings, run_id: str, note
 async def _kept(own: Temporary) -> AsyncIterator[None]:
     """While the body runs, the queue's lifetime is extended; what comes new into it gets one."""
     await own.keep_for(RESUMABLE_S)
-    async with _beside(_keep(own), "lifetime of the private queue"):
-        yield
-    with contextlib.suppress(QueueError):
-        await own.keep_for(RESUMABLE_S)
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """While the body runs, so does the work."""
-    working = asyncio.create_task(work, name=name)
+    keeping = asyncio.create_task(_keep(own), name="lifetime of the private queue")
     try:
         yield
     finally:
-        working.cancel()
-        await asyncio.wait([working])
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    with contextlib.suppress(QueueError):
+        await own.keep_for(RESUMABLE_S)
 
 
 async def _keep(own: Temporary) -> None:
@@ -187,6 +177,6 @@ async def _keep(own: Temporary) -> None:
 
 async def _forget_ended(own: Temporary, runs: Runs, run_id: str) -> None:
     """Delete the queue, if nobody will go on with its run."""
-    with contextlib.suppress(QueueError):
+    with contextlib.suppress(QueueError, RunNotFound):  # it could not even begin
         if (await runs.read(run_id)).state.phase.is_final:
             await own.keep_for(0)

@@ -15,6 +15,8 @@ ROLE = "team_role"
 PARENT = "team_parent"
 DEPTH = "team_depth"
 PURPOSE = "team_purpose"
+KEYS = "team:"
+"""Idempotency keys of a run's own tasks begin with this: whoever else had one taken would answer for the run's step."""
 RESERVED = frozenset({PLAN, TEAM, ROLE, PARENT, DEPTH, PURPOSE})
 """Nobody else may set these: the gateway refuses them."""
 
@@ -62,6 +64,6 @@ def marks_of(meta: Mapping[str, str]) -> Marks | None:
         team=meta.get(TEAM, ""),
         role=meta[ROLE],
         parent=meta.get(PARENT, ""),
-        depth=int(depth) if depth.isdecimal() else 0,
+        depth=int(depth) if depth.isdecimal() and len(depth) < 10 else 0,
         purpose=meta.get(PURPOSE, "step"),
     )

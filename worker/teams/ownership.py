@@ -90,8 +90,7 @@ class Ownership:
 
     async def holder(self, run_id: str) -> str:
         """The name of the process that drives a run; empty: nobody alive does. Raises `BackendUnavailable`."""
-        stored = await self._state.get(driver_key(run_id))
-        return stored.decode() if stored is not None and await self.is_alive(stored.decode()) else ""
+        return await driver_of(self._state, run_id)
 
     async def release(self, run_id: str) -> None:
         """Somebody else may have it. Raises `BackendUnavailable`; then it is ours until this process is gone."""
@@ -135,3 +134,11 @@ class Ownership:
         self._held.clear()
         with contextlib.suppress(BackendUnavailable):
             await self._appear()
+
+
+async def driver_of(state: StateStore, run_id: str) -> str:
+    """The name of the process that drives a run; empty: nobody alive does. Raises `BackendUnavailable`."""
+    stored = await state.get(driver_key(run_id))
+    if stored is None or await state.get(f"{DRIVERS}{stored.decode()}") is None:
+        return ""
+    return stored.decode()

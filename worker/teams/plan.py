@@ -49,6 +49,10 @@ class MemorySpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     embed_dimensions: int = 0
     top_k: int = 3
     min_similarity: float = 0.70
+    recalls: bool = True
+    """Whether its role is told what is in it."""
+    keeps: bool = True
+    """Whether what its role does is added to it."""
 
 
 class Role(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -207,6 +211,8 @@ class Team(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """0: as long as the retention allows."""
     failed_runs_kept: int = 0
     artifact_dir: str = ""
+    is_foreign: bool = False
+    """It came from a caller over HTTP: its tools reach the public internet alone."""
 
     def role(self, name: str) -> Role | None:
         """The role of that name."""

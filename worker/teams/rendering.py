@@ -9,7 +9,7 @@ from queue_backends.messages import encode_json
 from worker.teams.context_policies import truncated, wrapped
 from worker.teams.plan import Step, Team
 from worker.teams.run_state import RunState, StepState
-from worker.teams.templates import NO_VALUE, Nothing, Texts, parsed
+from worker.teams.templates import NO_VALUE, Limits, Nothing, Texts, parsed
 
 _FALSE = frozenset({"", "false", "0", "no", NO_VALUE, "<nil>"})
 
@@ -59,16 +59,16 @@ def _step_view(team: Team, step: StepState, *, is_whole: bool, is_wrapped: bool)
         output = truncated(step.raw_output, team.step(step.name).max_output_bytes)
     return {
         "output": wrapped(step.name, output) if is_wrapped else output,
-        "rawOutput": step.raw_output,
+        "rawOutput": step.raw_output or step.output,
         "status": str(step.phase),
         "data": Nothing() if step.data is None else step.data,
         "artifacts": Texts(step.artifacts),
     }
 
 
-def rendered(text: str, data: Mapping[str, Any], name: str) -> str:
+def rendered(text: str, data: Mapping[str, Any], name: str, limits: Limits | None = None) -> str:
     """A template's text. Raises `TemplateError` under that name."""
-    return parsed(text, name).render(data)
+    return parsed(text, name).render(data, limits=limits)
 
 
 def condition_holds(text: str, team: Team, state: RunState, *, step: str, field: str = "if") -> bool:
@@ -84,8 +84,9 @@ def step_prompt(team: Team, step: Step, state: RunState) -> str:
     data = view(team, state, step=step.name)
     if not step.inputs:
         return given_text(state.input) + _schema_text(step)
+    limits = Limits()
     lines = [
-        f"{key}: {rendered(template, data, f'steps.{step.name}.inputs.{key}')}\n"
+        f"{key}: {rendered(template, data, f'steps.{step.name}.inputs.{key}', limits)}\n"
         for key, template in step.inputs.items()
     ]
     return "".join(lines) + _schema_text(step)

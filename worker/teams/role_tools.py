@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, field
 
 from providers.messages import ToolSpec
 from providers.transport import Transport
 from queue_backends.messages import encode_json
 from worker.errors import AgentUnusable, BadSetting, Postponed
-from worker.net_guard import AddressRefused, NetGuard, Reach
+from worker.net_guard import AddressRefused, Http, NetGuard, Reach
 from worker.teams.plan import Role, Team
 from worker.teams.team_tools import team_tools
 from worker.tools.catalogue import KIND_ORDER, ToolCatalogue
@@ -64,6 +64,7 @@ class _Server(Struct, eq=False):
     serving: asyncio.Task[None]
     sets: int = 0
     """How many sets of tools have it."""
+    opened_at: float = field(default_factory=time.monotonic)
 
 
 class _Set(Struct, eq=False):
@@ -83,6 +84,7 @@ class RoleTools:
         http: Transport,
         *,
         guard: NetGuard | None = None,
+        outside: NetGuard | None = None,
         allows_commands: bool = False,
         with_mcp: bool = True,
         environ: Mapping[str, str] = os.environ,
@@ -90,10 +92,13 @@ class RoleTools:
         most_servers: int = MOST_SERVERS,
         first_attempt_s: float = FIRST_ATTEMPT_S,
     ) -> None:
-        """`http` stays the caller's to close; `guard` says where servers may be. `allows_commands`: whether a plan may
+        """`http` stays the caller's to close; `guard` says where servers may be, `outside` where those of callers'
+        own files may be. `allows_commands`: whether a plan may
         have programs started here. Without `with_mcp`, no server is connected to."""
         self._http = http
         self._guard = guard or NetGuard(Reach.NETWORK)
+        self._outside = outside or NetGuard()
+        self._outside_http = self._outside.http()
         self._allows_commands = allows_commands
         self._with_mcp = with_mcp
         self._environ = environ
@@ -126,8 +131,11 @@ class RoleTools:
             server.serving.cancel()
         self._servers.clear()
         self._sets.clear()
-        if group is not None:
-            await group.__aexit__(None, None, None)
+        try:
+            if group is not None:
+                await group.__aexit__(None, None, None)
+        finally:
+            await self._outside_http.aclose()
 
     async def take(self, team: Team, role: Role) -> OwnTools | None:
         """The role's own tools; None if it has none. To be given back.
@@ -140,7 +148,7 @@ class RoleTools:
         builtins = team_tools(team, role)
         if not servers and not role.webhook_tools and not builtins:
             return None
-        key = _digest((servers, role.webhook_tools, [tool.spec for tool in builtins]))
+        key = _digest((servers, role.webhook_tools, [tool.spec for tool in builtins], team.is_foreign))
         found = self._sets.get(key)
         if found is None:
             self._check(team, role, servers)
@@ -172,23 +180,30 @@ class RoleTools:
         try:
             check_mcp_servers(servers)
             check_webhook_tools(role.webhook_tools)
-            self._check_addresses(role, servers)
+            self._check_addresses(self._guard_of(team), role, servers)
         except (BadSetting, AddressRefused) as error:
             raise AgentUnusable(f"{where}: {error}") from error
 
-    def _check_addresses(self, role: Role, servers: Sequence[McpServer]) -> None:
+    def _guard_of(self, team: Team) -> NetGuard:
+        return self._outside if team.is_foreign else self._guard
+
+    def _http_of(self, team: Team) -> Http:
+        return self._outside_http if team.is_foreign else self._http
+
+    @staticmethod
+    def _check_addresses(guard: NetGuard, role: Role, servers: Sequence[McpServer]) -> None:
         named = [(f"MCP server {each.name!r}", each.url) for each in servers if each.url]
         for what, url in [*named, *((f"webhook tool {each.name!r}", each.url) for each in role.webhook_tools)]:
             try:
-                self._guard.check_url(url)
+                guard.check_url(url)
             except AddressRefused as error:
                 raise AddressRefused(f"{what}: {error}") from error
 
     def _opened(self, key: str, servers: Sequence[McpServer], role: Role, team: Team) -> _Set:
-        digests = tuple(_digest(server) for server in servers)
+        digests = tuple(_digest((server, team.is_foreign)) for server in servers)
         self._make_room(sum(digest not in self._servers for digest in set(digests)))
-        shared = [self._server(digest, server) for digest, server in zip(digests, servers, strict=True)]
-        webhooks = [Webhook(config, self._http, environ=self._environ) for config in role.webhook_tools]
+        shared = [self._server(digest, server, team) for digest, server in zip(digests, servers, strict=True)]
+        webhooks = [Webhook(config, self._http_of(team), environ=self._environ) for config in role.webhook_tools]
         try:
             catalogue = ToolCatalogue(
                 servers=[each.connection for each in shared], tools=[*webhooks, *team_tools(team, role)]
@@ -200,11 +215,11 @@ class RoleTools:
             each.sets += 1
         return _Set(tools=OwnTools(catalogue, key), servers=digests, idle_since=time.monotonic())
 
-    def _server(self, digest: str, server: McpServer) -> _Server:
+    def _server(self, digest: str, server: McpServer, team: Team) -> _Server:
         found = self._servers.get(digest)
         if found is None:
             assert self._group is not None  # noqa: S101 - it is entered before any run begins
-            connection = McpConnection(server, self._http, environ=self._environ)
+            connection = McpConnection(server, self._http_of(team), guard=self._guard_of(team), environ=self._environ)
             serving = self._group.create_task(connection.serve(), name=f"tool server {server.name} of a role")
             found = self._servers[digest] = _Server(connection, serving)
         return found
@@ -232,11 +247,14 @@ class RoleTools:
             self._servers.pop(digest).serving.cancel()
 
     async def _first_attempts(self, found: _Set) -> None:
-        waits = [asyncio.ensure_future(self._servers[each].connection.first_attempt()) for each in found.servers]
-        if not waits:
+        """One that hangs holds up those runs alone that begin soon after it was first needed."""
+        servers = [self._servers[each] for each in found.servers]
+        until = max((each.opened_at for each in servers), default=0.0) + self._first_attempt_s
+        if not servers or (left_s := until - time.monotonic()) <= 0:
             return
+        waits = [asyncio.ensure_future(each.connection.first_attempt()) for each in servers]
         try:
-            await asyncio.wait(waits, timeout=self._first_attempt_s)
+            await asyncio.wait(waits, timeout=left_s)
         finally:
             for wait in waits:
                 wait.cancel()

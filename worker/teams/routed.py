@@ -93,11 +93,6 @@ def router_input(state: RunState) -> str:
     return encode_json(state.input).decode()
 
 
-def pick(team: Team, state: RunState) -> str:
-    """The role that a routed team's work goes to. Raises `RoutingFailed`."""
-    return route(team, state).role
-
-
 def route(team: Team, state: RunState) -> Choice:
     """What the router's answer comes to. Raises `RoutingFailed`."""
     lookup = team.step(ROUTE).lookup or Lookup(capability="")
@@ -152,8 +147,9 @@ def _read(text: str) -> tuple[str, str, str]:
         return "", "", f"the router did not answer with JSON: {text[:MOST_SHOWN_CHARS]!r}"
     try:
         said = msgspec.json.decode(text[begin : end + 1])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         return "", "", f"the router's JSON cannot be read: {error}"
+    said = {key.lower(): value for key, value in said.items()}  # as kubeswarm reads it
     capability, reason = said.get("capability"), said.get("reason")
     if capability is not None and not isinstance(capability, str):
         return "", "", f"the router named {str(capability)[:MOST_SHOWN_CHARS]!r} as capability, which is no text"

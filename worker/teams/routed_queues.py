@@ -20,7 +20,8 @@ class RoutedQueues:
         self._routes = dict(routes)
         self._open_url = open_url
         self._opened: dict[str, Backend] = {}
-        self._opening = asyncio.Lock()
+        self._opening: dict[str, asyncio.Lock] = {}
+        """By URL: one that does not answer keeps nobody from the others."""
         self._stack = AsyncExitStack()
 
     @property
@@ -31,7 +32,7 @@ class RoutedQueues:
     async def queue(self, role: str) -> TaskQueue:
         """The queue of a role. Raises `KeyError`, and what opening it does."""
         url = self._routes[role]
-        async with self._opening:
+        async with self._opening.setdefault(url, asyncio.Lock()):
             backend = self._opened.get(url)
             if backend is None:
                 backend = self._opened[url] = await self._stack.enter_async_context(await self._open_url(url))

@@ -12,6 +12,7 @@ from worker.persistence import persistently
 from worker.teams.around import Around, Resting
 from worker.teams.asking import has_answer
 from worker.teams.doing import Doing
+from worker.teams.errors import RunBusy
 from worker.teams.expecting import Expecting
 from worker.teams.folding import Folding
 from worker.teams.run_events import ChildEnded, Event, RunEnded, StepEnded
@@ -23,6 +24,8 @@ from worker.teams.waits import Waits
 
 _SHORTEST_WAIT_S = 0.01
 _READ_AGAIN_S = (0.01, 0.05, 0.2, 0.5)
+_MOST_READS = 40
+"""An event that was written and is not seen after so many readings, stands there in words that are not understood."""
 
 
 class RunDriver:
@@ -41,13 +44,16 @@ class RunDriver:
 
     async def drive(self, *, may_rest: bool = False) -> RunState | Resting:
         """Drive it to its end, over outages of the store and the queue. With `may_rest`, return early while it waits
-        for nothing but people. Raises `RunNotFound`."""
+        for nothing but people. Raises `RunNotFound`, and `RunBusy` if only a newer version can go on with it."""
         async with self._runs.wakes.of(self.run_id) as self._woken:
             self._folding, self._cursor = await persistently(lambda: self._runs.fold(self.run_id), "read a run")
-            async with asyncio.TaskGroup() as tasks:
-                expecting = Expecting(self._around, tasks, hear=self._hear, drive=self._drive_other)
-                resting = await self._until_over(expecting, may_rest=may_rest)
-                expecting.stop()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    expecting = Expecting(self._around, tasks, hear=self._hear, drive=self._drive_other)
+                    resting = await self._until_over(expecting, may_rest=may_rest)
+                    expecting.stop()
+            except ExceptionGroup as errors:  # whatever kept this run, or one of its steps, from being driven
+                raise _first(errors) from errors
         if resting is not None:
             return resting
         await self._finish()
@@ -111,6 +117,8 @@ class RunDriver:
         missing = {event.id for event in news} - await self._read() - self._folding.seen
         tries = 0
         while missing:  # some stores show a record a little after it was written
+            if tries >= _MOST_READS:
+                raise RunBusy(f"run {self.run_id} has events of a newer version, which has to drive it: {missing}")
             await asyncio.sleep(_READ_AGAIN_S[min(tries, len(_READ_AGAIN_S) - 1)])
             missing -= await self._read()
             tries += 1
@@ -198,3 +206,10 @@ class RunDriver:
             if fold.asked is not None and fold.decided is None:
                 with contextlib.suppress(QueueError):
                     await self._around.approvals.withdraw(fold.asked.approval_id)
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

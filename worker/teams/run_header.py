@@ -23,6 +23,8 @@ class RunHeader(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What started it: the name of a trigger; empty: a person or a program."""
     parent: tuple[str, str] | None = None
     """The run and its step that this one works for."""
+    max_tokens: int = 0
+    """What that run had left when this one began, if it has a limit; 0: no limit but the team's own."""
     is_local: bool = False
     """Its tasks are in a private queue: only the process that holds that drives it."""
     labels: dict[str, str] = {}
@@ -46,6 +48,8 @@ class RunSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trigger: str = ""
     parent: tuple[str, str] | None = None
     is_local: bool = False
+    is_interrupted: bool = False
+    """Of a local run: its process is gone, and nobody goes on with it. Found out when it is listed, not stored."""
     labels: dict[str, str] = {}
     plan: str = ""
     steps: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from queue_backends import LogRecord, StateStore
 from queue_backends.messages import encode_json
+from worker.teams.ownership import driver_of
 from worker.teams.run_events import RunEnded, decode_event
 from worker.teams.run_header import RunHeader, RunSummary
 from worker.teams.run_keys import INDEX, events_log, summary_key, team_index, tenant_index
@@ -22,6 +24,8 @@ MOST_LOOKED_AT = 5000
 """When only some phases are wanted, so many of the newest runs are looked through."""
 AT_ONCE = 100
 SOME_GONE = 50
+YOUNG_S = 5.0
+"""Nobody may drive a run yet that has just begun."""
 """Of a page, so many runs may have been forgotten before a larger one is read."""
 
 _summary = msgspec.json.Decoder(RunSummary).decode
@@ -60,7 +64,7 @@ class RunIndex:
         newest = await self._state.read_log(events_log(summary.id), limit=1, newest_first=True)
         end = decode_event(newest[0].value) if newest else None
         if not isinstance(end, RunEnded):
-            return summary
+            return replace(summary, is_interrupted=await self._is_interrupted(summary))
         return replace(
             summary,
             phase=end.phase,
@@ -71,6 +75,11 @@ class RunIndex:
             steps_ended=summary.steps,
             ended_at=end.at,
         )
+
+    async def _is_interrupted(self, summary: RunSummary) -> bool:
+        if not summary.is_local or summary.parent is not None or time.time() - summary.created_at < YOUNG_S:
+            return False
+        return not await driver_of(self._state, summary.id)
 
     async def list(
         self, *, limit: int, team: str, tenant: str | None, phases: Sequence[Phase]

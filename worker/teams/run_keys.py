@@ -21,6 +21,11 @@ def plan_key(digest: str) -> str:
     return f"team-plans/{digest}"
 
 
+def calls_log(run_id: str) -> str:
+    """Log of the calls that delegate, in a run and in all runs within it."""
+    return f"team-children/{run_id}"
+
+
 def header_key(run_id: str) -> str:
     """Of what a run is."""
     return f"team-runs/header/{run_id}"

@@ -23,11 +23,12 @@ from worker.teams.errors import BadInput, RunEnded, RunNotFound
 from worker.teams.folding import Folding
 from worker.teams.inputs import check_input
 from worker.teams.memory.keys import forget_run as forget_memory
+from worker.teams.ownership import driver_of
 from worker.teams.plan import Plan, decode_plan
 from worker.teams.run_events import CancelRequested, Event, decode_event, encode_event
 from worker.teams.run_header import RunHeader, RunSummary
 from worker.teams.run_index import RunIndex
-from worker.teams.run_keys import DRIVERS, driver_key, events_log, header_key, plan_key
+from worker.teams.run_keys import calls_log, driver_key, events_log, header_key, plan_key
 from worker.teams.run_lives import DAY_S, ended_life_s, life_s
 from worker.teams.run_state import Phase, RunState
 from worker.teams.run_summaries import summary_at_start, summary_of
@@ -45,7 +46,9 @@ LOOK_AGAIN_S = 20.0
 """Without any news, a log is read so often all the same."""
 LOOK_SOON_S = 0.25
 """When there should be news and are none yet: some stores show a record a little after it was announced."""
-_REMEMBERED = 2000
+_HEADERS = 2000
+_PLANS = 200
+"""So many are remembered, here and in each worker: a plan may have a hundred times the size of a header."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:()@+-]{0,199}")
 
 _header = msgspec.json.Decoder(RunHeader).decode
@@ -88,6 +91,7 @@ class Runs:
         tenant: str = "",
         trigger: str = "",
         parent: tuple[str, str] | None = None,
+        max_tokens: int = 0,
         is_local: bool = False,
         labels: Mapping[str, str] | None = None,
         team: str = "",
@@ -113,6 +117,7 @@ class Runs:
             tenant=tenant,
             trigger=trigger,
             parent=parent,
+            max_tokens=max_tokens,
             is_local=is_local,
             labels=dict(labels or {}),
             created_at=time.time(),
@@ -127,7 +132,7 @@ class Runs:
         again completes it."""
         keep_s = life_s(plan, header)
         await self.state.set(plan_key(header.plan), encode_json(plan), ttl_s=keep_s)
-        self._plans[header.plan] = plan
+        _remember(self._plans, header.plan, plan, _PLANS)
         if not await self.state.compare_and_set(header_key(header.id), None, encode_json(header), ttl_s=keep_s):
             header = await self.header(header.id)
         known = await self.index.summary(header.id)
@@ -150,7 +155,7 @@ class Runs:
         if stored is None:
             raise RunNotFound(f"no run {run_id[:200]!r}: it was never started here, or is no longer kept")
         header = _header(stored)
-        _remember(self._headers, run_id, header)
+        _remember(self._headers, run_id, header, _HEADERS)
         return header
 
     async def plan(self, digest: str) -> Plan:
@@ -161,7 +166,7 @@ class Runs:
         if stored is None:
             raise RunNotFound(f"no plan {digest[:64]!r}: the runs that went by it are no longer kept")
         plan = decode_plan(stored)
-        _remember(self._plans, digest, plan)
+        _remember(self._plans, digest, plan, _PLANS)
         return plan
 
     async def fold(self, run_id: str) -> tuple[Folding, str]:
@@ -234,8 +239,8 @@ class Runs:
         return added
 
     async def forget(self, run_id: str) -> None:
-        """Delete all that is known of a run that has ended, and of the runs of its steps. One that is not known is no
-        error."""
+        """Delete all that is known of a run that has ended, and of the runs of teams within it. One that is not known
+        is no error."""
         try:
             folding, _ = await self.fold(run_id)
         except RunNotFound:
@@ -244,9 +249,13 @@ class Runs:
             for work in step.works.values():
                 if work.run_id:
                     await self.forget(work.run_id)
+        for child in folding.children.values():
+            if folding.is_run(child):
+                await self.forget(child.task_id)
         await self.index.forget(run_id)
         await forget_memory(self.state, run_id)
         await self.state.delete_log(events_log(run_id))
+        await self.state.delete_log(calls_log(run_id))
         await self.state.delete(driver_key(run_id))
         await self.state.delete(header_key(run_id))
         self._headers.pop(run_id, None)
@@ -290,18 +299,19 @@ class Runs:
 
     async def is_driven(self, run_id: str) -> bool:
         """Whether a process that is alive drives it."""
-        holder = await self.state.get(driver_key(run_id))
-        return holder is not None and await self.state.get(f"{DRIVERS}{holder.decode()}") is not None
+        return bool(await driver_of(self.state, run_id))
 
 
 def new_run_id(team: str) -> str:
-    """`<team>-<moment>-<random>`: they sort by time."""
+    """`<team>-<moment>-<random>`: they sort by time. Two that were the same would be one run: hundreds of them may begin
+    within a second."""
     name = re.sub(r"[^a-z0-9]+", "-", team.lower()).strip("-")[:40] or "run"
-    return f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(5)}"
 
 
-def _remember(known: dict[str, Any], name: str, value: Any) -> None:
-    while len(known) >= _REMEMBERED:
+def _remember(known: dict[str, Any], name: str, value: Any, most: int) -> None:
+    known.pop(name, None)
+    while len(known) >= most:
         del known[next(iter(known))]
     known[name] = value
 

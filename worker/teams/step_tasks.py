@@ -16,7 +16,7 @@ from worker.teams.checking import semantic_prompt
 from worker.teams.context_policies import compress_prompt
 from worker.teams.delegation import summary_prompt
 from worker.teams.folding import Folding
-from worker.teams.marks import Marks
+from worker.teams.marks import KEYS, Marks
 from worker.teams.plan import ContextPolicy, Step
 from worker.teams.rendering import rendered, step_prompt, view
 from worker.teams.routed import router_input, router_prompt
@@ -68,7 +68,7 @@ def task_of(folding: Folding, wanted: Submit) -> Task:
 
 def key_of(run_id: str, wanted: Submit) -> str:
     """Under which a task is submitted: whoever goes on with the run finds it again, and none is submitted twice."""
-    return f"team:{run_id}:{wanted.step}:{wanted.iteration}:{wanted.attempt}:{wanted.purpose}"
+    return f"{KEYS}{run_id}:{wanted.step}:{wanted.iteration}:{wanted.attempt}:{wanted.purpose}"
 
 
 def sub_run_id(run_id: str, wanted: Submit) -> str:
@@ -134,6 +134,8 @@ def _prompt(folding: Folding, step: Step) -> str:
 
 def _artifacts(folding: Folding, step: Step) -> str:
     """What it is handed over from earlier steps: `<step>.<artifact>`, or a template, for each of its own names."""
+    if not step.input_artifacts:
+        return ""
     data = view(folding.team, folding.state(), step=step.name)
     lines: list[str] = []
     for name, source in step.input_artifacts.items():
@@ -143,7 +145,7 @@ def _artifacts(folding: Folding, step: Step) -> str:
             of, _, artifact = source.partition(".")
             value = folding.steps[of].artifacts.get(artifact, "") if of in folding.steps else ""
         lines.append(f"{name}: {value}\n")
-    return f"\nArtifacts:\n{''.join(lines)}" if lines else ""
+    return f"\nArtifacts:\n{''.join(lines)}"
 
 
 def _first_prompt(folding: Folding, step: Step, fold: StepFold) -> str:

@@ -1,8 +1,9 @@
-"""Delegation to a role that is a team: a run of that team, driven by whoever drives the run that it belongs to."""
+"""Roles that are teams: a run of that team, driven by whoever drives the run that it belongs to."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,43 +15,62 @@ from worker.teams.marks import Marks
 from worker.teams.plan import Role, Team
 
 if TYPE_CHECKING:
-    from worker.teams.run_header import RunHeader
+    from worker.teams.folding import Folding
     from worker.teams.runs import Runs
 
 MOST_NESTED = 10
-"""Runs within runs."""
+"""Runs within runs. Teams may have each other as roles: nothing else would end that."""
 PROMPT_NAMES = ("prompt", "task", "input")
 """Which parameter of a team a delegated prompt is, if it has several: the first of these that there is."""
 
 
 async def start_child_run(runs: Runs, task: Task, marks: Marks, role: Role) -> str:
     """Start the run that a delegated task is, once; returns its id. Raises `BadInput` with what the team wants."""
-    header = await runs.header(marks.run)
-    await _check_nesting(runs, header)
-    plan = await runs.plan(marks.plan)
+    if len(await enclosing(runs, marks.run)) > MOST_NESTED:
+        raise BadInput(f"runs of teams are nested {MOST_NESTED} deep already: do the work yourself")
+    folding, _ = await runs.fold(marks.run)
+    given = input_of(folding.plan.find(role.team), task.prompt)
+    run_id = child_run_id(marks.run, task.idempotency_key)
+    trace = (task.traceparent, task.tracestate)
+    return await start_within(runs, folding, marks.step, role.team, given, run_id, trace=trace)
+
+
+async def start_within(
+    runs: Runs,
+    folding: Folding,
+    step: str,
+    team: str,
+    given: Mapping[str, Any],
+    run_id: str,
+    *,
+    trace: tuple[str, str] = ("", ""),
+) -> str:
+    """Start the run of a team that works for a step of another run, within what that one has left; returns its id.
+    Without a `trace` it is part of the other run's. Raises `BadInput`."""
+    header, limit = folding.header, folding.max_tokens
+    traceparent, tracestate = trace if trace[0] else (header.traceparent, header.tracestate)
     return await runs.start(
-        plan,
-        input_of(plan.find(role.team), task.prompt),
-        run_id=child_run_id(marks.run, task.idempotency_key),
-        team=role.team,
+        folding.plan,
+        given,
+        run_id=run_id,
+        team=team,
         tenant=header.tenant,
         trigger=header.trigger,
-        parent=(header.id, marks.step),
+        parent=(header.id, step),
+        max_tokens=max(1, limit - folding.usage.total_tokens) if limit else 0,
         is_local=header.is_local,
         labels=header.labels,
-        traceparent=task.traceparent or header.traceparent,
-        tracestate=task.tracestate or header.tracestate,
+        traceparent=traceparent,
+        tracestate=tracestate,
     )
 
 
-async def _check_nesting(runs: Runs, header: RunHeader) -> None:
-    """Teams may have each other as roles: nothing else would end that."""
-    nested = 0
-    while header.parent is not None:
-        nested += 1
-        if nested >= MOST_NESTED:
-            raise BadInput(f"runs of teams are nested {MOST_NESTED} deep already: do the work yourself")
-        header = await runs.header(header.parent[0])
+async def enclosing(runs: Runs, run_id: str) -> list[str]:
+    """A run, and those that it belongs to, the outermost last."""
+    found = [run_id]
+    while (parent := (await runs.header(found[-1])).parent) is not None and parent[0] not in found:
+        found.append(parent[0])
+    return found
 
 
 def child_run_id(run_id: str, key: str) -> str:

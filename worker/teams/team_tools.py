@@ -10,7 +10,7 @@ from providers.messages import ToolSpec
 from queue_backends import QueueError
 from queue_backends.messages import encode_json
 from worker.errors import ToolCallFailed
-from worker.teams.delegation import Children, Refused, UnknownRole, Wanted
+from worker.teams.delegation import Children, Refused, UnknownRole, Wanted, call_of
 from worker.teams.plan import Role, Team
 from worker.tools.builtin import SubmitSubtask
 from worker.tools.interfaces import Tool, ToolContext, ToolResult
@@ -116,7 +116,8 @@ class CollectResults:
             raise ToolCallFailed("collect_results: task_ids is required")
         children = _children(context, "collect_results")
         try:
-            found = await children.collect(task_ids, context.call_id, timeout_s=_timeout_s(arguments))
+            call = call_of(context.call_id, task_ids)
+            found = await children.collect(task_ids, call, timeout_s=_timeout_s(arguments))
         except QueueError as error:
             raise ToolCallFailed(f"collect_results: polling queue: {error}") from error
         return _json({"completed": found.completed, "pending": found.pending})
@@ -164,15 +165,15 @@ class SpawnAndCollect:
         ]
         if not wanted or not all(each.prompt.strip() for each in wanted):
             raise ToolCallFailed("spawn_and_collect: prompt must not be empty")
-        children = _children(context, "spawn_and_collect")
+        children, call = _children(context, "spawn_and_collect"), call_of(context.call_id, wanted)
         try:
-            task_ids = await children.submitted_by(context.call_id) or await children.submit(wanted, context.call_id)
+            task_ids = await children.submitted_by(call) or await children.submit(wanted, context.call_id)
         except (UnknownRole, Refused) as error:
             raise ToolCallFailed(f"spawn_and_collect: {error}") from error
         except QueueError as error:
             raise ToolCallFailed(f"spawn_and_collect: submitting task: {error}") from error
         try:
-            found = await children.collect(task_ids, context.call_id, timeout_s=_timeout_s(arguments))
+            found = await children.collect(task_ids, call, timeout_s=_timeout_s(arguments))
         except QueueError as error:
             raise ToolCallFailed(f"spawn_and_collect: polling queue: {error}") from error
         prompts = dict(zip(task_ids, (each.prompt for each in wanted), strict=False))

@@ -26,3 +26,5 @@ class TeamWork(Struct, frozen=True, kw_only=True):
     memories: Memories
     keeps_journal: bool = True
     """Without one, a run that is put down begins anew: it waits where it is."""
+    looks_up: bool = True
+    """Whether the queue can say that there is no task of an id."""

@@ -32,8 +32,8 @@ def verdict_of(folding: Folding, now: float) -> Verdict | None:
     if is_too_late(folding, now):
         text = f"{folding.team.word} exceeded timeout of {folding.team.timeout_s:g}s"
         return Verdict(phase=Phase.FAILED, reason=TIMED_OUT, message=text, cuts=True)
-    if folding.team.max_tokens and folding.usage.total_tokens > folding.team.max_tokens:
-        text = f"token budget of {folding.team.max_tokens} exceeded: used {folding.usage.total_tokens}"
+    if folding.max_tokens and folding.usage.total_tokens > folding.max_tokens:
+        text = f"token budget of {folding.max_tokens} exceeded: used {folding.usage.total_tokens}"
         return Verdict(phase=Phase.FAILED, reason="BudgetExceeded", message=text, cuts=True)
     failed = [step for step in folding.steps.values() if step.phase in (Phase.FAILED, Phase.CANCELLED)]
     if failed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable
 
 from worker.teams.active_runs import ActiveRun
 
@@ -25,8 +24,9 @@ class WaitingRuns:
         """Approval -> the run that waits for it."""
         self._answered: dict[str, float] = {}
 
-    def __len__(self) -> int:
-        return len(self.ready) + len(self._resting)
+    def known(self) -> set[str]:
+        """All of them."""
+        return {*self.ready, *self._resting}
 
     def put(self, run: ActiveRun) -> None:
         """What is known of a run now."""
@@ -55,11 +55,6 @@ class WaitingRuns:
         if (resting := self._resting.pop(run_id, None)) is not None:
             for approval_id in resting.waits_for:
                 self._asked.pop(approval_id, None)
-
-    def keep_only(self, run_ids: Iterable[str]) -> None:
-        """Of all that is known, these alone are still active."""
-        for run_id in {*self.ready, *self._resting} - set(run_ids):
-            self.drop(run_id)
 
     def answered(self, approval_id: str) -> None:
         """A person has answered: whoever waited for that is ready."""

@@ -15,9 +15,9 @@ from msgspec import Struct, field
 from providers import ProviderError
 from providers.calls import Response
 from providers.messages import ImagePart
-from providers.transport import Transport
 from queue_backends.messages import JsonObject, encode_json
 from worker.errors import ToolCallFailed, ToolSetupFailed
+from worker.net_guard import AddressRefused, Http
 from worker.tools.config import McpServer
 from worker.tools.interfaces import ToolResult
 from worker.tools.mcp_auth import Credentials
@@ -59,7 +59,7 @@ class ArkSession:
 
     protocol = "ark"
 
-    def __init__(self, server: McpServer, credentials: Credentials, http: Transport) -> None:
+    def __init__(self, server: McpServer, credentials: Credentials, http: Http) -> None:
         self.lost = asyncio.Event()
         self.tools_changed = asyncio.Event()
         self._server = server
@@ -102,6 +102,8 @@ class ArkSession:
             return await self._http.request(
                 "POST", url, headers=headers, content=body, timeout_s=timeout_s, cert=self._credentials.cert
             )
+        except AddressRefused as error:
+            raise SessionLost(str(error), sent=False) from error
         except ProviderError as error:
             raise SessionLost(str(error), sent=True) from error
 

@@ -28,6 +28,7 @@ Transport = Literal["", "stdio", "http", "sse", "ark"]
 _T = TypeVar("_T")
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _NO_ARGUMENTS: JsonObject = {"type": "object"}
 
@@ -45,6 +46,8 @@ class McpServer(Struct, frozen=True, kw_only=True, rename="camel", repr_omit_def
     """`mtls`: path of the client certificate, PEM."""
     key_file: str = ""
     """`mtls`: path of its private key, PEM."""
+    headers_env: dict[str, str] = {}
+    """HTTP header -> name of the environment variable that holds its value; sent with every request."""
     command: str = ""
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
@@ -154,10 +157,13 @@ def _check_mcp_server(server: McpServer) -> None:
             raise BadSetting(f"{where} has transport 'stdio' and no command: set 'command' to the program to start")
         if server.url:
             raise BadSetting(f"{where} has both a command and a url: give one of them")
+        if server.headers_env:
+            raise BadSetting(f"{where} has headers and a command: headers go with a url")
     elif server.command:
         raise BadSetting(f"{where} has a command and transport {server.transport!r}: a command goes with 'stdio'")
     else:
         _check_url(where, server.url)
+    _check_headers(where, server.headers_env)
     _check_timeout(where, server.timeout_s)
     if both := sorted(set(server.allow) & set(server.deny)):
         raise BadSetting(f"{where} both allows and denies {', '.join(both)}: name a tool in one of the lists")
@@ -168,6 +174,7 @@ def _check_webhook_tool(tool: WebhookTool) -> None:
     if not TOOL_NAME.fullmatch(tool.name):
         raise BadSetting(f"{where}: a tool's name is 1 to 64 letters, digits, '_' or '-'")
     _check_url(where, tool.url)
+    _check_headers(where, tool.headers_env)
     _check_timeout(where, tool.timeout_s)
     if tool.method and tool.method.upper() not in _METHODS:
         raise BadSetting(f"{where} has method {tool.method!r}: use one of {', '.join(sorted(_METHODS))}")
@@ -182,6 +189,12 @@ def _check_url(where: str, url: str) -> None:
         usable = False
     if not usable:
         raise BadSetting(f"{where} has url {mask_url(url)!r}: use http://host/path or https://host/path")
+
+
+def _check_headers(where: str, headers_env: dict[str, str]) -> None:
+    for name in headers_env:
+        if not _HEADER_NAME.fullmatch(name):
+            raise BadSetting(f"{where} has header {name[:100]!r}: a name is letters, digits and !#$%&'*+.^_`|~-")
 
 
 def _check_timeout(where: str, timeout_s: float) -> None:

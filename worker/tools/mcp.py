@@ -16,8 +16,8 @@ from typing import Any
 
 import structlog
 
-from providers.transport import Transport
 from worker.errors import ToolCallFailed, ToolError, ToolUnavailable
+from worker.net_guard import Http, NetGuard
 from worker.tools.ark_session import ArkSession
 from worker.tools.backoff import Backoff
 from worker.tools.config import McpServer
@@ -43,17 +43,21 @@ class McpConnection:
     def __init__(
         self,
         server: McpServer,
-        http: Transport,
+        http: Http,
         *,
+        guard: NetGuard | None = None,
         environ: Mapping[str, str] = os.environ,
         connect_timeout_s: float = 60.0,
         reconnect_wait_s: float = 20.0,
         backoff: Backoff | None = None,
     ) -> None:
-        """`connect_timeout_s` is generous because some commands download their server first; `reconnect_wait_s` is how
+        """`guard` looks at each connection of an SDK session; `http` has to bring its own.
+
+        `connect_timeout_s` is generous because some commands download their server first; `reconnect_wait_s` is how
         long a call waits for a server that is being reconnected."""
         self._server = server
         self._http = http
+        self._guard = guard
         self._environ = environ
         self._connect_timeout_s = connect_timeout_s
         self._reconnect_wait_s = reconnect_wait_s
@@ -178,7 +182,9 @@ class McpConnection:
         async with AsyncExitStack() as stack:
             session: McpSession
             try:
-                session = await stack.enter_async_context(open_sdk_session(self._server, credentials, stderr))
+                session = await stack.enter_async_context(
+                    open_sdk_session(self._server, credentials, stderr, self._guard)
+                )
             except Exception as error:
                 ark = await self._ark_instead(credentials)
                 if ark is None:
@@ -249,8 +255,7 @@ class McpConnection:
             log.warning("tool server unavailable, retrying in the background", server=self.name, reason=reason)
 
     def _known_secrets(self, credentials: Credentials) -> tuple[str, ...]:
-        token = (credentials.token,) if credentials.token else ()
-        return token + secret_values(self._server.env)
+        return credentials.secrets + secret_values(self._server.env)
 
     def _reason(self, error: BaseException) -> str:
         error = first_cause(error)

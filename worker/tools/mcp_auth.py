@@ -17,14 +17,21 @@ class Credentials(Struct, frozen=True, kw_only=True):
     """What requests to the server carry."""
 
     token: str = ""
+    own_headers: Mapping[str, str] = {}
+    """Those that the server's declaration names."""
     tls: ssl.SSLContext | None = None
     cert: tuple[str, str] | None = None
     """Paths of the certificate and the key that `tls` was made of."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """The HTTP headers that carry the token; none without one."""
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        """The HTTP headers of every request: the server's own, and the token's if there is one."""
+        return {**self.own_headers, **({"Authorization": f"Bearer {self.token}"} if self.token else {})}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be seen in any message."""
+        return tuple(filter(None, (self.token, *self.own_headers.values())))
 
     def __repr__(self) -> str:
         return f"Credentials(token={REDACTED if self.token else ''!r}, tls={self.tls is not None})"
@@ -36,13 +43,21 @@ async def load_credentials(server: McpServer, environ: Mapping[str, str]) -> Cre
     Raises `ToolSetupFailed`: `MCP server "<name>" auth setup failed: ...`.
     """
     try:
+        own = {name: _header(name, variable, environ) for name, variable in server.headers_env.items()}
         if server.auth_type == "bearer":
-            return Credentials(token=_token(server, environ))
+            return Credentials(token=_token(server, environ), own_headers=own)
         if server.auth_type == "mtls":
-            return Credentials(tls=await _tls(server), cert=(server.cert_file, server.key_file))
+            return Credentials(tls=await _tls(server), cert=(server.cert_file, server.key_file), own_headers=own)
     except ToolSetupFailed as error:
         raise ToolSetupFailed(f'MCP server "{server.name}" auth setup failed: {error}') from error
-    return Credentials()
+    return Credentials(own_headers=own)
+
+
+def _header(name: str, variable: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(variable, "").strip()
+    if not value or not value.isprintable():
+        raise ToolSetupFailed(f'env var "{variable}" for header {name} is not set, or is no line of text')
+    return value
 
 
 def _token(server: McpServer, environ: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from worker.errors import ToolCallFailed, ToolSetupFailed
+from worker.net_guard import NetGuard
 from worker.tools.config import McpServer
 from worker.tools.interfaces import ToolResult
 from worker.tools.mcp_auth import Credentials
@@ -139,7 +140,7 @@ def first_cause(error: BaseException) -> BaseException:
 
 @asynccontextmanager
 async def open_sdk_session(
-    server: McpServer, credentials: Credentials, stderr: StderrTail
+    server: McpServer, credentials: Credentials, stderr: StderrTail, guard: NetGuard | None = None
 ) -> AsyncIterator[SdkSession]:
     """Connect and agree on a protocol revision. Entered and left by the same task, as the SDK's scopes must be.
 
@@ -158,7 +159,7 @@ async def open_sdk_session(
     news = TransportNews(session.lost.set, session.note_http_error)
     async with AsyncExitStack() as stack:
         client = Client(
-            await open_transport(server, credentials, stderr, news),
+            await open_transport(server, credentials, stderr, news, guard),
             cache=None,
             client_info=mcp_types.Implementation(name="shoal", version=_version()),
             message_handler=on_message,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from worker.net_guard import NetGuard
 from worker.tools.config import McpServer
 from worker.tools.mcp_auth import Credentials
 from worker.tools.stderr_tail import StderrTail
@@ -29,7 +30,11 @@ class TransportNews(Struct, frozen=True):
 
 
 async def open_transport(
-    server: McpServer, credentials: Credentials, stderr: StderrTail, news: TransportNews
+    server: McpServer,
+    credentials: Credentials,
+    stderr: StderrTail,
+    news: TransportNews,
+    guard: NetGuard | None = None,
 ) -> WatchedTransport:
     """A transport that is not connected yet, for the SDK's client to enter and leave."""
     from mcp import StdioServerParameters
@@ -40,14 +45,14 @@ async def open_transport(
     if server.kind == "stdio":
         parameters = StdioServerParameters(command=server.command, args=list(server.args), env=dict(server.env))
         return WatchedTransport(stdio_client(parameters, errlog=stderr.writer), news.on_end)
-    client = await asyncio.to_thread(_http_client, credentials, news)  # reads the CA files
+    client = await asyncio.to_thread(_http_client, credentials, news, guard)  # reads the CA files
     if server.kind == "sse":
         sse = sse_client(server.url, sse_read_timeout=_IDLE_STREAM_S, httpx_client_factory=lambda *_, **__: client)
         return WatchedTransport(sse, news.on_end)
     return WatchedTransport(streamable_http_client(server.url, http_client=client), news.on_end, client)
 
 
-def _http_client(credentials: Credentials, news: TransportNews) -> httpx2.AsyncClient:
+def _http_client(credentials: Credentials, news: TransportNews, guard: NetGuard | None) -> httpx2.AsyncClient:
     # The SDK's transports take this client and no other. Nothing else here speaks HTTP through it.
     import httpx2
 
@@ -55,12 +60,17 @@ def _http_client(credentials: Credentials, news: TransportNews) -> httpx2.AsyncC
         if response.status_code >= 400:
             news.on_http_error(response.status_code)
 
-    return httpx2.AsyncClient(
-        headers=credentials.headers,
-        verify=credentials.tls or True,
-        timeout=httpx2.Timeout(30.0, read=_IDLE_STREAM_S),
-        event_hooks={"response": [note_error]},
-    )
+    settings: dict[str, Any] = {
+        "headers": credentials.headers,
+        "verify": credentials.tls or True,
+        "timeout": httpx2.Timeout(30.0, read=_IDLE_STREAM_S),
+        "event_hooks": {"response": [note_error]},
+    }
+    if guard is None:
+        return httpx2.AsyncClient(**settings)
+    from worker.tools.guarded_client import GuardedClient
+
+    return GuardedClient(guard, settings)
 
 
 class WatchedTransport:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from providers import BadResponse, InvalidRequest, ProviderError
 from providers.calls import Response
 from providers.messages import ToolSpec
-from providers.transport import Transport
 from queue_backends.messages import encode_json
 from worker.errors import ToolCallFailed
+from worker.net_guard import AddressRefused, Http
 from worker.tools.config import WebhookTool
 from worker.tools.interfaces import ToolContext, ToolResult
 from worker.tools.redaction import redact
@@ -27,7 +27,7 @@ class Webhook:
 
     after_timeout = "the request was broken off, but it may have taken effect"
 
-    def __init__(self, config: WebhookTool, http: Transport, *, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, config: WebhookTool, http: Http, *, environ: Mapping[str, str] = os.environ) -> None:
         self._config = config
         self._http = http
         self._environ = environ
@@ -69,7 +69,7 @@ class Webhook:
             raise self._failed(f"building request: {error}") from error
         except BadResponse as error:
             raise self._failed(f"reading response: {error}") from error
-        except ProviderError as error:
+        except (ProviderError, AddressRefused) as error:
             raise self._failed(f"request failed: {error}") from error
 
     def _secret_headers(self) -> dict[str, str]:

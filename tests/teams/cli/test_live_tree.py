@@ -99,6 +99,15 @@ def test_a_question_says_how_it_is_answered_and_a_failure_why() -> None:
     assert "    the model says no" in lines
 
 
+def test_a_step_whose_tool_waits_for_a_person_does_not_look_as_if_it_ran() -> None:
+    """Nor does a delegated task; what has ended has ended."""
+    children = (child("c1", "checker", parent="t2", step="b"),)
+    lines = drawn(state(*STATE.steps, children=children), asking={"t2", "c1", "t1"})
+    marks = {line.split()[1]: line.split()[0] for line in lines[1:5]}
+    assert marks == {"a": "✓", "b": "?", "checker": "?", "c": marks["c"]}
+    assert marks["c"] not in "?✓"
+
+
 @pytest.mark.parametrize("width", [8, 20, 44, 60, 80, 250])
 @pytest.mark.parametrize("height", [3, 6, 10, 24])
 def test_it_fits_every_terminal(width: int, height: int) -> None:

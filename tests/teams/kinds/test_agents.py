@@ -171,6 +171,29 @@ def test_tools_are_allowed_and_denied_by_server() -> None:
     assert role.config.tools == ("fs__read_*", "kb__*")
 
 
+def test_patterns_of_tools_take_no_time() -> None:
+    """As a regular expression, this one would be tried for longer than anybody waits."""
+    server = "a" * 200
+    role = _role(
+        f"  model: m\n  tools: {{mcp: [{{name: {server}, url: 'http://s/'}}]}}\n"
+        f"  guardrails: {{tools: {{deny: ['{'*a' * 60}b/x', 'a*a*/y', '*b*/z', 'a*{server}/w']}}}}\n"
+    )
+    assert role.mcp_servers[0].deny == ("y",)
+
+
+def test_what_is_denied_is_not_allowed_by_the_other_list() -> None:
+    """`deny` comes first: a tool that both lists name is not offered, and a server with nothing left is left out."""
+    role = _role(
+        "  model: m\n"
+        "  tools:\n"
+        "    mcp: [{name: fs, url: 'http://fs/'}, {name: sh, url: 'http://sh/'}, {name: kb, url: 'http://kb/'}]\n"
+        "    webhooks: [{name: page_all, url: 'http://p/'}]\n"
+        "  guardrails: {tools: {allow: [fs/read, fs/rm, sh/run, 'kb/*'], deny: [fs/rm, sh/run, 'kb/*', 'page_*']}}\n"
+    )
+    assert [(server.name, server.allow, server.deny) for server in role.mcp_servers] == [("fs", ("read",), ("rm",))]
+    assert role.webhook_tools == ()
+
+
 def test_secrets_of_tools_become_names_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The values are in the bundle's environment; the plan has the names alone."""
     monkeypatch.setenv("SHOAL_SECRETS_DIR", "/run/secrets")
@@ -184,25 +207,30 @@ def test_secrets_of_tools_become_names_of_variables(tmp_path: Path, monkeypatch:
             "      - {name: kb, url: 'https://kb/', auth: {bearer: {secretKeyRef: {name: kb-token, key: token}}}}\n"
             "      - {name: old, url: 'https://o/', auth: {tokenSecretRef: {name: kb-token, key: token}}}\n"
             "      - {name: tls, url: 'https://t/', auth: {mtls: {secretRef: {name: certs}}}}\n"
+            "      - {name: own, url: 'https://w/', headers: [{name: X-Of, value: '1'}]}\n"
             "    webhooks:\n"
             "      - name: ring\n"
             "        url: https://r/\n"
-            "        headers: [{name: X-Key, secretKeyRef: {name: kb-token, key: token}}, {name: X-Of, value: me}]\n",
+            "        headers: [{name: X-Key, secretKeyRef: {name: kb-token, key: token}}, {name: X-Of, value: me}]\n"
+            "      - {name: Own, url: 'https://r/', headers: [{name: X-Of, value: '2'}]}\n",
         )
         + "---\n"
         + secret
     )
     found = bundle(text, tmp_path)
     [role] = found.plan("x").team.roles
-    kb, old, tls = role.mcp_servers
+    kb, old, tls, own = role.mcp_servers
     assert (kb.auth_type, kb.token_env_var, old.token_env_var) == ("bearer", "KB_TOKEN_TOKEN", "KB_TOKEN_TOKEN")
     assert (tls.auth_type, tls.cert_file, tls.key_file) == (
         "mtls",
         "/run/secrets/certs/tls.crt",
         "/run/secrets/certs/tls.key",
     )
-    assert role.webhook_tools[0].headers_env == {"X-Key": "KB_TOKEN_TOKEN", "X-Of": "RING_X_OF"}
-    assert found.env == {"KB_TOKEN_TOKEN": "s3cr3t-value", "RING_X_OF": "me"}
+    ring, other = role.webhook_tools
+    assert ring.headers_env == {"X-Key": "KB_TOKEN_TOKEN", "X-Of": "RING_X_OF"}
+    assert (own.headers_env, other.headers_env) == ({"X-Of": "OWN_X_OF"}, {"X-Of": "OWN_X_OF_2"})
+    assert found.env == {"KB_TOKEN_TOKEN": "s3cr3t-value", "RING_X_OF": "me", "OWN_X_OF": "1", "OWN_X_OF_2": "2"}
+    assert any("workers of a fleet take it from the environment variable RING_X_OF" in str(f) for f in found.findings)
 
 
 def test_a_registry_binds_capabilities_to_tool_servers() -> None:
@@ -219,6 +247,17 @@ def test_a_registry_binds_capabilities_to_tool_servers() -> None:
     ]
 
 
+def test_an_agent_as_a_tool_server_is_left_out_with_a_note() -> None:
+    """The agent is read all the same, as kubeswarm's own examples have one."""
+    text = document(
+        "SwarmAgent", "  model: m\n  tools: {mcp: [{name: db, swarmAgentRef: other}, {name: k, url: 'http://k/'}]}\n"
+    )
+    found = bundle(text)
+    [role] = found.plan("x").team.roles
+    assert [server.name for server in role.mcp_servers] == ["k"]
+    assert any("agents call each other in teams (canDelegate)" in str(each) for each in found.findings)
+
+
 def test_a_memory_is_found_by_its_name() -> None:
     """With the settings of the loop that uses it."""
     memory = document(
@@ -228,7 +267,9 @@ def test_a_memory_is_found_by_its_name() -> None:
         "  embedding: {model: text-embedding-3-small, provider: auto, dimensions: 512}\n",
         name="m",
     )
-    role = _role("  model: m\n  runtime: {loop: {memory: {ref: {name: m}, topK: 5, minSimilarity: 0.5}}}\n", memory)
+    role = _role(
+        "  model: m\n  runtime: {loop: {memory: {ref: {name: m}, topK: 5, minSimilarity: 0.5, store: false}}}\n", memory
+    )
     assert role.memory == MemorySpec(
         name="m",
         backend="vector-store",
@@ -241,6 +282,7 @@ def test_a_memory_is_found_by_its_name() -> None:
         embed_dimensions=512,
         top_k=5,
         min_similarity=0.5,
+        keeps=False,
     )
 
 
@@ -253,6 +295,16 @@ def test_a_memory_is_found_by_its_name() -> None:
             MemorySpec(name="m", backend="redis", ttl_s=3600, max_entries=3, url_env="R_REDIS_URL"),
         ),
         ("  backend: redis\n", MemorySpec(name="m", backend="redis", ttl_s=3600)),
+        (
+            "  backend: vector-store\n",
+            MemorySpec(
+                name="m",
+                backend="vector-store",
+                provider="embedded",
+                collection="agent-memories",
+                min_similarity=0.3,
+            ),
+        ),
     ],
 )
 def test_the_other_memories(spec: str, expected: MemorySpec) -> None:

@@ -257,6 +257,29 @@ ERRORS: dict[str, tuple[str, list[str]]] = {
         _step("approval: {timeoutSeconds: «soon}"),
         ["it is 'soon': use a time span such as 90s, 5m or 168h"],
     ),
+    "time span without an end": (
+        _step(f"approval: {{timeoutSeconds: «'{'9' * 100_000}s'}}"),
+        [f"it is '{'9' * 60}…': use a time span such as 90s, 5m or 168h, at most a year"],
+    ),
+    "time span of ages": (
+        _step("approval: {timeoutSeconds: «1e99}"),
+        ["it is '1e99': use a time span such as 90s, 5m or 168h, at most a year"],
+    ),
+    "number that no counter holds": (
+        flow(f"{STEP}}}", more="  maxTokens: «1e30\n"),
+        ["it is '1e30', which is too large: use a whole number of at least 1"],
+    ),
+    "schedule without an end": (
+        document("ArkEvent", f"  source: {{type: cron, cron: «'{'1,' * 9999}1 * * * *'}}\n  targets: [{{team: t}}]\n"),
+        [f"cron is '{'1,' * 20}'…, 20007 characters: use at most 500"],
+    ),
+    "name of a header": (
+        document(
+            "SwarmAgent",
+            "  model: m\n  tools: {mcp: [«{name: k, url: 'http://k/', headers: [{name: 'a: b', value: c}]}]}\n",
+        ),
+        ["MCP server 'k' has header 'a: b': a name is letters, digits and !#$%&'*+.^_`|~-"],
+    ),
     "an approval's webhook": (
         _step("approval: {webhook: «'ftp://x'}"),
         ["'ftp://x' is no URL: use http://host/path or https://host/path"],

@@ -142,3 +142,58 @@ def test_a_dot_env_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert read_env_file(tmp_path) == {}
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
     assert read_env_file(tmp_path / ".env") == {}
+
+
+def _of_files(path: str, script: str) -> str:
+    prompt = f'{{systemPromptRef: {{fileRef: {{path: "{path}"}}}}, options: {{script: "{script}"}}}}'
+    return f"kind: ArkAgent\napiVersion: arkonis.dev/v1\nmetadata: {{name: a}}\nspec: {prompt}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("../up.txt", "is outside of the file's folder: move it there"),
+        ("/etc/passwd", "is outside of the file's folder: move it there"),
+        ("round", "round"),
+        ("a\\0b", "is no path"),
+        ("none", "none"),
+    ],
+)
+def test_files_that_cannot_be_read_are_errors(tmp_path: Path, name: str, problem: str) -> None:
+    """Given paths out of the folder, links that go round and characters that no path has: an error for each, at its
+    place, and nothing of what is there."""
+    (tmp_path / "team").mkdir()
+    (tmp_path / "up.txt").write_text("outside")
+    (tmp_path / "team" / "round").symlink_to("round")
+    with pytest.raises(BadTeamFile) as raised:
+        bundle(_of_files(name, name), tmp_path / "team")
+    prompt, script = str(raised.value).splitlines()
+    assert problem in prompt
+    assert problem in script
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"a: [", "said.txt:2:1: error: did not find expected node content"),
+        (b"\xff", "it is no UTF-8 text (byte 0)"),
+        (b"a: 1\n---\nb: 2\n", "it has to be one YAML document"),
+        (b"#" * 300_000, "it is larger than 262144 bytes"),
+        (b"a: &a " + b"x" * 100_000 + b"\nb: [" + b"*a, " * 5000 + b"]", "it is too large"),
+    ],
+)
+def test_a_script_is_read_as_carefully_as_the_file(tmp_path: Path, content: bytes, problem: str) -> None:
+    """It becomes a part of the plan: what grows by its aliases is refused there, too."""
+    (tmp_path / "said.txt").write_bytes(content)
+    (tmp_path / "prompt.txt").write_text("Hello.")
+    with pytest.raises(BadTeamFile) as raised:
+        bundle(_of_files("prompt.txt", "said.txt"), tmp_path)
+    assert problem in str(raised.value)
+
+
+def test_the_secret_of_a_certificate_is_a_name() -> None:
+    """It is a folder among the mounted secrets, and nowhere else."""
+    server = "{name: m, url: 'https://h/', auth: {mtls: {secretRef: {name: ../../etc}}}}"
+    text = f"kind: ArkAgent\napiVersion: arkonis.dev/v1\nmetadata: {{name: a}}\nspec: {{mcpServers: [{server}]}}\n"
+    with pytest.raises(BadTeamFile, match=r"'\.\./\.\./etc' is no name of a Secret"):
+        bundle(text)

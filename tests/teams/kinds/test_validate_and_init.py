@@ -145,6 +145,37 @@ def test_several_files_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (finding["severity"], finding["line"], finding["field"]) == ("error", 6, "spec.steps[0].name")
 
 
+def test_a_file_that_cannot_be_read_hides_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has its line, or its document; nothing of its name steers the terminal."""
+    Path("bad\x1b[31m.yaml").write_bytes(b"\xff")
+    files = ["bad\x1b[31m.yaml", _write(GOOD)]
+    assert run(["validate", *files]) == 1
+    told = capsys.readouterr()
+    assert "error: cannot read bad\N{REPLACEMENT CHARACTER}[31m.yaml: it is no UTF-8 text (byte 0)" in told.err
+    assert told.out.endswith("✓ YAML is valid — use `shoal run` to execute\n")
+    assert "\x1b[31m" not in told.out
+    assert run(["validate", *files, "--json"]) == 1
+    bad, good = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (bad["valid"], good["valid"], good["error"]) == (False, True, "")
+    assert bad["error"].endswith("it is no UTF-8 text (byte 0)")
+
+
+def test_a_file_of_triggers_and_policies_alone_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    """As kubeswarm's own examples have them, one kind a file: there is nothing to run, and something to store."""
+    event = document("SwarmEvent", "  source: {type: webhook}\n  targets: [{team: t}]\n", name="hook")
+    policy = document("SwarmNotify", "  channels: [{type: webhook, webhook: {url: 'https://x/'}}]\n", name="ops")
+    path = _write(f"{event}---\n{policy}")
+    assert run(["validate", path]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Triggers: hook",
+        "Notifies: ops",
+        "✓ YAML is valid — use `shoal team apply` to store it",
+    ]
+    assert run(["validate", path, "--json"]) == 0
+    assert run(["validate", path, "--flow", "t"]) == 1
+    assert run(["validate", _write("", "empty.yaml"), "--json"]) == 1
+
+
 def test_a_dry_run_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """`shoal run --dry-run` checks the file and runs nothing."""
     assert run(["run", _write(GOOD), "--dry-run"]) == 0

@@ -93,7 +93,22 @@ def test_growing_aliases_are_refused_at_once() -> None:
     """The billion laughs are no more than a few thousand."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    assert "it has more than 100,000 values, those of aliases included" in places("\n".join(lines))[0]
+    assert "it is too large: more than 100,000 values, those of aliases included" in places("\n".join(lines))[0]
+
+
+def test_a_long_text_is_not_repeated_for_ever() -> None:
+    """A few aliases of a text would make a plan of gigabytes."""
+    text = f"a: &a {'x' * 200_000}\nb: [{', '.join(['*a'] * 100)}]"
+    assert "it is too large" in places(text)[0]
+
+
+def test_aliases_do_not_nest_deeper_than_anything_else() -> None:
+    """Each level is shallow, and all of them together would exhaust the stack."""
+    lines = [f"a0: &a0 {'[' * 30}x{']' * 30}"]
+    lines += [f"a{n}: &a{n} {'[' * 30}*a{n - 1}{']' * 30}" for n in range(1, 60)]
+    assert places("\n".join(lines)) == [
+        f"2:39: it is nested too deeply: at most {MAX_DEPTH} levels, those of aliases included"
+    ]
 
 
 def test_an_enormous_file_is_refused() -> None:

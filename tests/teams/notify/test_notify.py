@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from queue_backends import Backend, TokenUsage, open_backend
@@ -19,7 +20,7 @@ from worker.net_guard import NetGuard
 from worker.objects import Stored
 from worker.teams.notify.delivery import NotifyDelivery
 from worker.teams.notify.model import Channel, Header, Notify, NotifyEvent
-from worker.teams.notify.outbox import DUE, EVENTS
+from worker.teams.notify.outbox import DUE, EVENTS, Happening
 from worker.teams.notify.sending import Persistence
 from worker.teams.notify.service import DispatchView, Notifications
 from worker.teams.run_events import RunEnded, StepEnded, StepStarted, TaskEnded, TaskSubmitted
@@ -193,6 +194,23 @@ async def test_a_run_that_is_told_of_again_makes_no_other_message(backend: Backe
         await there.notifications.on_run_end(run)
         await here.settled()
         assert len(receiver.told) == 1
+
+
+async def test_the_rate_limit_is_of_one_tenants_team_and_says_the_same_again(backend: Backend) -> None:
+    """A team of another tenant is another team, whatever it is called; and a gateway that takes over is told what the
+    one before was told."""
+    async with office(backend, delivers=False) as here:
+        policy = await here.store(Channel(url="https://example.com/"), rate_limit_s=600, is_for_all=True)
+        for tenant in ("acme", "acme", "other"):
+            await here.ended(Phase.FAILED, tenant=tenant)
+        outbox = here.notifications.outbox
+        happened = [msgspec.json.decode(value, type=Happening) async for _, value in outbox.all()]
+        told = [await outbox.may_tell(each, policy) for each in happened]
+        assert sorted(each.payload.namespace for each, may in zip(happened, told, strict=True) if may) == [
+            "acme",
+            "other",
+        ]
+        assert [await outbox.may_tell(each, policy) for each in happened] == told
 
 
 async def test_the_rate_limit_holds_over_all_gateways(backend: Backend) -> None:

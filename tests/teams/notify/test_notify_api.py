@@ -76,6 +76,6 @@ async def test_a_tenants_policy_reads_no_variable_of_others(gateway_server: Gate
         new = {"slug": "spy", "channels": [{"url": "https://example.com/", "headers": [header]}]}
         refused = await client.post("/v1/notifies", json=new)
         assert refused.status_code == 422
-        assert "SHOAL_TENANT_ACME_" in refused.json()["detail"]
-        header["value_env"] = "SHOAL_TENANT_ACME_TOKEN"
+        assert "SHOAL_TENANT_ACME__<NAME>" in refused.json()["detail"]
+        header["value_env"] = "SHOAL_TENANT_ACME__TOKEN"
         assert (await client.post("/v1/notifies", json=new)).status_code == 201

@@ -13,7 +13,8 @@ from worker.teams.marks import PLAN, RESERVED, ROLE, RUN, STEP, Marks, marks_of
 
 
 def test_the_gateway_refuses_marks() -> None:
-    """In tasks, in batches and in messages of sessions; a caller's own `run_name` is his affair."""
+    """In tasks, in batches and in messages of sessions; the key of a run's step, too: whoever took it before the run
+    did would answer for the step. A caller's own `run_name` is his affair."""
     with GatewayServer() as server:
 
         async def ask() -> tuple[list[int], int]:
@@ -30,6 +31,15 @@ def test_the_gateway_refuses_marks() -> None:
                         await client.post(messages, json={"content": "hi", "meta": meta}),
                     ]
                     statuses += [answer.status_code for answer in answers]
+                stolen = {"prompt": "hi", "idempotency_key": "team:newsroom-1:write:1:1:step"}
+                answers = [
+                    await client.post("/v1/tasks", json=stolen),
+                    await client.post("/v1/tasks/batch", json={"tasks": [stolen]}),
+                    await client.post(
+                        "/v1/tasks", json={"prompt": "hi"}, headers={"Idempotency-Key": stolen["idempotency_key"]}
+                    ),
+                ]
+                statuses += [answer.status_code for answer in answers]
                 own = await client.post("/v1/tasks", json={"prompt": "hi", "meta": {RUN: "mine", STEP: "one"}})
             return statuses, own.status_code
 
@@ -49,9 +59,10 @@ def test_marks_travel_in_meta_and_come_back() -> None:
     assert marks_of({}) is None
 
 
-def test_a_depth_that_is_no_number_counts_as_none() -> None:
-    """Garbage in a queue is no crash."""
-    found = marks_of({PLAN: "p", ROLE: "w", "team_depth": "x"})
+@pytest.mark.parametrize("depth", ["x", "-1", "", "²", "9" * 5000])
+def test_a_depth_that_is_no_number_counts_as_none(depth: str) -> None:
+    """Garbage in a queue is no crash: whoever pulls it reads this before anything else of it."""
+    found = marks_of({PLAN: "p", ROLE: "w", "team_depth": depth})
 
     assert found is not None
     assert found.depth == 0

@@ -15,10 +15,12 @@ from worker import parking
 from worker.agents.model import Agent
 from worker.definitions import Definitions
 from worker.teams import collecting
-from worker.teams.delegation import MOST_CHILDREN, summary_prompt
+from worker.teams.child_limits import MOST_CHILDREN
+from worker.teams.delegation import Wanted, call_of, summary_prompt
 from worker.teams.plan import InputSpec, Plan, Role, Step, Team
 from worker.teams.run_state import ChildState, Phase
 from worker.teams.team_tools import queue_tools, team_tools
+from worker.teams.waits import Waits
 
 ID = r"[0-9A-Za-z.:_-]+"
 
@@ -167,6 +169,20 @@ async def test_collecting_again_gives_the_rest() -> None:
         result = await there.result(task_id)
 
     assert result.output == "sub done"
+
+
+async def test_a_calls_id_may_come_again_for_something_else() -> None:
+    """Some models number their calls, and a task may be tried anew: an earlier try has waited for something else."""
+    plan = crew(calls("spawn_and_collect", tasks=[{"role": "w", "prompt": "a"}]), says("{last_result}"))
+    async with fleet() as there:
+        await there.backend.queue.pause()
+        task_id = await there.backend.queue.submit(await there.marked(plan, "lead"))
+        earlier = call_of("call_0_0", [Wanted(prompt="other", role="w")])
+        await Waits(there.backend.state).begin(task_id, earlier, ["1-0"])
+        await there.backend.queue.resume()
+        said = json.loads((await there.result(task_id)).output)
+
+    assert [each["output"] for each in said["completed"].values()] == ["wrote a"]
 
 
 # What a delegated task is
@@ -377,6 +393,38 @@ async def test_a_team_that_wants_more_than_a_prompt_says_so() -> None:
         state = await there.run(plan_of(dynamic(boss, Role(name="sub", team="inner")), team))
 
     assert state.output == "delegate: team 'inner' has the inputs a, b: give a JSON object with them as the prompt"
+
+
+@pytest.mark.parametrize("is_delegated", [True, False])
+async def test_a_team_within_a_run_uses_no_more_than_the_run_has_left(is_delegated: bool) -> None:
+    """Its tokens count for the run when it has ended: that is too late to end it."""
+    usage = {"input_tokens": 100, "output_tokens": 0}
+    worker = Role(name="d", config=scripted({"text": "x", "usage": usage}))
+    steps = tuple(Step(name=f"s{n}", role="d", depends_on=(f"s{n - 1}",) if n else ()) for n in range(20))
+    within = Team(name="inner", roles=(worker,), steps=steps, wraps_outputs=False)
+    sub = Role(name="sub", team="inner")
+    if is_delegated:
+        spawn = {**calls("spawn_and_collect", tasks=[{"role": "sub", "prompt": "dig"}]), "usage": usage}
+        team = dynamic(lead(spawn, says("x"), delegates=("sub",)), sub, max_tokens=500)
+    else:
+        team = Team(name="crew", roles=(sub,), steps=(Step(name="s", role="sub"),), max_tokens=500)
+    async with fleet() as there:
+        state = await there.run(plan_of(team, within), {"task": "go"} if is_delegated else {})
+
+    assert (state.phase, state.reason) == (Phase.FAILED, "BudgetExceeded")
+    assert 500 < state.tokens < 1000
+
+
+async def test_a_run_is_forgotten_with_the_runs_within_it() -> None:
+    """Delegated ones, too."""
+    boss = lead(calls("spawn_and_collect", tasks=[{"role": "sub", "prompt": "dig"}]), says("x"), delegates=("sub",))
+    async with fleet() as there:
+        state = await there.run(plan_of(dynamic(boss, Role(name="sub", team="inner")), inner()))
+        await there.runs.forget(state.id)
+        left = [key async for key, _ in there.backend.state.scan("team-runs/")]
+
+    assert len(state.children) == 1
+    assert left == []
 
 
 async def test_cancelling_a_run_ends_what_it_has_delegated() -> None:

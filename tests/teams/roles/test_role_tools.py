@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -33,10 +35,12 @@ class ToolHouse:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.requests = 0
         self.lists = 0
         self.headers: list[str] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
         if request.path.endswith("/tools/list"):
             self.lists += 1
             return web.json_response({"tools": [{"name": "where", "description": "Where it is."}]})
@@ -194,6 +198,32 @@ async def test_where_clouds_keep_credentials_nobodys_plan_leads(http: Transport)
             assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("transport", ["http", "sse", "ark"])
+async def test_a_callers_team_reaches_nothing_within_the_network(serve: Serve, http: Transport, transport: str) -> None:
+    """What its names resolve to is looked at when a connection is made, by tools and by MCP servers of every kind; the
+    fleet's own team with the same declaration is let through."""
+    house = ToolHouse("home")
+    url = (await serve(house.answer)).replace("127.0.0.1", "localhost")
+    role = Role(
+        name="lead",
+        mcp_servers=(McpServer(name="house", url=url, transport=transport),),  # type: ignore[arg-type] # one of them
+        webhook_tools=(WebhookTool(name="ring", url=url),),
+    )
+    async with role_tools(http) as tools:
+        foreign = await tools.take(Team(name="crew", is_foreign=True), role)
+        assert foreign is not None
+        assert house.requests == 0
+        problems = foreign.catalogue.problems().values()
+        refused = await call(foreign.catalogue, "ring")
+        assert house.requests == 0
+        for text in (*problems, refused.content):
+            assert "is this machine; to allow it" in text
+        own = await tools.take(TEAM, role)
+        assert own is not None
+        assert (await call(own.catalogue, "ring")).content == "home: {}"
+        assert house.requests > 1
+
+
 # Sharing and closing
 
 
@@ -260,6 +290,33 @@ async def test_only_so_many_servers_are_connected(serve: Serve, http: Transport)
 
         assert second is not None
         assert tools.connected == 1
+
+
+async def test_a_server_that_hangs_holds_up_only_those_who_come_first(
+    serve: Serve, http: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later runs do without its tools at once, however long its connection is still being tried."""
+    reached, over = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        reached.set()
+        await over.wait()
+        return web.Response(status=503)
+
+    async with role_tools(http, first_attempt_s=3600.0) as tools:
+        role = with_server(await serve(hang))
+        first = asyncio.create_task(tools.take(TEAM, role))
+        await reached.wait()
+        later = time.monotonic() + 3600.0
+        monkeypatch.setattr("worker.teams.role_tools.time", SimpleNamespace(monotonic=lambda: later))
+        async with asyncio.timeout(30):
+            second = await tools.take(TEAM, role)
+        monkeypatch.undo()
+        first.cancel()
+    over.set()
+
+    assert second is not None
+    assert second.catalogue.specs() == ()
 
 
 async def test_a_declaration_that_cannot_work(http: Transport) -> None:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
+
 from queue_backends import Backend, Task, open_backend
-from tests.teams.roles.team_fleet import WITHIN_S, Fleet, calls, dynamic, plan_of, says, scripted, worker_settings
+from queue_backends.memory.store import Store
+from tests.teams.roles.team_fleet import (
+    WITHIN_S,
+    Fleet,
+    calls,
+    dynamic,
+    fleet,
+    plan_of,
+    says,
+    scripted,
+    worker_settings,
+)
 from worker.assembly import open_worker
 from worker.teams.plan import Role
 from worker.teams.routed_queues import RoutedQueues
@@ -116,3 +130,34 @@ async def test_a_queue_is_opened_once_and_closed_at_the_end() -> None:
         assert routes.roles == ("a", "b", "c")
 
     assert opened == closed == ["memory://x"]
+
+
+async def test_tasks_of_the_same_id_in_two_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are unique in one queue alone: on Redis they are made of the time. Each result is told of its own task."""
+    taken: Counter[Store] = Counter()
+
+    def new_id(store: Store) -> str:
+        taken[store] += 1
+        return f"1-{taken[store]}"
+
+    monkeypatch.setattr(Store, "new_id", new_id)
+    prompts = {"writer": ["a poem", "a song", "a play"], "": ["mine"]}
+    tasks = [{"role": role, "prompt": prompt} for role, asked in prompts.items() for prompt in asked]
+    turns = [calls("spawn_and_collect", tasks=tasks), says("{last_result}")]
+    scenarios = [{"match": "mine", "turns": [says("did {prompt}")]}, {"turns": turns}]
+    environment = {
+        "AGENT_TEAM_ROUTES": json.dumps({"writer": "memory://same-ids-writer"}),
+        "SHOAL_PROVIDER_OPTIONS": json.dumps({"script": {"scenarios": scenarios}}),
+    }
+    writer = worker_settings({"SHOAL_PROVIDER_OPTIONS": script(says("wrote {prompt}"))})
+    async with (
+        fleet(environment, url="memory://same-ids", slots=1) as there,
+        await open_backend("memory://same-ids-writer") as writers,
+        open_worker(writer, writers),
+    ):
+        parent = await there.backend.queue.submit(Task(prompt="go"))
+        said = json.loads((await there.result(parent)).output)
+
+    assert any(task_id.startswith(":") for task_id in said["completed"]), "there was nothing to mix up"
+    outputs = {each["prompt"]: each["output"] for each in said["completed"].values()}
+    assert outputs == {**{each: f"wrote {each}" for each in prompts["writer"]}, "mine": "did mine"}

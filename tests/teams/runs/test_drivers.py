@@ -19,6 +19,7 @@ from tests.teams.runs.workers import Workers
 from worker.approvals import Approvals
 from worker.teams.drivers import RunDrivers
 from worker.teams.plan import Approval, Step
+from worker.teams.run_keys import ACTIVE
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Run, Runs
 
@@ -89,6 +90,32 @@ async def test_more_runs_than_are_driven_at_once(backend: Backend) -> None:
         for run_id in ids:
             assert (await ended(runs, run_id)).phase is Phase.SUCCEEDED
     assert sorted(workers.ran.values()) == [1] * 24
+
+
+async def test_runs_that_begin_while_all_are_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading does not find them, the watch has told of them before it ends: they are driven all the same, those
+    that have to wait for their turn included."""
+    async with await open_backend("memory://") as backend:
+        runs, state = Runs(backend.state), backend.state
+        scan, reading, go_on = state.scan, asyncio.Event(), asyncio.Event()
+
+        async def slow(prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+            found = [each async for each in scan(prefix)]
+            if prefix == ACTIVE:
+                reading.set()
+                await go_on.wait()
+            for each in found:
+                yield each
+
+        monkeypatch.setattr(state, "scan", slow)
+        async with RunDrivers(backend, Runs(state), most=1) as drivers:
+            await reading.wait()
+            ids = [await runs.start(TWO, {}) for _ in range(3)]
+            await until(lambda: drivers.driving)
+            go_on.set()
+            async with Workers(backend, echo).working():
+                for run_id in ids:
+                    assert (await ended(runs, run_id)).phase is Phase.SUCCEEDED
 
 
 async def test_a_run_that_waits_for_a_person_is_in_nobodys_hands(backend: Backend) -> None:

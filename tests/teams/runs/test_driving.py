@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from queue_backends import Backend, Task, open_backend
+from queue_backends import Backend, LogRecord, Task, open_backend
 from tests.teams.runs.workers import FAIL, Call, Workers, call_of
 from worker.approvals import Approvals
-from worker.teams import doing
+from worker.teams import doing, run_driver
 from worker.teams.around import Resting
 from worker.teams.driver import Driver
 from worker.teams.errors import BadInput, RunBusy, RunEnded, RunNotFound
@@ -28,10 +28,12 @@ from worker.teams.plan import (
     Validation,
 )
 from worker.teams.run_events import Collected, Delegated
+from worker.teams.run_keys import DRIVERS, driver_key, events_log
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Runs
 
 WITHIN_S = 30.0
+SHORT_LEASE_S = 0.4
 SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
 
 
@@ -421,6 +423,40 @@ async def test_a_task_that_has_vanished_is_made_anew(backend: Backend) -> None:
         async with asyncio.timeout(WITHIN_S), Workers(other, echo).working():
             state = await Driver(mixed, runs).drive(run_id)
     assert (state.phase, state.step("a").tries) == (Phase.SUCCEEDED, 2)
+
+
+async def test_a_driver_that_was_held_up_takes_its_run_again(backend: Backend) -> None:
+    """A laptop slept, or the store was away for longer than the lease: if nobody else has the run, it goes on."""
+    runs, workers = Runs(backend.state), Workers(backend, echo)
+    run_id = await runs.start(team(Step(name="a", role="a")), {})
+    driving = asyncio.create_task(Driver(backend, runs, lease_s=SHORT_LEASE_S).drive(run_id))
+    await until(runs, run_id, lambda state: state.step("a").task_id)
+    held_by = await backend.state.get(driver_key(run_id))
+    assert held_by is not None
+    await backend.state.delete(f"{DRIVERS}{held_by.decode()}")  # its name has run out
+    async with asyncio.timeout(WITHIN_S):
+        while await backend.state.get(driver_key(run_id)) == held_by:
+            await asyncio.sleep(0.01)
+        async with workers.working():
+            assert (await driving).phase is Phase.SUCCEEDED
+    assert sorted(workers.ran.values()) == [1]
+
+
+async def test_a_run_that_a_newer_version_goes_on_with(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote in words of its own stands in the log in the place of ours: the run is left to it."""
+    monkeypatch.setattr(run_driver, "_READ_AGAIN_S", (0.0,))
+    runs = Runs(backend.state)
+    run_id = await runs.start(team(Step(name="a", role="a")), {})
+    driving = asyncio.create_task(Driver(backend, runs).drive(run_id))
+    await until(runs, run_id, lambda state: state.step("a").task_id)
+    theirs = LogRecord(
+        log=events_log(run_id), id="work/a/1/1/step/ended", value=b'{"event": "task_ended_better"}', keep_s=60
+    )
+    await backend.state.append_once([theirs])
+    async with Workers(backend, echo).working():
+        with pytest.raises(RunBusy, match="newer version"):
+            async with asyncio.timeout(WITHIN_S):
+                await driving
 
 
 # People

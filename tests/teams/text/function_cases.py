@@ -30,6 +30,7 @@ PRINTS: list[tuple[str, str]] = [
     ("{{splitList ` ` .text}} {{len (splitList `,` `a,b,c`)}} {{splitList `` `ab`}}", "[one two] 3 [a b]"),
     ("{{(split `$` `foo$bar`)._1}} {{$p := split `-` `a-b`}}{{$p._0}}{{$p._1}}", "bar ab"),
     ("{{(splitn `$` 2 `a$b$c`)._1}}", "b$c"),
+    ("{{join .list `, `}}|{{join .numbers `-`}}", "b, a, b|3-1-2"),
     ("{{join `, ` .list}}|{{.numbers | join `-`}}|{{join `,` 5}}|{{join `,` .null}}", "b, a, b|3-1-2|5|"),
     ('{{quote .name}} {{quote 1 "a\\"b"}} {{squote .name 2}}', '"ada" "1" "a\\"b" \'ada\' \'2\''),
     ("{{indent 2 .lines}}|{{nindent 2 .lines}}", "  a\n  b|\n  a\n  b"),

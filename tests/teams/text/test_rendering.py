@@ -75,6 +75,12 @@ def test_a_step_without_output_or_data_is_empty_and_false() -> None:
     assert condition_holds('{{ eq .steps.research.status "Skipped" }}', team, state, step="write")
 
 
+def test_the_raw_output_is_there_whether_it_was_shortened_or_not() -> None:
+    """Proves that a condition can compare it: it is the text alone, where `.output` is wrapped for models."""
+    state = run(done("research", "yes"))
+    assert condition_holds('{{ eq .steps.research.rawOutput "yes" }}', PIPELINE, state, step="write")
+
+
 def test_an_unknown_step_is_an_error() -> None:
     """Proves that a misspelt step does not pass for an empty one."""
     with pytest.raises(
@@ -122,6 +128,15 @@ def test_a_prompts_error_names_step_and_input() -> None:
     with pytest.raises(TemplateError) as raised:
         step_prompt(FLOW, broken, run())
     assert str(raised.value).startswith("steps.sum.inputs.topic:2:19: function 'upcase' is not defined")
+
+
+def test_the_inputs_of_a_step_share_what_they_may_do() -> None:
+    """Proves that many inputs hold the loop no longer than one: each alone would be within the limits."""
+    rounds = "{{ range .input.rounds }}{{ if . }}{{ end }}{{ end }}"
+    state = RunState(id="r", team="t", input={"rounds": list(range(10_000))})
+    step_prompt(FLOW, Step(name="one", role="w", inputs={"a": rounds}), state)
+    with pytest.raises(TemplateError, match="takes more than"):
+        step_prompt(FLOW, Step(name="many", role="w", inputs={f"i{each}": rounds for each in range(50)}), state)
 
 
 def test_the_output_is_the_template_or_what_the_last_steps_say() -> None:

@@ -120,6 +120,54 @@ async def test_a_run_that_starts_late_ends_if_a_later_one_has_replaced_it() -> N
             assert not await _is_cancelled(quick, later.started[0])
 
 
+async def test_a_run_is_ended_although_the_one_that_replaced_it_was_replaced_itself() -> None:
+    """The first run goes on; the second firing has decided to replace it, and stands still; the third one ends both."""
+    reached, let_go = asyncio.Event(), asyncio.Event()
+    async with await open_backend("memory://") as backend:
+        slow = _slow(reached, let_go)
+        async with (
+            replica(backend.state, StandingClock(1_800_000_001.0), name="slow", wrap=lambda r: slow(r.state)) as late,
+            replica(backend.state, StandingClock(1_800_000_000.0), name="quick") as quick,
+        ):
+            await store_team(quick)
+            stored = await store(quick, [late, quick], type="webhook", cron="", concurrency="Replace")
+            first, _ = await quick.triggers.fire(stored)
+            task = asyncio.create_task(late.triggers.fire(stored))
+            await reached.wait()
+            quick.clock.set(1_800_000_002.0)
+            third, _ = await quick.triggers.fire(stored)
+            let_go.set()
+            second, _ = await task
+            assert await _is_cancelled(quick, first.started[0])
+            assert await _is_cancelled(quick, second.started[0])
+            assert not await _is_cancelled(quick, third.started[0])
+
+
+async def test_of_firings_that_all_start_late_the_last_one_goes_on() -> None:
+    """The first and the second one stand still before they start anything; when they go on, they end themselves."""
+    reached, let_go = asyncio.Event(), asyncio.Event()
+    async with await open_backend("memory://") as backend:
+        slow = _slow(reached, let_go)
+        async with (
+            replica(backend.state, StandingClock(1_800_000_000.0), name="slow", wrap=lambda r: slow(r.state)) as late,
+            replica(backend.state, StandingClock(1_800_000_002.0), name="quick") as quick,
+        ):
+            await store_team(quick)
+            stored = await store(quick, [late, quick], type="webhook", cron="", concurrency="Replace")
+            earlier = []
+            for _ in range(2):
+                reached.clear()
+                earlier.append(asyncio.create_task(late.triggers.fire(stored)))
+                await reached.wait()
+                late.clock.set(late.clock.now() + 1.0)
+            last, _ = await quick.triggers.fire(stored)
+            let_go.set()
+            for task in earlier:
+                firing, _ = await task
+                assert await _is_cancelled(quick, firing.started[0])
+            assert not await _is_cancelled(quick, last.started[0])
+
+
 async def test_forbid_counts_a_run_that_is_yet_to_be_started() -> None:
     """Between the decision and the start of the one, the other is left out."""
     reached, let_go = asyncio.Event(), asyncio.Event()

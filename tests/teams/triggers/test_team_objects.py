@@ -112,7 +112,16 @@ async def test_what_a_file_declares_is_removed_and_nothing_else(definitions: Def
         ({"type": "team-output", "cron": ""}, "watched_team is empty"),
         ({"type": "webhook"}, "cron is for triggers of type 'cron'"),
         ({"type": "webhook", "cron": "", "token_env": "sk-secret value"}, "never the value"),
-        ({"type": "webhook", "cron": "", "token_env": "HOOK", "namespace": "acme"}, "SHOAL_TENANT_ACME_"),
+        *(
+            ({"type": "webhook", "cron": "", "token_env": name, "namespace": "acme"}, "SHOAL_TENANT_ACME__<NAME>")
+            for name in (
+                "HOOK",
+                "SHOAL_TENANT_ACME_EU__HOOK",
+                "SHOAL_TENANT_ACME__EU__HOOK",
+                "SHOAL_TENANT_ACME___HOOK",
+                "SHOAL_TENANT_ACME__",
+            )
+        ),
     ],
 )
 async def test_a_trigger_that_cannot_work_is_refused(

@@ -187,6 +187,39 @@ async def test_the_same_idempotency_key_fires_once(gateway_server: GatewayServer
     assert [answer.json().get("isRepeated", False) for answer in answers].count(False) == 1
     other = await _fire(gateway_server, "ask", token=token, body={"issue": {"title": "?"}}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert gateway_server.do(_kept_bodies) == [], "a body is kept as long as it is needed"
+
+
+async def test_who_guesses_tokens_is_told_to_wait(gateway_server: GatewayServer) -> None:
+    """Over all triggers together, and a right token still opens from there."""
+    token = _token(gateway_server, "ask")
+    with _from_another_address() as address:
+        async with gateway_server.client(key="") as client:
+            for number in range(22):
+                guess = {**address, "Authorization": f"Bearer shtrg_{number}"}
+                refused = await client.post(f"/v1/triggers/none-{number}/fire", headers=guess)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_failures")
+            assert int(refused.headers["Retry-After"]) >= 1
+            right = {**address, "Authorization": f"Bearer {token}"}
+            assert (await client.post("/v1/triggers/ask/fire", headers=right, json=BODY)).status_code == 202
+
+
+async def _kept_bodies(gateway: Gateway) -> list[str]:
+    return [key async for key, _ in gateway.runs.state.scan("trigger-given/")]
+
+
+async def test_a_request_without_a_key_is_remembered_in_the_history_alone(gateway_server: GatewayServer) -> None:
+    """Nobody can send it again: what many requests leave behind would only fill the store."""
+
+    async def claimed(gateway: Gateway) -> int:
+        return len([key async for key, _ in gateway.runs.state.scan("trigger-firings//ask/")])
+
+    before, token = gateway_server.do(claimed), _token(gateway_server, "ask")
+    answer = await _fire(gateway_server, "ask", token=token, body=BODY)
+    assert gateway_server.do(claimed) == before
+    async with gateway_server.client() as client:
+        status = (await client.get("/v1/triggers/ask/status")).json()
+    assert status["firings"][0]["targets"][0]["run_id"] == answer.json()["runs"][0]
 
 
 async def test_sync_mode_answers_with_the_result(gateway_server: GatewayServer) -> None:

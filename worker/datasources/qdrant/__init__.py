@@ -9,6 +9,6 @@ Options of a data source: `url`, or `url_env` with the name of a variable that h
 `api_key_env`; `collection`.
 """
 
-from worker.datasources.qdrant.store import open_store
+from worker.datasources.qdrant.opening import open_store
 
 __all__ = ["open_store"]

@@ -46,6 +46,7 @@ _MEANINGS: Mapping[str, Meaning] = {
     "AuthenticationFailed": Meaning(502, "provider_credentials"),
     "ProviderTimeout": Meaning(504, "provider_timeout"),
     "DeadlineExceeded": Meaning(504, "deadline_exceeded"),
+    "RunIsOver": Meaning(409, "run_ended"),
     "RunTimeout": Meaning(504, "timeout"),
     "ContextTooLong": Meaning(400, "context_length_exceeded"),
     "InvalidRequest": Meaning(400, "provider_refused_request"),

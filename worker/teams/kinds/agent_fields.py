@@ -77,12 +77,11 @@ _GUARDRAILS = Object(
     "the guardrails",
 )
 _NO_SUMMARIES = "what is remembered is kept as it is, without summaries"
-_STORES_AND_FINDS = "a memory both keeps and finds"
 _LOOP_MEMORY = Object(
     {
         "ref": Field(REFERENCE),
-        "store": Field(Flag(), use="noted", note=_STORES_AND_FINDS),
-        "retrieve": Field(Flag(), use="noted", note=_STORES_AND_FINDS),
+        "store": Field(Flag()),
+        "retrieve": Field(Flag()),
         "topK": Field(Number(least=1, most=100)),
         "minSimilarity": Field(Number(least=0, most=1, is_whole=False)),
         "minSimilarityPercent": Field(Number(least=0, most=100)),

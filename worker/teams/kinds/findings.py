@@ -39,7 +39,7 @@ class Findings:
     """Collects what is found in one file, in the order of its lines."""
 
     def __init__(self, file: str) -> None:
-        self._file = file
+        self._file = printable(file)
         self._found: list[Finding] = []
         self._noted: set[str] = set()
 
@@ -102,4 +102,9 @@ class Findings:
 
 def _line(text: str) -> str:
     """Text of others as one line that steers no terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Text of others without what steers terminals."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

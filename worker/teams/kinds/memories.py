@@ -31,6 +31,8 @@ def compile_memory(spec: Fields, documents: Documents) -> MemorySpec | None:
         return None
     return MemorySpec(
         name=document.name,
+        recalls=bool(loop.get("retrieve", True)),
+        keeps=bool(loop.get("store", True)),
         top_k=loop.whole("topK", 3),
         min_similarity=_min_similarity(loop, document),
         **_store(document, documents),

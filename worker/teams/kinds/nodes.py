@@ -30,7 +30,9 @@ class Node:
     """The keys of `entries`, where they stand."""
     path: str = ""
     size: int = 1
-    """Nodes in it, itself included."""
+    """Nodes in it, itself included; a long text counts as several."""
+    height: int = 1
+    """Levels in it, its own included."""
 
     @property
     def is_null(self) -> bool:
@@ -71,6 +73,7 @@ class Node:
             keys={key: below.copy() for key, below in self.keys.items()},
             path=self.path,
             size=self.size,
+            height=self.height,
         )
 
     def plain(self) -> Any:

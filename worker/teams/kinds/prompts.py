@@ -91,12 +91,8 @@ class Prompts:
 
     def _file(self, source: Fields) -> str:
         node = source.one("fileRef").at("path")
-        path = self._documents.sources.beside / node.text
-        if not path.resolve().is_relative_to(self._documents.sources.beside.resolve()):
-            self._findings.error(node, f"{node.text!r} is outside of the file's folder: move it there")
-            return ""
         try:
-            return read_prompt_file(str(path))
-        except (BadSetting, OSError, ValueError, RuntimeError) as error:
+            return read_prompt_file(str(self._documents.sources.file(node.text)))
+        except BadSetting as error:
             self._findings.error(node, f"{error}")
             return ""

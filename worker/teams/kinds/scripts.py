@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from worker.errors import BadSetting
 from worker.teams.kinds.documents import Documents
+from worker.teams.kinds.findings import Findings
 from worker.teams.kinds.objects import Fields
+from worker.teams.kinds.yaml_documents import read_documents
 
 _MAX_BYTES = 256 * 1024
 
@@ -20,17 +21,26 @@ def options_of(spec: Fields, documents: Documents) -> dict[str, Any]:
     if not isinstance(script, str):
         return options
     node = spec.one("options").at("script") if isinstance(spec.get("options"), Fields) else spec.at("options")
-    folder = documents.sources.beside.resolve()
-    path = (folder / script).resolve()
-    if not path.is_relative_to(folder):
-        documents.findings.error(node, f"script {script!r} is outside of the file's folder: move it there")
-        return options
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            documents.findings.error(node, f"script {script!r} is larger than {_MAX_BYTES} bytes")
-            return options
-        found = msgspec.yaml.decode(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return {**options, "script": _read(script, documents)}
+    except BadSetting as error:
         documents.findings.error(node, f"script {script!r} cannot be read: {error}")
         return options
-    return {**options, "script": found}
+
+
+def _read(script: str, documents: Documents) -> Any:
+    """Raises `BadSetting`."""
+    path = documents.sources.file(script)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BadSetting(f"it is larger than {_MAX_BYTES} bytes")
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise BadSetting(error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise BadSetting(f"it is no UTF-8 text (byte {error.start})") from error
+    findings = Findings(script)
+    found = read_documents(text, findings)
+    if findings.has_errors or len(found) != 1:
+        raise BadSetting(next((str(each) for each in findings.all()), "it has to be one YAML document"))
+    return found[0].plain()

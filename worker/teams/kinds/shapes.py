@@ -15,6 +15,12 @@ from worker.teams.kinds.nodes import Node
 
 _MOST_COMPARED = 300
 _LONGEST_COMPARED = 100
+_MOST = 1e15
+"""Of any number: other programs, and counters in the store, take no larger ones as they are."""
+_LONGEST_S = 366 * 86_400.0
+_SPAN_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+_SPAN = re.compile(rf"(?:{_SPAN_PART.pattern}){{1,5}}")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Shape(Protocol):
@@ -76,6 +82,9 @@ class Number:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or (self.is_whole and value != int(value)):
             findings.error(node, f"it is {shown(node)}: use {self.allowed()}")
+            return None
+        if abs(value) > _MOST:
+            findings.error(node, f"it is {shown(node)}, which is too large: use {self.allowed()}")
             return None
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             findings.error(node, f"it is {shown(node)}: use {self.allowed()}")
@@ -141,18 +150,23 @@ class Seconds:
 
     def read(self, node: Node, findings: Findings) -> float | None:
         """In seconds."""
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", node.text) if node.kind == "scalar" else []
-        if isinstance(node.value, int | float) and not isinstance(node.value, bool) and node.value >= 0:
-            return float(node.value)
-        if not parts or "".join(number + unit for number, unit in parts) != node.text:
+        span_s = _span_s(node)
+        if span_s is None or not 0 <= span_s <= _LONGEST_S:
             findings.error(node, f"it is {shown(node)}: use {self.allowed()}")
             return None
-        units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-        return sum(float(number) * units[unit] for number, unit in parts)
+        return span_s
 
     def allowed(self) -> str:
         """What fits."""
-        return "a time span such as 90s, 5m or 168h"
+        return "a time span such as 90s, 5m or 168h, at most a year"
+
+
+def _span_s(node: Node) -> float | None:
+    if isinstance(node.value, int | float) and not isinstance(node.value, bool):
+        return float(node.value)
+    if node.kind != "scalar" or not _SPAN.fullmatch(node.text):
+        return None
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _SPAN_PART.findall(node.text))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from worker.errors import BadSetting
 from worker.teams.kinds.findings import Findings
 from worker.teams.kinds.nodes import Node
 from worker.teams.kinds.objects import Fields
@@ -32,6 +33,17 @@ class Sources:
         self.env: dict[str, str] = {}
         self._dot_env = read_env_file(beside / ".env")
         self.env.update({name: value for name, value in self._dot_env.items() if name not in self._environ})
+
+    def file(self, name: str) -> Path:
+        """A file in the folder of the team file, or below. Raises `BadSetting`."""
+        folder = self.beside.resolve()
+        try:
+            path = (folder / name).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it; links that go round
+            raise BadSetting(f"{name!r} is no path: {error}") from error
+        if not path.is_relative_to(folder):
+            raise BadSetting(f"{name!r} is outside of the file's folder: move it there")
+        return path
 
     def declare(self, kind: str, name: str, values: Mapping[str, str]) -> None:
         """The values of a Secret or ConfigMap document."""
@@ -84,7 +96,7 @@ class Sources:
 
     def _mounted(self, name: str) -> dict[str, str]:
         folder = self._environ.get(SECRETS_FOLDER, "")
-        if not folder or not _FILE_NAME.fullmatch(name) or name.strip(".") == "":
+        if not folder or not is_folder_name(name):
             return {}
         found: dict[str, str] = {}
         try:
@@ -94,6 +106,11 @@ class Sources:
         except (OSError, UnicodeDecodeError):
             return found
         return found
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a Secret of this name can be mounted as a folder."""
+    return _FILE_NAME.fullmatch(name) is not None and name.strip(".") != ""
 
 
 def secret_variable(name: str, key: str) -> str:

@@ -35,11 +35,12 @@ MCP_SERVER = Object(
         "name": Field(NAME, is_required=True),
         "url": Field(Text()),
         "capabilityRef": Field(REFERENCE),
+        "swarmAgentRef": Field(REFERENCE),
         "trust": _TRUST,
         "instructions": Field(Text()),
         "guidance": Field(Text()),
         "auth": Field(_AUTH),
-        "headers": Field(HEADERS, use="noted", note="no headers are sent to MCP servers: use `auth`"),
+        "headers": Field(HEADERS),
         "discovery": Field(
             Anything(("map",)),
             use="noted",
@@ -55,7 +56,7 @@ MCP_SERVER = Object(
         "tokenEnvVar": Field(NAME, ours=True),
     },
     "an MCP server",
-    rules=(only_one("url", "capabilityRef", "command"), only_one("auth", "tokenEnvVar")),
+    rules=(only_one("url", "capabilityRef", "swarmAgentRef", "command"), only_one("auth", "tokenEnvVar")),
 )
 WEBHOOK = Object(
     {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,11 +11,15 @@ from worker.errors import BadSetting
 from worker.teams.kinds.documents import Documents
 from worker.teams.kinds.objects import Fields
 from worker.teams.kinds.references import name_of
-from worker.teams.kinds.sources import secret_variable
+from worker.teams.kinds.sources import is_folder_name, secret_variable
 from worker.tools.config import McpServer, WebhookTool, check_mcp_servers, check_webhook_tools
 
 MOUNTED = "/etc/shoal/secrets"
 """Where the files of mTLS secrets are looked for, unless SHOAL_SECRETS_DIR says where."""
+
+_NO_AGENT_TOOLS = (
+    "agents are not offered as MCP servers, and this one is left out: agents call each other in teams (canDelegate)"
+)
 
 
 class Tools:
@@ -41,6 +45,9 @@ class Tools:
             if any(server.name == found.text("name") for server in servers):
                 self._findings.error(found.at("name"), f"MCP server {found.text('name')!r} is there twice")
                 continue
+            if "swarmAgentRef" in found:
+                self._findings.note_once("agent as a server", found.key("swarmAgentRef"), _NO_AGENT_TOOLS)
+                continue
             server = self._server(found, permissions)
             if server is not None:
                 servers.append(server)
@@ -52,8 +59,12 @@ class Tools:
         """The webhook tools."""
         tools = spec.get("tools")
         listed = spec.many("tools") if isinstance(tools, list) else self._grouped(spec, "webhooks")
-        denied = set(spec.one("guardrails").one("tools").texts("deny"))
-        found = [self._webhook(each) for each in listed if each.text("name") not in denied]
+        denied = spec.one("guardrails").one("tools").texts("deny")
+        found = [
+            self._webhook(each)
+            for each in listed
+            if not any(_matches(each.text("name"), pattern) for pattern in denied)
+        ]
         return tuple(tool for tool in found if tool is not None)
 
     def _grouped(self, spec: Fields, name: str) -> list[Fields]:
@@ -79,6 +90,7 @@ class Tools:
             timeout_s=float(found.get("timeoutSeconds", 60)),
             allow=found.texts("allow") or allow,
             deny=(*found.texts("deny"), *deny),
+            headers_env=self._headers(found),
             **auth,
         )
         try:
@@ -108,6 +120,8 @@ class Tools:
             return {"auth_type": "bearer", "token_env_var": self._documents.sources.secret(token, self._findings)}
         secret = name_of(auth.one("mtls").get("secretRef")) or name_of(auth.get("secretRef"))
         if secret:
+            if not is_folder_name(secret):
+                self._findings.error(auth.node, f"{secret[:100]!r} is no name of a Secret")
             folder = PurePosixPath(self._documents.sources.folder or MOUNTED) / secret
             return {"auth_type": "mtls", "cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
         if auth.get("type") in ("bearer", "mtls"):
@@ -126,7 +140,7 @@ class Tools:
             input_schema=found.get("schema") or found.get("inputSchema") or "",
             idempotent=bool(found.get("idempotent")),
             timeout_s=float(found.get("timeoutSeconds", 30)),
-            headers_env={header.text("name"): self._header(found, header) for header in found.many("headers")},
+            headers_env=self._headers(found),
         )
         try:
             check_webhook_tools([tool])
@@ -136,11 +150,24 @@ class Tools:
             return None
         return tool
 
-    def _header(self, tool: Fields, header: Fields) -> str:
+    def _headers(self, found: Fields) -> dict[str, str]:
+        """Of an MCP server or a webhook tool: header -> the variable that holds its value."""
+        return {header.text("name"): self._header(found, header) for header in found.many("headers")}
+
+    def _header(self, found: Fields, header: Fields) -> str:
+        sources = self._documents.sources
         if "secretKeyRef" in header:
-            return self._documents.sources.secret(header.one("secretKeyRef"), self._findings)
-        variable = secret_variable(tool.text("name"), header.text("name"))
-        self._documents.sources.put(variable, header.text("value"))
+            return sources.secret(header.one("secretKeyRef"), self._findings)
+        stem = secret_variable(found.text("name"), header.text("name"))
+        names = chain((stem,), (f"{stem}_{number}" for number in count(2)))
+        variable = next(name for name in names if sources.env.get(name, header.text("value")) == header.text("value"))
+        sources.put(variable, header.text("value"))
+        self._findings.note_once(
+            f"header {variable}",
+            header.node,
+            f"the value of header {header.text('name')!r} is not stored with the team: workers of a fleet take it from "
+            f"the environment variable {variable}",
+        )
         return variable
 
     def _check_security(self, spec: Fields, declared: Sequence[Fields]) -> None:
@@ -162,11 +189,11 @@ class Tools:
 
 def _permitted(server: str, permissions: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What `guardrails.tools` allows and denies of a server, as patterns of its own tools' names."""
-    allowed = _patterns(server, permissions.texts("allow"))
     denied = _patterns(server, permissions.texts("deny"))
-    if "allow" in permissions and not allowed:
+    allowed = tuple(name for name in _patterns(server, permissions.texts("allow")) if name not in denied)
+    if "*" in denied or ("allow" in permissions and not allowed):
         return (), ("*",)
-    return (() if "*" in allowed else allowed), tuple(name for name in denied if name not in allowed or name == "*")
+    return (() if "*" in allowed else allowed), denied
 
 
 def _patterns(server: str, entries: Sequence[str]) -> tuple[str, ...]:
@@ -179,7 +206,15 @@ def _patterns(server: str, entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def _matches(text: str, pattern: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
+    """`*` is any text. As a regular expression, a few stars would take for ever."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return text == pattern
+    at = len(first) if text.startswith(first) else -1
+    for part in rest[:-1]:
+        found = text.find(part, at) if at >= 0 else -1
+        at = found + len(part) if found >= 0 else -1
+    return 0 <= at <= len(text) - len(rest[-1]) and text.endswith(rest[-1])
 
 
 def tool_patterns(entries: Sequence[str]) -> tuple[str, ...]:

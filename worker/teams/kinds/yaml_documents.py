@@ -8,7 +8,7 @@ merges, as Kubernetes' own reader does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from worker.teams.kinds.findings import Findings
@@ -18,6 +18,8 @@ MAX_CHARS = 4_000_000
 MAX_DEPTH = 40
 MAX_NODES = 100_000
 
+_CHARS_OF_A_VALUE = 64
+_TOO_DEEP = f"it is nested too deeply: at most {MAX_DEPTH} levels, those of aliases included"
 _PREFIX = "tag:yaml.org,2002:"
 _SCALAR_TAGS = {f"{_PREFIX}{name}": name for name in ("str", "int", "float", "bool", "null")}
 _COLLECTION_TAGS = {f"{_PREFIX}map", f"{_PREFIX}seq"}
@@ -96,10 +98,9 @@ class _Builder:
 
     def _node(self, event: Any, depth: int) -> Node:
         if isinstance(event, self._yaml.AliasEvent):
-            return self._alias(event)
-        self._grow(1, event)
+            return self._alias(event, depth)
         if depth > MAX_DEPTH:
-            raise _Refused(f"it is nested too deeply: at most {MAX_DEPTH} levels", event.start_mark)
+            raise _Refused(_TOO_DEEP, event.start_mark)
         if isinstance(event, self._yaml.ScalarEvent):
             node = self._scalar(event)
         elif isinstance(event, self._yaml.MappingStartEvent):
@@ -110,30 +111,37 @@ class _Builder:
             self._anchors[event.anchor] = node
         return node
 
-    def _alias(self, event: Any) -> Node:
+    def _alias(self, event: Any, depth: int) -> Node:
         node = self._anchors.get(event.anchor)
         if node is None:
             raise _Refused(f"alias *{event.anchor} has no anchor before it", event.start_mark)
+        if depth + node.height - 1 > MAX_DEPTH:
+            raise _Refused(_TOO_DEEP, event.start_mark)
         self._grow(node.size, event)
         return node.copy()
 
     def _grow(self, by: int, event: Any) -> None:
         self._count += by
         if self._count > MAX_NODES:
-            raise _Refused(f"it has more than {MAX_NODES:,} values, those of aliases included", event.start_mark)
+            raise _Refused(
+                f"it is too large: more than {MAX_NODES:,} values, those of aliases included, where a long text "
+                "counts as several",
+                event.start_mark,
+            )
 
     def _sequence(self, event: Any, depth: int) -> Node:
         node = _begun("list", event)
+        self._grow(1, event)
         self._check_tag(event)
         for inner in self._events:
             if isinstance(inner, self._yaml.SequenceEndEvent):
                 break
             node.items.append(self._node(inner, depth + 1))
-        node.size += sum(item.size for item in node.items)
-        return node
+        return _measured(node, node.items)
 
     def _mapping(self, event: Any, depth: int) -> Node:
         node = _begun("map", event)
+        self._grow(1, event)
         self._check_tag(event)
         merged: list[Node] = []
         for inner in self._events:
@@ -151,8 +159,7 @@ class _Builder:
                 node.entries[key.text], node.keys[key.text] = below, key
         for other in merged:
             self._merge(node, other)
-        node.size += sum(below.size for below in node.entries.values())
-        return node
+        return _measured(node, node.entries.values())
 
     def _merge(self, node: Node, other: Node) -> None:
         if other.kind != "map":
@@ -163,11 +170,10 @@ class _Builder:
 
     def _key(self, event: Any) -> Node:
         if isinstance(event, self._yaml.AliasEvent):
-            node = self._alias(event)
+            node = self._alias(event, 1)
             if node.kind == "scalar":
                 return node
         elif isinstance(event, self._yaml.ScalarEvent):
-            self._grow(1, event)
             return self._scalar(event)
         raise _Refused(
             "a key is a mapping or a list: a template such as {{ .input.x }} goes in quotes", event.start_mark
@@ -176,6 +182,8 @@ class _Builder:
     def _scalar(self, event: Any) -> Node:
         node = _begun("scalar", event)
         node.text = event.value
+        node.size += len(node.text) // _CHARS_OF_A_VALUE
+        self._grow(node.size, event)
         node.style = event.style or ""
         node.lines = event.end_mark.line - event.start_mark.line + 1
         if node.style == "|":
@@ -206,6 +214,12 @@ class _Builder:
 
 def _begun(kind: Any, event: Any) -> Node:
     return Node(kind=kind, line=event.start_mark.line + 1, column=event.start_mark.column + 1)
+
+
+def _measured(node: Node, below: Collection[Node]) -> Node:
+    node.size += sum(each.size for each in below)
+    node.height += max((each.height for each in below), default=0)
+    return node
 
 
 def resolved(text: str) -> bool | int | float | str | None:

@@ -74,7 +74,7 @@ class Memories:
 
     async def recall(self, task: Task, marks: Marks, role: Role) -> Recollection:
         """What the role remembers for a task; nothing, if that cannot be found out in time."""
-        if role.memory is None or marks.purpose not in REMEMBERING:
+        if role.memory is None or not role.memory.recalls or marks.purpose not in REMEMBERING:
             return NOTHING
         work = work_of(task, marks)
         found = await self._without_harm("nothing is remembered", role.memory, work, lambda memory: memory.recall(work))
@@ -82,7 +82,7 @@ class Memories:
 
     async def keep(self, task: Task, marks: Marks, role: Role, answer: str) -> None:
         """Remember what the task was answered, if that can be done in time."""
-        if role.memory is None or marks.purpose not in REMEMBERING | GOING_ON:
+        if role.memory is None or not role.memory.keeps or marks.purpose not in REMEMBERING | GOING_ON:
             return
         work = work_of(task, marks)
         await self._without_harm(

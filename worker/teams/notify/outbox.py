@@ -2,7 +2,8 @@
 
 - `notify-outbox/event/<id>`: something has happened; which policies want to know is found out by whoever delivers.
 - `notify-outbox/due/<id>`: a message to one channel, until it is delivered or given up.
-- `notify-limits/<namespace>/<policy>/<team>/<event>`: what was let through last, for as long as nothing else is.
+- `notify-limits/<namespace>/<policy>/<tenant>/<team>/<event>`: what was let through last, for as long as nothing else
+  is.
 - The log `notify-history/<namespace>/<policy>`: what became of messages.
 
 Ids follow from what has happened, so that telling it twice, after a crash, makes one message.
@@ -96,7 +97,7 @@ class Outbox:
         limit_s, payload = policy.value.rate_limit_s, happening.payload
         if not limit_s or happening.is_test:
             return True
-        what = "/".join((policy.value.namespace, policy.value.slug, payload.team, payload.event))
+        what = "/".join((policy.value.namespace, policy.value.slug, payload.namespace, payload.team, payload.event))
         key, mine = f"notify-limits/{what}", happening.id.encode()
         if await self.state.compare_and_set(key, None, mine, ttl_s=float(limit_s)):
             return True

@@ -13,7 +13,8 @@ MAX_DEPTH = 60
 MAX_DATA_DEPTH = 60
 """Of maps and lists within each other, where they are printed or compared."""
 MAX_OUTPUT_CHARS = 1_048_576
-MAX_STEPS = 500_000
+MAX_STEPS = 100_000
+"""Of which each may take some microseconds, in which the event loop does nothing else."""
 _CHARS_A_STEP = 256
 """Handling so many characters counts as one more step."""
 _SINGLE_CHARS_A_STEP = 8
@@ -26,7 +27,7 @@ class LimitReached(Exception):
 
 @dataclass(slots=True)
 class Limits:
-    """What one rendering may do, and what it has done so far."""
+    """What one rendering may do, or several together, and what they have done so far."""
 
     max_output_chars: int = MAX_OUTPUT_CHARS
     max_steps: int = MAX_STEPS

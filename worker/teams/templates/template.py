@@ -36,12 +36,14 @@ class Template:
         *,
         max_output_chars: int = MAX_OUTPUT_CHARS,
         max_steps: int = MAX_STEPS,
+        limits: Limits | None = None,
     ) -> str:
         """The text for `data`, which is what JSON has. The same data give the same text, always.
 
         Raises `TemplateError`, also for a text longer than `max_output_chars` and for work beyond `max_steps`.
+        Texts that are made for one purpose share their `limits`.
         """
-        limits = Limits(max_output_chars=max_output_chars, max_steps=max_steps)
+        limits = limits or Limits(max_output_chars=max_output_chars, max_steps=max_steps)
         return Evaluator(self._tree, self.text, self.name, limits).render(data)
 
 

@@ -40,13 +40,22 @@ def check_own_variables(what: str, namespace: str, names: Iterable[str]) -> None
     prefix = variables_of(namespace)
     for name in filter(None, names):
         check_variable(what, name)
-        if namespace and not name.startswith(prefix):
-            raise BadObject(f"{what}: variable {name!r} is not one of namespace {namespace!r}: its begin with {prefix}")
+        if namespace and not _is_own(name, prefix):
+            raise BadObject(
+                f"{what}: variable {name!r} is not one of namespace {namespace!r}: its are called {prefix}<NAME>, "
+                "where the name has no two underscores in a row"
+            )
+
+
+def _is_own(name: str, prefix: str) -> bool:
+    """Of `acme`, and not of `acme-eu` or `acme--eu`, whose variables begin in the same way."""
+    own = name.removeprefix(prefix)
+    return name.startswith(prefix) and bool(own) and not own.startswith("_") and "__" not in own
 
 
 def variables_of(namespace: str) -> str:
     """What the environment variables begin with that a tenant's objects may name."""
-    return f"SHOAL_TENANT_{''.join(c if c.isalnum() else '_' for c in namespace.upper())}_"
+    return f"SHOAL_TENANT_{''.join(c if c.isalnum() else '_' for c in namespace.upper())}__"
 
 
 def _check_cron(what: str, trigger: Trigger) -> None:

@@ -17,7 +17,7 @@ from queue_backends.messages import encode_json
 from worker.teams.errors import RunEnded, RunNotFound
 from worker.teams.runs import Runs
 from worker.teams.triggers.firing import Firing, FiringState
-from worker.teams.triggers.ledger import KEEP_HISTORY_S, Ledger
+from worker.teams.triggers.ledger import KEEP_MARKS_S, Ledger
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +58,9 @@ class Exclusion:
                     return f"run {going[0]} of this trigger has not ended, and its concurrency policy is Forbid"
                 if going and slot.fired_at > firing.fired_at:
                     return f"a later firing has replaced it: run {going[0]}"
-                wanted = msgspec.structs.replace(wanted, replaced=tuple(going))
-            if await self._state.compare_and_set(_key(firing), raw, encode_json(wanted), ttl_s=KEEP_HISTORY_S):
+                unsettled = await self._going_of(slot.replaced)  # its holder may not have come so far yet
+                wanted = msgspec.structs.replace(wanted, replaced=(*unsettled, *going))
+            if await self._state.compare_and_set(_key(firing), raw, encode_json(wanted), ttl_s=KEEP_MARKS_S):
                 return ""
 
     async def leave(self, firing: Firing) -> None:
@@ -89,7 +90,10 @@ class Exclusion:
             return list(slot.run_ids)
         if holder is not None and holder.state is not FiringState.FIRED:
             return []
-        return [run_id for run_id in slot.run_ids if await self._is_going(run_id)]
+        return await self._going_of(slot.run_ids)
+
+    async def _going_of(self, run_ids: Sequence[str]) -> list[str]:
+        return [run_id for run_id in run_ids if await self._is_going(run_id)]
 
     async def _is_going(self, run_id: str) -> bool:
         try:

@@ -84,6 +84,8 @@ class Firing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     given: str = ""
     """Digest of what the templates see; empty: nothing. It is kept apart until the firing is over."""
     chain: int = 1
+    is_single: bool = False
+    """Its id is nobody else's: it need not be remembered, once it is over, for being claimed again."""
     state: FiringState = FiringState.CLAIMED
     reason: str = ""
     dispatches: tuple[Dispatch, ...] = ()

@@ -1,7 +1,7 @@
 """What the fleet remembers of triggers: who has claimed which firing, how far that has come, and what became of it.
 
-- `trigger-firings/<namespace>/<slug>/<id>`: a firing. The first who writes it has claimed it; it stands for some time
-  after its end, so that nobody claims it again.
+- `trigger-firings/<namespace>/<slug>/<id>`: a firing. The first who writes it has claimed it; if somebody could claim
+  it again, it stands for some time after its end.
 - `trigger-given/<id>-<digest>`: what its templates see, until it is over.
 - `trigger-cursors/<namespace>/<slug>`: up to which tick a schedule has been looked at.
 - The log `trigger-history/<namespace>/<slug>`: firings that are over, each once; it counts them, too.
@@ -27,7 +27,10 @@ KEEP_CLAIM_S = 8 * 86_400.0
 """Longer than the longest starting deadline: what was claimed is not claimed again."""
 KEEP_IDEMPOTENT_S = 86_400.0
 """So long a webhook's idempotency key stands for its firing."""
-KEEP_HISTORY_S = 90 * 86_400.0
+KEEP_MARKS_S = 90 * 86_400.0
+"""Cursors, and slots of triggers that fire one at a time."""
+KEEP_HISTORY_S = 30 * 86_400.0
+"""As long as runs are kept by default."""
 FIRED = "fired"
 SKIPPED = "skipped"
 FAILED = "failed"
@@ -56,18 +59,19 @@ class Ledger:
     async def claim(self, firing: Firing, given: Given | None = None) -> tuple[Firing, bool]:
         """Claim a firing, unless it is claimed; the firing as it stands, and whether it was new. Raises `KeyReused` if
         it was claimed with something else given."""
-        if given is not None and given != Given():
-            raw = encode_json(given)
+        raw = encode_json(given) if given is not None and given != Given() else b""
+        if raw:
             firing = replace(firing, given=hashlib.sha256(raw).hexdigest()[:24])
-            await self.state.set(_given_key(firing), raw, ttl_s=KEEP_CLAIM_S)
         key = firing_key(firing)
         while True:
-            if await self.state.compare_and_set(key, None, encode_json(firing), ttl_s=KEEP_CLAIM_S):
-                return firing, True
             if (found := await self.read(key)) is not None:
                 if found.given != firing.given:
                     raise KeyReused("this idempotency key stands for a request with another body: use a new key")
                 return found, False
+            if raw:  # before the claim: whoever carries on has to find it
+                await self.state.set(_given_key(firing), raw, ttl_s=KEEP_CLAIM_S)
+            if await self.state.compare_and_set(key, None, encode_json(firing), ttl_s=KEEP_CLAIM_S):
+                return firing, True
 
     async def read(self, key: str) -> Firing | None:
         """A firing by its key; None: there is none any more."""
@@ -110,7 +114,11 @@ class Ledger:
         )
         if firing.given:
             await self.state.delete(_given_key(firing))
-        return await self.advance(firing, replace(firing, is_noted=True))
+        noted = replace(firing, is_noted=True)
+        if firing.is_single:
+            await self.state.delete(firing_key(firing))
+            return noted
+        return await self.advance(firing, noted)
 
     # Schedules
 
@@ -122,7 +130,7 @@ class Ledger:
     async def move(self, namespace: str, slug: str, expected: bytes | None, cursor: Cursor) -> bool:
         """Look no more at what is before. False: somebody else has moved it."""
         return await self.state.compare_and_set(
-            _cursor(namespace, slug), expected, encode_json(cursor), ttl_s=KEEP_HISTORY_S
+            _cursor(namespace, slug), expected, encode_json(cursor), ttl_s=KEEP_MARKS_S
         )
 
     # What became of it

@@ -25,6 +25,7 @@ NAMES = {
     "@hourly": "0 * * * *",
 }
 _FIELDS = 5
+_LONGEST = 500
 _FIRST_WINDOW_S = 120.0
 _WIDER = 8
 
@@ -81,6 +82,8 @@ def schedule_of(expression: str, time_zone: str) -> Schedule:
 
 
 def _split(expression: str, time_zone: str) -> tuple[str, str]:
+    if len(expression) > _LONGEST:
+        raise BadObject(f"cron is {expression[:40]!r}…, {len(expression)} characters: use at most {_LONGEST}")
     given = expression.strip()
     for prefix in ("CRON_TZ=", "TZ="):
         if given.startswith(prefix):

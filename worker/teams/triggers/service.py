@@ -118,7 +118,7 @@ class Triggers:
         number = firing_id(stored, source, key or secrets.token_hex(16))
         now = self._clock.now()
         wanted = new_firing(stored, number, source, fired_at=now, by=self._name, now=now)
-        firing, is_new = await self.ledger.claim(wanted, Given(body=body))
+        firing, is_new = await self.ledger.claim(replace(wanted, is_single=not key), Given(body=body))
         return await self._performer.perform(firing), is_new
 
     async def on_run_end(self, run: Run) -> None:

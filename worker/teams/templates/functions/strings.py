@@ -125,9 +125,15 @@ def _splitn(limits: Limits, separator: str, count: int, value: str) -> dict[str,
     return {f"_{position}": part for position, part in enumerate(parts)} if count else {}
 
 
-@function("join", kinds=[text, anything])
-def _join(limits: Limits, separator: str, value: Any) -> str:
-    return joined(limits, separator, value)
+@function("join", kinds=[anything, anything])
+def _join(limits: Limits, separator: Any, value: Any) -> str:
+    """sprig's order, in which a list can be piped in; or that of Go's own, which router prompts of kubeswarm use."""
+    if isinstance(separator, list) and isinstance(value, str):
+        separator, value = value, separator
+    try:
+        return joined(limits, text(separator), value)
+    except BadValue as error:
+        raise BadValue(f"argument 1: {error}") from None
 
 
 def joined(limits: Limits, separator: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 import { get, post } from "../kit/api.js";
 import { actions, h, patch } from "../kit/dom.js";
 import { done, failed } from "../kit/notice.js";
+import { details, readable } from "./asked.js";
 
 export class RunApprovals {
   constructor(fleet, runId) {
@@ -44,7 +45,7 @@ export class RunApprovals {
         h(
           "div",
           { class: "banner", "data-key": question.id, role: "group", "aria-label": `Approval of ${question.step || question.tool}` },
-          h("span", {}, h("strong", {}, question.step || question.tool || "approval"), `: ${question.message}`),
+          h("span", { class: "run-question", tabindex: question.message.length > 300 ? "0" : null }, h("strong", {}, question.step || question.tool || "approval"), `: ${readable(question.message)}`),
           may
             ? [
                 h("button", { class: "button small primary", "data-action": "approve", "data-id": question.id }, "Approve"),
@@ -52,6 +53,7 @@ export class RunApprovals {
               ]
             : null,
           h("a", { href: "#/approvals" }, "All approvals"),
+          details(question),
         ),
       ),
     );

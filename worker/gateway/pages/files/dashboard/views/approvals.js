@@ -6,6 +6,7 @@ import { actions, h, patch } from "../../kit/dom.js";
 import { ago, ahead, clipped } from "../../kit/format.js";
 import { done, failed } from "../../kit/notice.js";
 import { badge, emptyState, facts, table } from "../../kit/table.js";
+import { details, readable } from "../asked.js";
 import { taskHref } from "../running_table.js";
 
 const MOST = 100;
@@ -142,7 +143,7 @@ function question(each, now, mayAnswer) {
   return h(
     "article",
     { class: "approval", "data-key": each.id, "aria-labelledby": heading },
-    h("h3", { id: heading }, badge(WORDS[each.what] ?? "Plugin", "accent"), " ", each.message),
+    h("h3", { id: heading }, badge(WORDS[each.what] ?? "Plugin", "accent"), " ", readable(each.message)),
     facts([
       each.tool ? ["Tool", h("span", { class: "mono" }, each.tool)] : null,
       each.agent ? ["Agent", each.agent] : null,
@@ -157,13 +158,7 @@ function question(each, now, mayAnswer) {
       ["Asked", ago(each.asked_at, now)],
       ["Time is up", [ahead(each.until, now), `, ${AFTERWARDS[each.fallback ?? "reject"]}`]],
     ]),
-    each.arguments === undefined && !each.context
-      ? null
-      : h(
-          "pre",
-          { tabindex: "0", role: "region", "aria-label": `Arguments: ${each.message}` },
-          each.arguments === undefined ? each.context : shownArguments(each.arguments),
-        ),
+    details(each),
     mayAnswer
       ? h(
           "div",
@@ -193,12 +188,6 @@ function question(each, now, mayAnswer) {
   );
 }
 
-/** Texts of an object's fields as they read, each under its name; anything else as JSON. */
-function shownArguments(value) {
-  if (typeof value === "string") return value;
-  return JSON.stringify(value, null, 2);
-}
-
 function decidedCells(each, now) {
   const approved = each.approved === true;
   return [
@@ -222,10 +211,8 @@ function answerDialog(asked, approved, comment) {
       "form",
       { method: "dialog" },
       h("h2", { id: "answer-title" }, approved ? "Approve this?" : "Reject this?"),
-      h("p", {}, asked.message),
-      asked.arguments === undefined
-        ? null
-        : h("pre", { tabindex: "0", role: "region", "aria-label": "Arguments" }, shownArguments(asked.arguments)),
+      h("p", {}, readable(asked.message)),
+      details(asked),
       h("label", { for: comment.id }, approved ? "Comment (optional)" : "Why not (optional)"),
       comment,
       h(

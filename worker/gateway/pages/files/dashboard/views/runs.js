@@ -25,7 +25,7 @@ class Runs {
     this.fleet = fleet;
     this.choice = h("div");
     this.note = h("span", { class: "hint" });
-    this.slot = h("div");
+    this.slot = h("div", { class: "runs-table" });
     this.more = h("div");
     this.element = h(
       "section",
@@ -123,12 +123,14 @@ class Runs {
   #cells(run, hasTenants) {
     const seconds = took(run, this.fleet.now);
     const share = run.steps ? run.steps_ended / run.steps : 0;
-    const told = run.phase === "Failed" ? run.message || run.reason : "";
+    const told =
+      run.phase === "Failed" ? run.message || run.reason : run.is_interrupted ? `shoal run --resume ${run.id}` : "";
+    const [phase, tone] = run.is_interrupted ? ["Interrupted", "warn"] : [run.phase, PHASE_TONES[run.phase]];
     return [
       h("a", { href: runHref(run.id) }, run.id),
       h("a", { href: `#/runs?team=${encodeURIComponent(run.team)}` }, clipped(run.team, 40)),
       ...(hasTenants ? [run.tenant || "–"] : []),
-      h("span", {}, badge(run.phase, PHASE_TONES[run.phase]), told ? h("div", { class: "hint" }, clipped(told, 80)) : null),
+      h("span", {}, badge(phase, tone), told ? h("div", { class: "hint" }, clipped(told, 80)) : null),
       run.steps
         ? h(
             "span",
