@@ -84,6 +84,7 @@ class TaskRun:
     __slots__ = (
         "_agent",
         "_job",
+        "_metrics",
         "_provider",
         "_routed",
         "_team",
@@ -108,6 +109,7 @@ class TaskRun:
         self.ending = Ending(delivery, self.chunks, around.retries)
         self.marks: Marks | None = marks_of(self.task.meta)
         """Whose work it is; None outside teams."""
+        self._metrics = _metrics_of(self.task, self.marks, around)
         if self.task.conversation_id and around.conversations is not None:
             self.ending.conversation = ConversationRun(around.conversations, self.task, again=delivery.next_attempt)
         self.stop_reason: Stop | None = None
@@ -168,7 +170,7 @@ class TaskRun:
         self._job = asyncio.current_task()
         waited_s = queue_wait_s(task)
         self._metrics.task_started(waited_s)
-        team, role = self._team_and_role
+        team, role = (around.team, around.role) if self.marks is None else (self.marks.team, self.marks.role)
         with around.telemetry.task(task, role=role, team=team, queue_wait_s=waited_s) as span:
             if self.was_stopped():  # before it had begun
                 return await self._stopped()
@@ -398,20 +400,6 @@ class TaskRun:
         return self._calls.parking
 
     @property
-    def _team_and_role(self) -> tuple[str, str]:
-        """As spans name them."""
-        marks = self.marks
-        return (self.around.team, self.around.role) if marks is None else (marks.team, marks.role)
-
-    @property
-    def _metrics(self) -> AgentMetrics:
-        """Of its agent. A role of a team is counted as the agent that stands in for it, and by its name."""
-        around, marks = self.around, self.marks
-        if marks is None:
-            return around.metrics.agent(self.task.agent, around.role)
-        return around.metrics.agent(self.task.agent or f"{marks.team}.{marks.role}", marks.role)
-
-    @property
     def _book(self) -> TurnBook:
         assert self.ending.book is not None  # noqa: S101 - it is opened before the provider begins
         return self.ending.book
@@ -453,3 +441,10 @@ class TaskRun:
                 self._open_book(await self._recall())
             except (ProviderError, WorkerError, QueueError) as error:
                 log.warning("earlier deliveries of a task are not all accounted", task=self.task.id, error=str(error))
+
+
+def _metrics_of(task: Task, marks: Marks | None, around: Surroundings) -> AgentMetrics:
+    """Of its agent. A role of a team is counted as the agent that stands in for it, and by its name."""
+    if marks is None:
+        return around.metrics.agent(task.agent, around.role)
+    return around.metrics.agent(task.agent or f"{marks.team}.{marks.role}", marks.role)

@@ -215,7 +215,7 @@ class Worker:
     def _committed(self, outcome: Outcome, written: bool) -> None:
         self._leases.drop(outcome.delivery)
         self._slot_freed.set()
-        parking = self._parked.pop(key_of(outcome.delivery), None)
+        parking = self._parked.pop(key_of(outcome.delivery), None) if self._parked else None
         if parking is not None and written:
             self._last_looks.put_down(outcome.delivery.task.id, parking.waits)
         task, conversations = outcome.delivery.task, self._around.conversations

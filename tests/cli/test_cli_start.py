@@ -49,3 +49,11 @@ def test_the_documentation_names_every_command() -> None:
     """docs/cli.md has a heading for each."""
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert all(f"\n## shoal {name}" in text for name in COMMANDS)
+
+
+def test_a_group_without_a_command_shows_its_help(shoal: Shoal) -> None:
+    """As help, not as the text of an error on one line; and it is an error all the same."""
+    outcome = shoal("tasks")
+    assert outcome.code == 2
+    assert outcome.err.startswith("Usage: shoal tasks")
+    assert "\n  show " in outcome.err

@@ -236,6 +236,17 @@ def test_with_queue_the_fleet_does_the_work(shoal: Shoal, queue_url: str, tmp_pa
     assert len(shoal("runs", "list", "--json").out.splitlines()) == 2
 
 
+def test_without_a_worker_the_fleets_run_says_that_it_waits(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
+    """Else nothing would tell why nothing happens."""
+    outcome = shoal("run", team_file(shoal, tmp_path), "--queue", queue_url, "--timeout", "100ms")
+    assert outcome.code == 1
+    assert "no worker is up: tasks wait until there is one" in outcome.err
+    assert outcome.err.splitlines()[-2:] == [
+        "pipeline exceeded timeout of 0.1s (stopped: first)",
+        "Error: pipeline failed",
+    ]
+
+
 def test_detached_runs_are_listed_watched_and_cancelled(shoal: Shoal, queue_url: str, tmp_path: Path) -> None:
     """Nobody drives it here, so it waits until it is cancelled; then whoever drives it ends it."""
     file = team_file(shoal, tmp_path)

@@ -18,8 +18,8 @@ from worker.teams.folding import Folding
 from worker.teams.run_events import ChildEnded, Event, RunEnded, StepEnded
 from worker.teams.run_state import Phase, RunState
 from worker.teams.run_summaries import summary_of
-from worker.teams.runs import LOOK_AGAIN_S
 from worker.teams.scheduling import decide, is_working, next_moment
+from worker.teams.stored_runs import LOOK_AGAIN_S
 from worker.teams.waits import Waits
 
 _SHORTEST_WAIT_S = 0.01

@@ -13,8 +13,8 @@ from queue_backends import Task
 from queue_backends.messages import JsonObject
 from worker.teams.actions import Submit
 from worker.teams.checking import semantic_prompt
+from worker.teams.child_summary import summary_prompt
 from worker.teams.context_policies import compress_prompt
-from worker.teams.delegation import summary_prompt
 from worker.teams.folding import Folding
 from worker.teams.marks import KEYS, Marks
 from worker.teams.plan import ContextPolicy, Step

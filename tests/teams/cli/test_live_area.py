@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from tests.teams.cli.hand_made import Paper
 from worker.cli.live_area import LiveArea, cells, cut, fit, last_lines, safe
+from worker.cli.screen import clean
 
 
 def rows_up(written: str) -> int:
@@ -76,6 +77,11 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 def test_text_of_others_cannot_steer_the_terminal() -> None:
     """Neither colours, titles and cursor movements, nor characters that turn the reading direction."""
     assert safe("a\x1b[31mred\x1b[0m\x07b\x1b]0;title\x07c\u202ed\u200be\x9b2Jf") == "aredbcde2Jf"
+
+
+def test_what_is_shown_as_it_is_keeps_its_lines_and_loses_orders_as_a_whole() -> None:
+    """Not the escape character alone, which would leave the rest of an order standing there as text."""
+    assert clean("\x1b[2J\x1b[31mred\x1b]0;title\x07 bell\x07\n\tnext 👩\u200d🚀\x9b") == "red bell\n\tnext 👩\u200d🚀"
 
 
 def test_the_last_lines_of_a_text_are_broken_at_words() -> None:

@@ -109,7 +109,7 @@ async def test_without_a_tree_questions_are_notes_with_the_command_that_answers_
     from worker.approvals import Approvals
 
     paper = Paper()
-    asks = Approval(message="May the poem go?")
+    asks = Approval(message="May the poem go?\n\nIt is\x1b[2J short.")
     wanted = plan({"text": "done"}, approval=asks)
     async with local() as fleet, asyncio.timeout(WITHIN_S):
         run_id = await fleet.runs.start(wanted, {}, is_local=True)
@@ -123,6 +123,7 @@ async def test_without_a_tree_questions_are_notes_with_the_command_that_answers_
             await Approvals(fleet.backend.state).decide(question.id, approved=False)
     assert result.result().phase is Phase.FAILED
     assert (
-        f"? step poem: May the poem go?\n  waits for approval: shoal approve {question.id}\n" == paper.notes.getvalue()
+        f"? step poem: May the poem go?\n\n  It is short.\n  waits for approval: shoal approve {question.id}\n"
+        == paper.notes.getvalue()
     )
     assert paper.all == ""

@@ -16,7 +16,8 @@ from worker.agents.model import Agent
 from worker.definitions import Definitions
 from worker.teams import collecting
 from worker.teams.child_limits import MOST_CHILDREN
-from worker.teams.delegation import Wanted, call_of, summary_prompt
+from worker.teams.child_summary import summary_prompt
+from worker.teams.delegation import Wanted, call_of
 from worker.teams.plan import InputSpec, Plan, Role, Step, Team
 from worker.teams.run_state import ChildState, Phase
 from worker.teams.team_tools import queue_tools, team_tools

@@ -11,17 +11,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers import AgentConfig
-from queue_backends import Task, UsageRecord
+from queue_backends import Task, UsageRecord, open_backend
 from tests.teams.roles.team_fleet import calls, dynamic, fleet, plan_of, says, scripted
 from worker.agents.model import Agent
 from worker.definitions import Definitions
 from worker.errors import AgentUnusable
 from worker.metrics import Metrics
-from worker.teams.errors import PlanNotFound
+from worker.teams.errors import PlanNotFound, RunNotFound
 from worker.teams.marks import Marks
 from worker.teams.plan import Plan, Role, Team
 from worker.teams.plans_in_use import PlansInUse
 from worker.teams.roles import Roles, role_config
+from worker.teams.run_keys import plan_key
+from worker.teams.runs import Runs
 
 TEAM = Team(name="crew")
 
@@ -280,6 +282,21 @@ async def test_only_so_many_plans_are_kept() -> None:
         await plans.load(digest)
 
     assert store.reads == [first, second, third, second]
+
+
+async def test_who_starts_many_plans_keeps_only_so_many() -> None:
+    """Each inline team is a plan of its own: whoever starts them would grow for ever."""
+    plans_there = [plan_of(dynamic(Role(name=f"lead-{number}"))) for number in range(300)]
+    async with await open_backend("memory://") as backend:
+        runs = Runs(backend.state)
+        for each in plans_there:
+            await runs.start(each, {"task": "go"})
+        for each in (plans_there[0], plans_there[-1]):
+            await backend.state.delete(plan_key(each.digest))
+
+        assert await runs.plan(plans_there[-1].digest) == plans_there[-1]
+        with pytest.raises(RunNotFound):
+            await runs.plan(plans_there[0].digest)
 
 
 async def test_a_plan_that_is_not_at_hand_is_no_crash() -> None:

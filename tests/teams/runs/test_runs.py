@@ -156,6 +156,17 @@ async def test_a_team_says_how_many_of_its_runs_are_kept(backend: Backend) -> No
             await runs.read(run_id)
 
 
+async def test_runs_of_one_tenant_take_no_place_of_anothers(backend: Backend) -> None:
+    """How many are kept is counted for each tenant by itself."""
+    plan = team(Step(name="a", role="a"), successful_runs_kept=1)
+    runs = Runs(backend.state)
+    ids = [await runs.start(plan, {}, tenant=tenant) for tenant in ("", "acme", "globex", "acme")]
+    async with Workers(backend, echo).working():
+        for run_id in ids:
+            await Driver(backend, runs).drive(run_id)
+    assert {each.id for each in await runs.list()} == {ids[0], ids[2], ids[3]}
+
+
 async def test_a_run_whose_end_is_still_being_told_is_kept(backend: Backend) -> None:
     """Who tells of it may die: whoever does so then has to find it."""
     plan = team(Step(name="a", role="a"), successful_runs_kept=1)
@@ -178,11 +189,7 @@ async def test_runs_are_kept_as_long_as_the_settings_say(backend: Backend, ends:
         async with Workers(backend, echo).working():
             await Driver(backend, runs).drive(run_id)
     async with asyncio.timeout(30):
-        while (
-            await is_kept(backend, run_id)
-            or await runs.list()
-            or await backend.state.read_log(events_log(run_id))
-        ):
+        while await is_kept(backend, run_id) or await runs.list() or await backend.state.read_log(events_log(run_id)):
             await asyncio.sleep(0.05)
 
 
