@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from queue_backends import Ack, Backend, BackendUnavailable, Dead, Delivery, Outcome, QueueError, Release, Retry
-from worker.approvals.waking import AnsweredTasks
 from worker.committer import Committer
 from worker.early_cancels import EarlyCancels
 from worker.health import HealthState
@@ -107,9 +106,6 @@ class Worker:
                 services.create_task(self._listen_for_cancels(), name="cancel listener"),
                 services.create_task(self._last_looks.run(), name="last looks"),
             ]
-            if (approvals := self._around.approvals) is not None:
-                answered = AnsweredTasks(self._backend, approvals.store)
-                side.append(services.create_task(answered.run(), name="answered tasks"))
             if (conversations := self._around.conversations) is not None:
                 side += [
                     services.create_task(conversations.run(), name="conversations"),

@@ -10,9 +10,12 @@ import pytest
 from queue_backends import Backend, BackendOptions, CancelOutcome, ChunkType, open_backend
 from tests.approvals.conftest import WITHIN_S, Office, Working, calls, says, until
 from tests.dying import Dying
-from worker.approvals import Verdict
+from worker.approvals import Approvals, Verdict
 from worker.approvals.tidying import take_back_ended
+from worker.approvals.tool_approvals import ToolApprovals
+from worker.approvals.waking import AnsweredTasks
 from worker.journal import AttemptEnded, ModelCall, ToolWaits, read_journal
+from worker.settings.approvals import ApprovalSettings
 
 
 async def test_an_approved_call_is_made_once(office: Office, working: Working) -> None:
@@ -146,10 +149,9 @@ async def test_a_deadline_counts(office: Office, working: Working, quick_looks: 
 async def test_an_answer_in_the_moment_of_parking(
     office: Office, working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever answers before the task lies in the queue wakes nobody: the worker itself looks once more. No other
-    help is there: neither the watch nor a look of the task's own."""
+    """Whoever answers before the task lies in the queue wakes nobody: the worker itself looks once more. No look of the
+    task's own helps."""
     monkeypatch.setattr("worker.parking.FIRST_LOOK_S", 3600.0)
-    monkeypatch.setattr("worker.approvals.waking.AnsweredTasks._told", lambda self, approval: None)
     commit, woken = office.backend.commit, list[list[bool]]()
 
     async def answer_first(outcomes: object) -> object:
@@ -170,11 +172,12 @@ async def test_an_answer_in_the_moment_of_parking(
 async def test_an_answer_through_another_queue_wakes_it(
     office: Office, working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever shares nothing but the state with the worker is heard, too."""
-    from worker.approvals import Approvals
-
+    """Whoever shares nothing but the state with the worker is heard by gateways and local runs."""
     monkeypatch.setattr("worker.parking.FIRST_LOOK_S", 3600.0)
-    async with working(calls("note", "x"), says("done")):
+    async with (
+        working(calls("note", "x"), says("done")),
+        AnsweredTasks(office.backend, Approvals(office.backend.state)),
+    ):
         handle = await office.fleet.submit("hi")
         [asked] = await office.asked()
         await office.parked(handle)
@@ -186,9 +189,6 @@ async def test_a_task_looks_by_itself(
     office: Office, working: Working, quick_looks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If every wake is lost, it comes back after a while, again and again, and shows its call once."""
-    from worker.approvals import Approvals
-
-    monkeypatch.setattr("worker.approvals.waking.AnsweredTasks._told", lambda self, approval: None)
     async with working(calls("note", "x"), says("done")):
         handle = await office.fleet.submit("hi")
         [asked] = await office.asked()
@@ -244,3 +244,15 @@ async def _say_yes(office: Office) -> None:
         for asked in await office.approvals.pending():
             await office.approvals.decide(asked.id, approved=True)
         await asyncio.sleep(0.01)
+
+
+def test_arguments_of_any_depth_are_shown(backend: Backend) -> None:
+    """A model that nests lists without end is asked about all the same, and no secret is shown with them."""
+    asking = ToolApprovals(Approvals(backend.state), ApprovalSettings(), {"DB_PASSWORD": "hunter2hunter2"})
+    deep: object = "hunter2hunter2"
+    for _ in range(700):
+        deep = [deep]
+    shown = asking._shown(deep)
+    assert isinstance(shown, str)
+    assert shown.startswith("[[[")
+    assert "hunter2" not in shown

@@ -113,7 +113,10 @@ class ToolApprovals:
 
     def _shown(self, arguments: Any) -> Any:
         """The arguments without secrets. Very long ones are text, and cut."""
-        shown = _redacted(arguments, self._secrets)
+        try:
+            shown = _redacted(arguments, self._secrets)
+        except RecursionError:  # nested so deep that nobody would read it as anything but text
+            shown = redact(encode_json(arguments).decode(), self._secrets)
         text = encode_json(shown).decode()
         if len(text) <= LONGEST_ARGUMENTS_CHARS:
             return shown

@@ -1,13 +1,15 @@
-"""Wakes parked tasks when their questions are answered: those of this worker's own queue, wherever that was done.
+"""Wakes parked tasks when their questions are answered, wherever that was done.
 
-Who decides wakes the task too. But the queue may be another one (that of `shoal run`, for one), and whoever decided may
-have died in between.
+Who decides wakes the task too. But its queue may be another one (the private one of `shoal run`), and who decided may
+have died in between. Gateways and local runs do it; workers need not, and read nothing for it when they start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from types import TracebackType
+from typing import Self
 
 import structlog
 
@@ -25,15 +27,26 @@ log = structlog.get_logger(__name__)
 
 
 class AnsweredTasks:
-    """Wakes, while it runs."""
+    """Wakes those of a backend's queue, while it is entered (`async with`)."""
 
     def __init__(self, backend: Backend, approvals: Approvals) -> None:
         self._backend = backend
         self._approvals = approvals
         self._answered: asyncio.Queue[str] = asyncio.Queue()
+        self._running: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Wake until cancelled."""
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._run(), name="answered tasks")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
         if Capability.WAKE in self._backend.gaps:
             return
         async with self._approvals.told(self._told):

@@ -11,6 +11,7 @@ from worker.agent_plugins.registry import AgentPlugins
 from worker.agents.declarations import Declarations
 from worker.agents.roster import Roster
 from worker.approvals.announcing import Announcing
+from worker.approvals.waking import AnsweredTasks
 from worker.datasources.opening import open_datasources
 from worker.definitions import Definitions
 from worker.gateway.approval_desk import ApprovalDesk
@@ -61,6 +62,7 @@ async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Ga
         await stack.enter_async_context(drivers)
         await stack.enter_async_context(Announcing(backend.state, settings.approval, guard))
         approvals = await stack.enter_async_context(ApprovalDesk(backend))
+        await stack.enter_async_context(AnsweredTasks(backend, approvals.store))
         yield Gateway(
             settings=settings,
             backend=backend,

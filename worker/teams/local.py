@@ -17,6 +17,8 @@ from msgspec.structs import replace
 from queue_backends import Backend, BackendMisconfigured, BackendUnavailable, QueueError, open_backend
 from queue_backends.composed import ComposedBackend
 from queue_backends.temporary import Temporary
+from worker.approvals import Approvals
+from worker.approvals.waking import AnsweredTasks
 from worker.assembly import open_backends, open_worker
 from worker.settings import Settings
 from worker.teams.driver import Driver
@@ -78,6 +80,8 @@ async def local_fleet(
             stack.push_async_callback(_forget_ended, own, runs, run_id)
             await stack.enter_async_context(_kept(own))
         await stack.enter_async_context(open_worker(settings, backend))
+        approvals = Approvals(backend.state, wake=backend.queue.wake)
+        await stack.enter_async_context(AnsweredTasks(backend, approvals))
         ownership = await stack.enter_async_context(Ownership(shared.state, lease_s=settings.backend.lease_s))
         spans = await stack.enter_async_context(run_spans())
         yield LocalFleet(backend, runs, Driver(backend, runs, ownership=ownership, spans=spans))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from queue_backends import Backend, LogRecord, Task, open_backend
+from queue_backends import Backend, LogRecord, Task, TokenUsage, open_backend
 from tests.teams.runs.workers import FAIL, Call, Workers, call_of
 from worker.approvals import Approvals
 from worker.teams import doing, run_driver
 from worker.teams.around import Resting
 from worker.teams.driver import Driver
 from worker.teams.errors import BadInput, RunBusy, RunEnded, RunNotFound
+from worker.teams.folding import Folding
 from worker.teams.plan import (
     Approval,
     ContextPolicy,
@@ -27,7 +29,15 @@ from worker.teams.plan import (
     Team,
     Validation,
 )
-from worker.teams.run_events import Collected, Delegated
+from worker.teams.run_events import (
+    CancelRequested,
+    ChildEnded,
+    Collected,
+    Delegated,
+    RunStarted,
+    StepStarted,
+)
+from worker.teams.run_header import RunHeader
 from worker.teams.run_keys import DRIVERS, driver_key, events_log
 from worker.teams.run_state import Phase, RunState
 from worker.teams.runs import Runs
@@ -324,10 +334,12 @@ async def test_a_step_that_takes_too_long_fails(backend: Backend) -> None:
     assert (state.reason, state.step("a").message) == ("StepFailed", "step exceeded timeout of 0.2s")
 
 
-async def test_what_was_done_in_time_counts_though_nobody_looked(backend: Backend) -> None:
+async def test_what_was_done_in_time_counts_though_nobody_looked(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The scheduler was away when the last step ended, and comes back after the time-out: the run has succeeded."""
     runs = Runs(backend.state)
-    run_id = await runs.start(team(Step(name="a", role="a"), timeout_s=1.0), {})
+    run_id = await runs.start(team(Step(name="a", role="a"), timeout_s=600), {})
     workers = Workers(backend, echo)
     async with asyncio.timeout(WITHIN_S), workers.working():
         driving = asyncio.create_task(Driver(backend, runs).drive(run_id))
@@ -335,7 +347,7 @@ async def test_what_was_done_in_time_counts_though_nobody_looked(backend: Backen
         driving.cancel()
         await asyncio.wait([driving])
         await backend.queue.wait((await runs.read(run_id)).state.step("a").task_id, WITHIN_S)
-    await asyncio.sleep(1.1)  # the time-out itself
+    monkeypatch.setattr(run_driver, "time", SimpleNamespace(time=lambda: time.time() + 3600))
     async with asyncio.timeout(WITHIN_S):
         state = await Driver(backend, runs).drive(run_id)
     assert (state.phase, len(workers.tasks)) == (Phase.SUCCEEDED, 1)
@@ -423,6 +435,28 @@ async def test_a_task_that_has_vanished_is_made_anew(backend: Backend) -> None:
         async with asyncio.timeout(WITHIN_S), Workers(other, echo).working():
             state = await Driver(mixed, runs).drive(run_id)
     assert (state.phase, state.step("a").tries) == (Phase.SUCCEEDED, 2)
+
+
+def test_what_has_been_shown_of_a_run_does_not_hold_back_what_comes() -> None:
+    """Each event shows in the state after it, at once: of a step, of what it delegated, and of the run."""
+    plan = team(Step(name="a", role="a"))
+    folding = Folding(plan, RunHeader(id="r", team="team", plan=plan.digest))
+    shown = [folding.state()]
+    for event in (
+        RunStarted(at=1.0),
+        StepStarted(at=2.0, step="a", role="a"),
+        Delegated(at=3.0, step="a", call_id="c", task_id="t", parent="p", role="a"),
+        ChildEnded(at=4.0, task_id="t", output="done", usage=TokenUsage(input_tokens=7)),
+        CancelRequested(at=5.0),
+    ):
+        folding.add([event])
+        shown.append(folding.state())
+    assert [state.phase for state in shown] == [Phase.PENDING, *[Phase.RUNNING] * 5]
+    assert [state.step("a").phase for state in shown] == [Phase.PENDING, Phase.PENDING, *[Phase.RUNNING] * 4]
+    assert [len(state.children) for state in shown] == [0, 0, 0, 1, 1, 1]
+    assert [state.step("a").usage.total_tokens for state in shown] == [0, 0, 0, 0, 7, 7]
+    assert [state.tokens for state in shown] == [0, 0, 0, 0, 7, 7]
+    assert [state.cancel_requested for state in shown] == [*[False] * 5, True]
 
 
 async def test_a_driver_that_was_held_up_takes_its_run_again(backend: Backend) -> None:
