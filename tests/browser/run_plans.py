@@ -72,7 +72,9 @@ def _role(name: str, model: str, text: str, *, tokens: tuple[int, int], delay_s:
         "chunk_delay_s": delay_s,
     }
     script = {"scenarios": [{"turns": [turn]}]}
-    return Role(name=name, config=AgentConfig(model=model, provider="scripted", tools=(), options={"script": script}))
+    # Few tokens: what a call may use is reserved, and the stage's daily budget is small.
+    config = AgentConfig(model=model, provider="scripted", tools=(), max_tokens=700, options={"script": script})
+    return Role(name=name, config=config)
 
 
 def store(stage: Stage, plan: Plan) -> None:

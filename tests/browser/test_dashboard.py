@@ -281,7 +281,7 @@ async def test_a_lost_connection_shows_and_heals(desk: Desk, stage: Stage) -> No
         await proxy.refuse()
         await expect(page.locator("#live")).to_have_text("reconnecting")
         await page.evaluate("() => { location.hash = '#/tasks?state=failed'; }")
-        await expect(page.get_by_text("The gateway does not answer")).to_be_visible()
+        await expect(page.locator("#main").get_by_text("The gateway does not answer")).to_be_visible()
         await proxy.accept()
         await expect(page.locator("#live")).to_have_text("live")
         await expect(page.get_by_role("link", name=stage.ids["dead"])).to_be_visible()
