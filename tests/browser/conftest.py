@@ -15,7 +15,7 @@ from tests.browser.chat_desk import ChatDesk
 from tests.browser.chat_stage import ChatStage
 from tests.browser.chromium import chromium_program, launched, screenshots_folder
 from tests.browser.desk import Desk
-from tests.browser.stage import Stage
+from tests.browser.stage import Stage, in_thread
 from tests.npm import npm_file
 from tests.servers import Server, fresh_stream
 
@@ -52,6 +52,7 @@ async def desk(browser: Browser, stage: Stage, tmp_path: Path) -> AsyncIterator[
         opener = Desk(browser, stage, pages, screenshots_folder(tmp_path))
         yield opener
         opener.check()
+    await in_thread(stage.nobody_watches)  # what a gateway says of streams that end would be in the next test's output
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -207,6 +208,19 @@ class Stage:
             return [worker.id for worker in await Workers(gateway.backend.state).all()]
 
         return self.do(ids)
+
+    def nobody_watches(self) -> None:
+        """Return when all event streams of its pages have ended."""
+
+        async def all_ended(gateway: Gateway) -> bool:
+            return b"shoal_gateway_streams 0" in await asyncio.to_thread(self._metrics)
+
+        self.wait_until(all_ended, "its streams to end")
+
+    def _metrics(self) -> bytes:
+        request = urllib.request.Request(f"{self.url}/metrics", headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bytes(answer.read())
 
     def play(self) -> dict[str, str]:
         """Tasks in every state; their ids by what they are."""

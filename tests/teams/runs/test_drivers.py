@@ -256,10 +256,6 @@ async def test_a_process_that_was_held_up_does_not_go_on(valkey_server: Server) 
         assert sorted(workers.ran.values()) == [1, 1]
 
 
-# Of a connection that was being made when the server died, redis-py leaves a writer to the garbage collector.
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function StreamWriter:pytest.PytestUnraisableExceptionWarning"
-)
 async def test_a_restart_of_the_server_in_the_middle(durable_server: Server) -> None:
     """Redis dies and comes back with what it had: the run goes on, and all who follow it see its end."""
     async with await open_backend(durable_server.url(fresh_stream())) as backend:
