@@ -12,18 +12,19 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 import structlog
 
 from queue_backends import BackendUnavailable, QueueError, StateChange, StateStore
+from worker.background import BackgroundWork, heed_cancellation
 
 _HELLO_TTL_S = 60.0
 _HELLO_AGAIN_S = (0.01, 0.02, 0.05, 0.2, 0.5, 1.0)
 _HEARD_LIMIT_S = 20.0
 """A watch that has let nothing be heard for so long is given up, and another one begun."""
 _RETRY_S = 0.5
-_ASK_AGAIN_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -52,21 +53,26 @@ class Following:
         self._what = what
         self._changed = changed
         self._keep = keep
-        self._follower: asyncio.Task[None] | None = None
+        self._follower = BackgroundWork(self._follow, name=what)
         self._loaded = asyncio.Event()
         self._has_complained = False
 
     def start(self) -> None:
         """Begin to follow."""
-        self._follower = asyncio.create_task(self._follow(), name=self._what)
+        self._follower.start()
 
     async def stop(self) -> None:
         """Follow no more."""
-        if self._follower is not None:
-            while not self._follower.done():  # a task group forgets that it was cancelled when a child fails just then
-                self._follower.cancel()
-                await asyncio.wait([self._follower], timeout=_ASK_AGAIN_S)
-            self._follower = None
+        await self._follower.stop()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
 
     async def begin(self, limit_s: float) -> None:
         """Begin to follow, and return when everything has been read. Raises `BackendUnavailable` if that takes longer
@@ -106,6 +112,7 @@ class Following:
                 self._complain(errors)
             except* Exception:  # whatever it is, what is known stays and the next try may do better
                 log.exception("a part of the state cannot be followed, trying again", part=self._what)
+            heed_cancellation()
             await asyncio.sleep(_RETRY_S)
 
     def _complain(self, errors: BaseExceptionGroup[QueueError]) -> None:

@@ -10,7 +10,7 @@ from tests.gateway.callback_receiver import Receiver
 from worker.approvals import Approval, Approvals
 from worker.approvals.announcing import Announcing
 from worker.approvals.news import all_news
-from worker.gateway.callback_attempt import Patience
+from worker.deliveries.trying import Patience
 from worker.net_guard import NetGuard
 from worker.settings.approvals import ApprovalSettings
 

@@ -12,9 +12,10 @@ from queue_backends import Backend, Task, TaskResult
 from queue_backends.memory import open_backend
 from tests.gateway.callback_receiver import WITHIN_S, Receiver
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
-from worker.gateway.callback_attempt import MOST_OUTPUT_CHARS, Patience
+from worker.deliveries.line import HostLine
+from worker.deliveries.trying import Patience
+from worker.gateway.callback_attempt import MOST_OUTPUT_CHARS
 from worker.gateway.callback_delivery import AT_ONCE_PER_HOST, CallbackDelivery
-from worker.gateway.callback_line import CallbackLine
 from worker.gateway.callbacks import (
     DUE,
     OVER,
@@ -200,7 +201,7 @@ async def test_what_happens_while_all_are_read_counts_more(office: Office) -> No
 
 def test_hosts_take_turns() -> None:
     """Each has room of its own, within the room for all; nobody stands in line twice."""
-    line = CallbackLine(most=4, most_of_one=2)
+    line = HostLine(most=4, most_of_one=2)
     for task_id, host in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("a1", "a")):
         line.add(task_id, host)
     first = [line.take() for _ in range(5)]

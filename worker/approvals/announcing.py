@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from types import TracebackType
-from typing import Self
+from functools import partial
 
 import structlog
 
@@ -14,9 +14,11 @@ from queue_backends.messages import encode_json
 from worker.approvals.answers import PREFIX, decode_approval
 from worker.approvals.news import HELLO, KEPT_S, NEWS, all_news
 from worker.approvals.question import Approval
+from worker.background import BackgroundWork
+from worker.deliveries.trying import Patience
 from worker.engine.lease import TTL_S, Duty
 from worker.following import Following
-from worker.gateway.callback_attempt import Patience, attempt
+from worker.gateway.callback_attempt import attempt
 from worker.gateway.callbacks import Callback, CallbackState, opened
 from worker.net_guard import NetGuard
 from worker.settings.approvals import ApprovalSettings
@@ -33,7 +35,7 @@ DUTY = "approvals/announcing"
 log = structlog.get_logger(__name__)
 
 
-class Announcing:
+class Announcing(BackgroundWork):
     """Tells, while it is entered and has the duty."""
 
     def __init__(
@@ -45,48 +47,36 @@ class Announcing:
         duty_ttl_s: float = TTL_S,
         patience: Patience | None = None,
     ) -> None:
+        duty = Duty(state, f"duties/{DUTY}", ttl_s=duty_ttl_s)
+        super().__init__(partial(duty.whenever_held, self._announce), name="news of approvals")
         self._state = state
         self._settings = settings
         self._http = guard.http()
-        self._duty = Duty(state, f"duties/{DUTY}", ttl_s=duty_ttl_s)
         self._patience = patience or Patience()
         self._due: dict[str, tuple[Callback, float]] = {}
         """By approval; each with when it was first seen here, by the monotonic clock."""
         self._some = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._duty.whenever_held(self._work), name="news of approvals")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+    async def stop(self) -> None:
+        """Tell no more; whoever has the duty next goes on."""
+        await super().stop()
         await self._http.aclose()
 
-    async def _work(self) -> None:
+    async def _announce(self) -> None:
         self._due.clear()
         following = Following(
             self._state, NEWS, HELLO, what="news of approvals", changed=self._heard, keep=self._read_all
         )
-        following.start()
-        try:
+        async with following:
             while True:
                 if not self._due:
                     self._some.clear()
                     await self._some.wait()
                 next_in_s = await self._tell_due()
                 self._some.clear()
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(next_in_s):
                         await self._some.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            await following.stop()
 
     def _heard(self, change: StateChange) -> None:
         news = opened(change.value) if change.value else None

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from types import TracebackType
-from typing import Self
 
 import structlog
 
@@ -17,6 +15,7 @@ from queue_backends import Backend, QueueError
 from queue_backends.capabilities import Capability
 from worker.approvals.approvals import Approvals
 from worker.approvals.question import Approval
+from worker.background import BackgroundWork
 from worker.parking import LONGEST_LOOK_S
 
 YOUNG_S = LONGEST_LOOK_S + 300.0
@@ -26,27 +25,16 @@ WITHIN_S = 10.0
 log = structlog.get_logger(__name__)
 
 
-class AnsweredTasks:
+class AnsweredTasks(BackgroundWork):
     """Wakes those of a backend's queue, while it is entered (`async with`)."""
 
     def __init__(self, backend: Backend, approvals: Approvals) -> None:
+        super().__init__(self._wake_answered, name="answered tasks")
         self._backend = backend
         self._approvals = approvals
         self._answered: asyncio.Queue[str] = asyncio.Queue()
-        self._running: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._run(), name="answered tasks")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
-
-    async def _run(self) -> None:
+    async def _wake_answered(self) -> None:
         if Capability.WAKE in self._backend.gaps:
             return
         async with self._approvals.told(self._told):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,6 +19,7 @@ from providers.remote.json_server import JsonServer
 from providers.remote.tenants import DEFAULT_TENANT_ID
 from providers.remote.wire import ENGINE_SERVICE
 from queue_backends import StateStore
+from worker.background import BackgroundWork
 from worker.engine.colocated import ColocatedPlugins, executables
 from worker.engine.external import ExternalPlugins
 from worker.engine.keeper import Keeper
@@ -30,6 +31,7 @@ from worker.live_settings import LiveSettings
 from worker.remote_providers.directory import RemoteDirectory
 from worker.remote_providers.in_use import RemoteProviders
 from worker.settings.plugins import PluginSettings
+from worker.teams.notify.service import Notifications
 
 STOP_GRACE_S = 2.0
 KEEPER_KEY = "engine/keeper"
@@ -103,21 +105,21 @@ def _folder(plugins: PluginSettings) -> Path | None:
 async def _duties(
     plugins: PluginSettings, folder: Path | None, engine: Engine, options: EngineOptions, state: StateStore
 ) -> AsyncIterator[None]:
-    keeper = Keeper(engine.directory, engine.live, options)
-    duties = [asyncio.create_task(Duty(state, KEEPER_KEY).whenever_held(keeper.run), name="keeper of the plugins")]
+    duties = []
     if plugins.external:
         external = ExternalPlugins(plugins.external, engine.directory, engine.live, options)
-        duties.append(asyncio.create_task(external.run(), name="external plugins"))
+        duties.append(BackgroundWork(external.run, name="external plugins"))
     if folder is not None:
         colocated = ColocatedPlugins(folder, lambda: _variables(engine, options, plugins))
         duty = Duty(state, _folder_key(folder))  # several engines of one machine may share the folder
-        duties.append(asyncio.create_task(duty.whenever_held(colocated.run), name="co-located plugins"))
-    try:
+        duties.append(BackgroundWork(partial(duty.whenever_held, colocated.run), name="co-located plugins"))
+    # Last in, first out: plugins that we end are not to be found ill by our own keeper, and told of to people.
+    keeper = Keeper(engine.directory, engine.live, options, Notifications(state).on_degraded)
+    duties.append(BackgroundWork(partial(Duty(state, KEEPER_KEY).whenever_held, keeper.run), name="keeper of plugins"))
+    async with AsyncExitStack() as stack:
+        for each in duties:
+            await stack.enter_async_context(each)
         yield
-    finally:
-        for task in duties:
-            task.cancel()
-        await asyncio.gather(*duties, return_exceptions=True)
 
 
 def _variables(engine: Engine, options: EngineOptions, plugins: PluginSettings) -> dict[str, str]:

@@ -23,6 +23,7 @@ from worker.engine.options import EngineOptions
 from worker.engine.plugin_config import prefix_of, push, values_for
 from worker.live_settings import LiveSettings
 from worker.remote_providers.directory import RemoteDirectory
+from worker.teams.notify.degradation import Degradation, OnDegraded
 
 FAILURES_UNTIL_UNHEALTHY = 2
 """Calls that did not get through; a plugin that says itself that it is not well is believed at once."""
@@ -52,7 +53,11 @@ class _Care:
 class Keeper:
     """Runs one task per registered process."""
 
-    def __init__(self, directory: RemoteDirectory, live: LiveSettings, options: EngineOptions) -> None:
+    def __init__(
+        self, directory: RemoteDirectory, live: LiveSettings, options: EngineOptions, on_degraded: OnDegraded
+    ) -> None:
+        """`on_degraded` hears of plugins that no process is well of."""
+        self._on_degraded = on_degraded
         self._directory = directory
         self._live = live
         self._options = options
@@ -156,6 +161,14 @@ class Keeper:
             say = log.info if told.healthy else log.warning
             how = "a plugin is well again" if told.healthy else "a plugin is not well: it gets no calls"
             say(how, plugin=instance.name, address=instance.address, reason=message)
+            if not told.healthy:
+                await self._tell_of_the_last(instance, message)
+
+    async def _tell_of_the_last(self, instance: RemoteInstance, reason: str) -> None:
+        """As long as another process of the plugin is well, nobody misses this one."""
+        others = [each for each in self._directory.instances(instance.name) if _key(each) != _key(instance)]
+        if not any(each.healthy for each in others):
+            await self._on_degraded(Degradation(agent=instance.name, cause="the plugin", reason=reason))
 
     async def _is_lost(self, instance: RemoteInstance, kept_for_s: float) -> bool:
         """Take it off if it has not beaten for too long; those who took over the duty give it time to do so."""

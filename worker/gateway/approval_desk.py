@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
 from queue_backends import Backend, QueueError
 from worker.approvals import Approval, Approvals
 from worker.approvals.tidying import take_back_ended
+from worker.background import BackgroundWork
 from worker.errors import ApprovalDecided, ApprovalNotFound
 
 TIDY_EVERY_S: Final = 15.0
@@ -21,28 +21,17 @@ MOST_KEPT: Final = 10_000
 log = structlog.get_logger(__name__)
 
 
-class ApprovalDesk:
+class ApprovalDesk(BackgroundWork):
     """Entered (`async with`), it follows the questions, and takes those back that nobody waits for any more."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__(self._follow_and_tidy, name="approvals")
         self._backend = backend
         self.store = Approvals(backend.state, wake=backend.queue.wake)
         self._known: dict[str, Approval] = {}
         self._follows = False
-        self._working: asyncio.Task[None] | None = None
         self.version = 0
         """One higher with each change: whoever has seen this one has seen all."""
-
-    async def __aenter__(self) -> Self:
-        self._working = asyncio.create_task(self._work(), name="approvals")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.wait([self._working])
 
     def open(self, tenant: str = "") -> list[Approval]:
         """Questions that wait, the oldest first; of a tenant, or all."""
@@ -92,7 +81,7 @@ class ApprovalDesk:
             for old in self.decided()[MOST_KEPT // 2 :]:
                 self._known.pop(old.id, None)
 
-    async def _work(self) -> None:
+    async def _follow_and_tidy(self) -> None:
         async with self.store.told(self.note):
             self._follows = True
             while True:

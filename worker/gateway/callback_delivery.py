@@ -12,19 +12,21 @@ import contextlib
 import random
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from functools import partial
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 from msgspec.structs import replace
 
 from queue_backends import Backend, QueueError, StateChange, TaskResult, TaskState
+from worker.background import BackgroundWork
+from worker.deliveries.deliveries import Deliveries
+from worker.deliveries.trying import Patience
 from worker.engine.lease import TTL_S, Duty
 from worker.errors import BadSetting
 from worker.following import Following
-from worker.gateway.callback_attempt import Patience, attempt, body_of, gave_up, wants
-from worker.gateway.callback_line import CallbackLine
+from worker.gateway.callback_attempt import attempt, body_of, gave_up, wants
 from worker.gateway.callbacks import DUE, HELLO, Callback, Callbacks, CallbackState, opened
 from worker.gateway.ownership import read_record
 from worker.net_guard import NetGuard
@@ -38,7 +40,7 @@ _PAGE: Final = 500
 log = structlog.get_logger(__name__)
 
 
-class CallbackDelivery:
+class CallbackDelivery(BackgroundWork):
     """Delivers, while it is entered and has the duty."""
 
     def __init__(
@@ -51,49 +53,32 @@ class CallbackDelivery:
         look_every_s: float = LOOK_EVERY_S,
         patience: Patience | None = None,
     ) -> None:
+        duty = Duty(backend.state, "gateway/callbacks/duty", ttl_s=duty_ttl_s)
+        super().__init__(partial(duty.whenever_held, self._work), name="callbacks")
         self._callbacks = callbacks
         self._backend = backend
         self._http = guard.http()
-        self._duty = Duty(backend.state, "gateway/callbacks/duty", ttl_s=duty_ttl_s)
         self._look_every_s = look_every_s
         self._patience = patience or Patience()
         self._due: dict[str, Callback] = {}
         self._changed: set[str] = set()
         """Tasks whose callback has changed since the store was last begun to be read."""
-        self._line = CallbackLine(most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST)
-        self._underway: set[asyncio.Task[None]] = set()
+        self._deliveries = Deliveries(self._deliver, most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST, what="callback")
         self._some = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._duty.whenever_held(self._work), name="callbacks")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+    async def stop(self) -> None:
+        """Deliver no more; whoever has the duty next goes on."""
+        await super().stop()
         await self._http.aclose()
 
     async def _work(self) -> None:
         """While the duty is ours."""
         self._due.clear()
-        self._line = CallbackLine(most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST)
         following = Following(
             self._backend.state, DUE, HELLO, what="callbacks", changed=self._heard, keep=self._keep_whole
         )
-        following.start()
-        try:
+        async with self._deliveries.going_on(), following:
             await self._look()
-        finally:
-            await following.stop()
-            underway, self._underway = self._underway, set()
-            for task in underway:
-                task.cancel()
-            if underway:
-                await asyncio.wait(underway)
 
     def _heard(self, change: StateChange) -> None:
         task_id = change.key.removeprefix(DUE)
@@ -136,37 +121,19 @@ class CallbackDelivery:
         ready = [
             callback
             for task_id, callback in self._due.items()
-            if task_id not in self._line and (callback.next_try_at is None or callback.next_try_at <= now)
+            if task_id not in self._deliveries and (callback.next_try_at is None or callback.next_try_at <= now)
         ]
         for start in range(0, len(ready), _PAGE):
             page = ready[start : start + _PAGE]
             results = await self._backend.queue.results([callback.task_id for callback in page])
             for callback, result in zip(page, results, strict=True):
                 if result is not None:
-                    self._line.add(callback.task_id, _host(callback))
-            self._begin_next()
-
-    def _begin_next(self) -> None:
-        while (task_id := self._line.take()) is not None:
-            task = asyncio.create_task(self._deliver(task_id), name=f"callback of {task_id}")
-            self._underway.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task in self._underway:  # otherwise the duty is no longer ours
-            self._underway.discard(task)
-            self._begin_next()
+                    self._deliveries.add(callback.task_id, _host(callback))
 
     async def _deliver(self, task_id: str) -> None:
-        line = self._line
-        try:
-            callback = self._due.get(task_id)
-            if callback is not None:
-                await self._deliver_one(callback)
-        finally:
-            line.leave(task_id)
-
-    async def _deliver_one(self, callback: Callback) -> None:
+        callback = self._due.get(task_id)
+        if callback is None:
+            return
         try:
             [result] = await self._backend.queue.results([callback.task_id])
             if result is None:  # it runs again, or its result is gone: whoever looks next finds out
@@ -196,7 +163,7 @@ class CallbackDelivery:
 
     async def _give_up_unknown(self) -> None:
         """Those whose task, or whose result, is no longer kept: they would wait for ever."""
-        waiting = [callback for task_id, callback in self._due.items() if task_id not in self._line]
+        waiting = [callback for task_id, callback in self._due.items() if task_id not in self._deliveries]
         for start in range(0, len(waiting), _PAGE):
             page: Sequence[Callback] = waiting[start : start + _PAGE]
             statuses = await self._backend.queue.status([callback.task_id for callback in page])

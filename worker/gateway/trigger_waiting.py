@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from queue_backends import ChunkType, QueueError, TokenUsage
 from queue_backends.messages import encode_json
+from worker.background import BackgroundWork, heed_cancellation
 from worker.gateway.context import Gateway
 from worker.gateway.operation import Answer
 from worker.gateway.problem import Problem
@@ -28,7 +29,6 @@ from worker.teams.triggers.go_duration import as_go_duration, parse_go_duration
 DEFAULT_TIMEOUT_S: Final = 60.0
 LONGEST_TIMEOUT_S: Final = 300.0
 _MOST_WAITING_EVENTS: Final = 512
-_ASK_AGAIN_S: Final = 0.5
 
 
 class UsageView(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -109,17 +109,13 @@ async def events_of(gateway: Gateway, run_id: str, timeout_s: float) -> AsyncGen
     """`step.started`, `token`, `step.completed`, `step.failed`, `step.skipped` as they happen; the last one is
     `flow.completed`, `flow.failed`, or `error` if the time is over."""
     watch = _RunWatch(gateway, run_id)
-    watching = asyncio.create_task(watch.run(), name=f"events of run {run_id}")
     deadline = asyncio.get_running_loop().time() + timeout_s
-    try:
-        while (event := await _next(watch, deadline)) is not None:
-            yield event
-    except TimeoutError:
-        yield _event("error", {"error": f"timed out after {as_go_duration(timeout_s)}"})
-    finally:
-        while not watching.done():  # a task group forgets that it was cancelled when a child fails just then
-            watching.cancel()
-            await asyncio.wait([watching], timeout=_ASK_AGAIN_S)
+    async with BackgroundWork(watch.run, name=f"events of run {run_id}"):
+        try:
+            while (event := await _next(watch, deadline)) is not None:
+                yield event
+        except TimeoutError:
+            yield _event("error", {"error": f"timed out after {as_go_duration(timeout_s)}"})
 
 
 async def _next(watch: _RunWatch, deadline: float) -> SseEvent | None:
@@ -149,6 +145,7 @@ class _RunWatch:
                 for stream in self._streams.values():
                     stream.cancel()
         except* (QueueError, TeamError) as errors:
+            heed_cancellation()
             await self.events.put(_event("error", {"error": str(errors.exceptions[0])}))
         await self.events.put(None)
 

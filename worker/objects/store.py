@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -21,6 +20,7 @@ from msgspec import Struct
 
 from queue_backends import BackendUnavailable, LogRecord, StateChange, StateStore
 from worker.following import Following
+from worker.listeners import Listeners
 from worker.nesting import check_nesting
 from worker.objects.errors import BadObject, ObjectConflict, ObjectExists, ObjectNotFound
 from worker.objects.slug import check_slug
@@ -112,7 +112,7 @@ class ObjectStore(Generic[T]):
         self._by_id: dict[int, Stored[T]] = {}
         self._gone: set[tuple[str, str]] = set()
         """Those of which only a tombstone is left."""
-        self._callbacks: list[Changed] = []
+        self._listeners = Listeners[Changed]()
         self._following = Following(
             state, self._prefix, self._hello, what=f"{kind} objects", changed=self.heard, keep=self._keep_whole
         )
@@ -147,13 +147,7 @@ class ObjectStore(Generic[T]):
 
     def on_change(self, callback: Changed) -> Callable[[], None]:
         """Call back, in this event loop, for each change from now on; call what is returned to stop that."""
-        self._callbacks.append(callback)
-
-        def forget() -> None:
-            with contextlib.suppress(ValueError):
-                self._callbacks.remove(callback)
-
-        return forget
+        return self._listeners.add(callback)
 
     async def versions(self, slug: str, namespace: str = GLOBAL, *, limit: int = 100) -> list[Stored[T]]:
         """What the object was, the newest version first, deleted objects too. Raises `BackendUnavailable`."""
@@ -417,7 +411,7 @@ class ObjectStore(Generic[T]):
         else:
             self._objects[namespace, slug] = after
             self._by_id[after.id] = after
-        for callback in tuple(self._callbacks):
+        for callback in self._listeners:
             try:
                 callback(before, after)
             except Exception:  # the others are told all the same

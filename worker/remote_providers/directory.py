@@ -13,6 +13,7 @@ from providers.remote.instances import RemoteInstance
 from providers.remote.wire import PROVIDER
 from queue_backends import StateStore
 from worker.following import Following
+from worker.listeners import Listeners
 from worker.remote_providers.registry import HELLO, PREFIX, KnownPlugin, Registry
 
 RESCAN_S = 60.0
@@ -29,7 +30,7 @@ class RemoteDirectory:
         """Counts the changes."""
         self._by_name: dict[str, tuple[RemoteInstance, ...]] = {}
         self._known: dict[str, KnownPlugin] = {}
-        self._callbacks: list[Callable[[], None]] = []
+        self._listeners = Listeners[Callable[[], None]]()
         self._wake = asyncio.Event()
         self._following = Following(
             state, PREFIX, HELLO, what="remote providers", changed=lambda _change: self._wake.set(), keep=self._keep
@@ -54,13 +55,7 @@ class RemoteDirectory:
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after each change; call what is returned to stop that."""
-        self._callbacks.append(callback)
-
-        def forget() -> None:
-            with contextlib.suppress(ValueError):
-                self._callbacks.remove(callback)
-
-        return forget
+        return self._listeners.add(callback)
 
     async def load(self) -> None:
         """Read everything anew. Raises `BackendUnavailable`."""
@@ -76,7 +71,7 @@ class RemoteDirectory:
         }
         self._known = known
         self.revision += 1
-        for callback in tuple(self._callbacks):
+        for callback in self._listeners:
             callback()
 
     async def __aenter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from worker.settings.load import find_config, load_settings
 from worker.settings.model import Settings
-from worker.settings.table import SETTINGS, Setting
+from worker.settings.setting import Setting
+from worker.settings.table import SETTINGS
 
 __all__ = ["SETTINGS", "Setting", "Settings", "find_config", "load_settings"]

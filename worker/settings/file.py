@@ -9,11 +9,12 @@ from typing import Any
 from worker.errors import BadSetting
 from worker.nesting import check_nesting
 from worker.settings.prompt_file import read_prompt_file
-from worker.settings.table import BY_KEY, Setting
+from worker.settings.setting import Setting
+from worker.settings.table import BY_KEY
 from worker.settings.values import check, unknown_key
 from worker.tools.config import McpServer, WebhookTool, check_mcp_servers, check_webhook_tools
 
-SECTIONS = ("backend", "agent", "plugins", "gateway", "approval")
+SECTIONS = ("backend", "agent", "plugins", "gateway", "approval", "artifacts")
 _PATHS = {
     "agent_plugins_dir",
     "plugins.dir",
@@ -25,7 +26,11 @@ _PATHS = {
 }
 _TOP_LEVEL = sorted({key.partition(".")[0] for key in BY_KEY} | {"agents"})
 _AGENT_FIELDS = sorted(key.partition(".")[2] for key in BY_KEY if key.startswith("agent."))
-_ACCESS = {"description": "agent_descriptions", "groups": "agent_groups"}
+_ACCESS = {
+    "description": "agent_descriptions",
+    "groups": "agent_groups",
+    "loop_policy": "agent_loop_policies",
+}
 """What an agent of `agents:` may have beside the fields of its configuration -> the setting that is the same."""
 _NOT_INHERITED = {"name", "system_prompt", "output_schema"}
 _VENDOR_FIELDS = {"provider", "base_url", "api_key_env", "options", "route"}

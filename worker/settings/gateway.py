@@ -23,6 +23,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    public_url: str = ""
     auth: str = "auto"
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
@@ -68,6 +69,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         """Raise `BadSetting` for what cannot work."""
         if bool(self.tls_cert) != bool(self.tls_key):
             raise BadSetting("gateway.tls_cert and gateway.tls_key: set both, or neither")
+        if self.public_url:
+            _check_public_url(self.public_url)
         for origin in self.cors_origins:
             _check_origin(origin)
         for network in self.trusted_proxies:
@@ -101,6 +104,12 @@ def is_https_or_loopback(url: str) -> bool:
     if parts.scheme == "https":
         return bool(parts.hostname)
     return parts.scheme == "http" and GatewaySettings(host=parts.hostname or "").is_loopback
+
+
+def _check_public_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise BadSetting("gateway.public_url is no address: write it as https://shoal.example.com, or with a path")
 
 
 def _check_origin(origin: str) -> None:

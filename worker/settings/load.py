@@ -14,6 +14,7 @@ from worker.rate_limits.rules import read_limits
 from worker.routing.route import read_routes
 from worker.settings.addresses import parse_allowed
 from worker.settings.approvals import ApprovalSettings
+from worker.settings.artifacts import ArtifactSettings
 from worker.settings.environment import read_environment
 from worker.settings.file import inherit, read_file
 from worker.settings.gateway import GatewaySettings
@@ -109,6 +110,7 @@ def _settings(values: dict[str, Any], agents: Mapping[str, Mapping[str, Any]], s
         plugins=PluginSettings(**_section(values, "plugins")),
         gateway=GatewaySettings(**_section(values, "gateway")),
         approval=ApprovalSettings(**_section(values, "approval")),
+        artifacts=ArtifactSettings(**_section(values, "artifacts")),
         agents=named,
         sources=sources,
     )
@@ -125,6 +127,7 @@ def _check_together(settings: Settings) -> None:
     settings.plugins.check()
     settings.gateway.check()
     settings.approval.check()
+    settings.artifacts.check()
     parse_allowed(settings.allow_private_addresses)
     if settings.retry_max_s < settings.retry_base_s:
         raise BadSetting(

@@ -10,11 +10,14 @@ from msgspec import Struct, field
 from providers import AgentConfig
 from providers.pricing import ModelPrice
 from queue_backends import BackendOptions
+from worker.audit.model import AuditLog
 from worker.budgets.rules import BudgetRule
 from worker.errors import BadSetting
+from worker.loop_policy.model import LoopPolicy
 from worker.rate_limits.rules import RateLimit
 from worker.routing.route import Route
 from worker.settings.approvals import ApprovalSettings
+from worker.settings.artifacts import ArtifactSettings
 from worker.settings.gateway import GatewaySettings
 from worker.settings.masking import MASK, masked, masked_url
 from worker.settings.plugins import PluginSettings
@@ -52,6 +55,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Agent -> what it is for."""
     agent_groups: dict[str, tuple[str, ...]] = {}
     """Agent -> access groups that see it; those that are not here are everybody's."""
+    audit_log: AuditLog | None = None
+    """What agents do is written down so; None: not at all."""
+    loop_policy: LoopPolicy | None = None
+    """Of all agents that have none of their own."""
+    agent_loop_policies: dict[str, LoopPolicy] = {}
+    """Agent -> its own."""
+    embedding_provider: str = ""
+    """Of the findings that loop policies keep; empty: as the policy says."""
+    embedding_model: str = ""
+    """Likewise."""
+    vector_store_url: str = ""
+    """Where they are kept; empty: with the fleet's state."""
     plugins: PluginSettings = PluginSettings()
     """Providers and agents in other processes."""
     agent_plugins_dir: str = ""
@@ -81,6 +96,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     daily_token_limit: int = 0
     """0: no limit."""
     budgets: dict[str, BudgetRule] = {}
+    spend_url: str = ""
+    """Redis with the spend records of kubeswarm's operator; empty: the queue's, if that is Redis."""
     budget_webhook: str = ""
     """Where it is said that a budget's soft limit, or its limit, was reached; empty: nowhere."""
     usage_retention_days: int = 90
@@ -96,6 +113,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Of one task's tool outputs together. 0: none are stored."""
     approval: ApprovalSettings = ApprovalSettings()
     """How people are asked for their approval."""
+    artifacts: ArtifactSettings = ArtifactSettings()
+    """Where the files that tasks make are kept."""
     python_tools: tuple[str, ...] = ()
     """`module:name`, or the path of a file."""
     team_routes: dict[str, str] = {}

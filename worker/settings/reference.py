@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from worker.settings.model import Settings
-from worker.settings.table import SECTIONS, Setting
+from worker.settings.setting import Setting
+from worker.settings.table import SECTIONS
 
 
 def markdown() -> str:

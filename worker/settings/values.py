@@ -10,13 +10,17 @@ from typing import Any, get_args
 
 import msgspec
 
+from worker.audit.model import parse_audit_log
 from worker.errors import BadSetting
-from worker.settings.table import Setting
+from worker.loop_policy.reading import parse_loop_policy
+from worker.settings.setting import Setting
 from worker.tools.config import parse_mcp_servers, parse_webhook_tools
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_ARK_LISTS: dict[str, Callable[[str], Any]] = {
+_ARK_JSON: dict[str, Callable[[str], Any]] = {
+    "AGENT_AUDIT_LOG": parse_audit_log,
+    "AGENT_LOOP_POLICY": parse_loop_policy,
     "AGENT_MCP_SERVERS": parse_mcp_servers,
     "AGENT_WEBHOOK_TOOLS": parse_webhook_tools,
 }
@@ -29,8 +33,8 @@ def from_text(setting: Setting, text: str) -> Any:
     Raises `BadSetting`, in ark's words where ark has the variable.
     """
     name = setting.variable
-    if name in _ARK_LISTS:
-        return _ARK_LISTS[name](text)
+    if name in _ARK_JSON:
+        return _ARK_JSON[name](text)
     kind = plain_type(setting.type)
     if setting.choices:
         return check(setting, name, text)

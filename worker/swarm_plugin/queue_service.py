@@ -44,6 +44,7 @@ from queue_backends.swarm_plugin.messages import (
     SubmitResponse,
 )
 from queue_backends.swarm_plugin.task_form import DELIVERY, task_of, to_result, to_task, usage_of
+from worker.background import BackgroundWork
 from worker.errors import WorkerError
 from worker.retries import RetryPolicy
 
@@ -151,16 +152,12 @@ class QueueService:
     @asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:
         """While entered, what agents have keeps its lease, and cancelled tasks end. Afterwards all is given back."""
-        tasks = [
-            asyncio.create_task(self._renew(), name="leases of agents"),
-            asyncio.create_task(self._hear_cancels(), name="cancels for agents"),
-        ]
+        renewing = BackgroundWork(self._renew, name="leases of agents")
+        hearing = BackgroundWork(self._hear_cancels, name="cancels for agents")
         try:
-            yield
+            async with renewing, hearing:
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
             for held in list(self._held.values()):
                 with contextlib.suppress(QueueError):
                     await self._backend.queue.nack(held.delivery, "")

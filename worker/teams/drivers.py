@@ -21,6 +21,7 @@ from queue_backends import Backend, BackendUnavailable, StateChange
 from worker.approvals import PREFIX as APPROVALS
 from worker.approvals.answers import HELLO as APPROVALS_HELLO
 from worker.approvals.answers import decode_approval
+from worker.background import BackgroundWork
 from worker.following import Following
 from worker.teams.active_runs import decode_active
 from worker.teams.driver import Driver, OnEnd
@@ -71,7 +72,7 @@ class RunDrivers:
         """Run -> the process that drives it, if that is another one."""
         self._driving: set[str] = set()
         self._woken = asyncio.Event()
-        self._main: asyncio.Task[None] | None = None
+        self._main = BackgroundWork(self._run, name="drivers of runs")
         self._followings = [
             self._following(ACTIVE, "active runs", self._run_changed, self._keep_runs),
             self._following(APPROVALS, "answers that runs wait for", self._approval_changed, self._keep_answers),
@@ -99,16 +100,14 @@ class RunDrivers:
         await self._ownership.__aenter__()
         for following in self._followings:
             following.start()
-        self._main = asyncio.create_task(self._run(), name="drivers of runs")
+        self._main.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave all runs to others, at once: what is under way goes on in its workers."""
-        if self._main is not None:
-            self._main.cancel()
-            await asyncio.wait([self._main])
+        await self._main.stop()
         for following in self._followings:
             await following.stop()
         await self._ownership.__aexit__(kind, error, trace)

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, urlencode
 
@@ -20,6 +21,7 @@ from queue_backends.temporary import Temporary
 from worker.approvals import Approvals
 from worker.approvals.waking import AnsweredTasks
 from worker.assembly import open_backends, open_worker
+from worker.background import BackgroundWork
 from worker.settings import Settings
 from worker.teams.driver import Driver
 from worker.teams.errors import RunNotFound
@@ -162,12 +164,8 @@ async def _open_own(stack: AsyncExitStack, settings: Settings, run_id: str, note
 async def _kept(own: Temporary) -> AsyncIterator[None]:
     """While the body runs, the queue's lifetime is extended; what comes new into it gets one."""
     await own.keep_for(RESUMABLE_S)
-    keeping = asyncio.create_task(_keep(own), name="lifetime of the private queue")
-    try:
+    async with BackgroundWork(partial(_keep, own), name="lifetime of the private queue"):
         yield
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
     with contextlib.suppress(QueueError):
         await own.keep_for(RESUMABLE_S)
 

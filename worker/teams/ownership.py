@@ -18,6 +18,7 @@ from typing import Self
 import structlog
 
 from queue_backends import BackendUnavailable, QueueError, StateStore
+from worker.background import BackgroundWork
 from worker.teams.run_keys import DRIVERS, driver_key
 
 LEASE_S = 15.0
@@ -44,22 +45,20 @@ class Ownership:
         self.lease_s = lease_s
         self.name = ""
         self._held: dict[str, Hold] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeping = BackgroundWork(self._keep, name="lease of the runs' driver")
         self._good_until = 0.0
 
     async def __aenter__(self) -> Self:
         """Raises `BackendUnavailable`."""
         await self._appear()
-        self._keeper = asyncio.create_task(self._keep(), name="lease of the runs' driver")
+        self._keeping.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give up all that is held."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        await self._keeping.stop()
         with contextlib.suppress(QueueError):
             for run_id in list(self._held):
                 await self.release(run_id)
