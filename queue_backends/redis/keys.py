@@ -17,19 +17,20 @@
 | `{q}:members`               | zset   | on a cluster: worker -> end of its membership | expires                       |
 | `{q}:idempotency:<key>`     | string | task id                                       | expires                       |
 | `{q}:rights`                | -      | asked for, to see what the ACL allows         | within one script             |
-| `{q}:submitter:<name>`      | string | a submitter's last call, msgpack              | expires after a minute        |
+| `{q}:submitter:<name>`      | string | a submitter's last call: number and answer    | expires after a minute        |
 | `{q}:chunks:<id>`           | stream | replay of a task's chunks; also their channel | capped; expires after the end |
 | `{q}:state:kv:<key>`        | string | state                                         | as its writer says            |
+| `{q}:state:list:<family>`   | hash   | keys of a small family; `` -> complete until  | as its keys                   |
 | `{q}:state:log:<log>`       | hash   | record id -> value                            | expires; old records are cut  |
 | `{q}:state:log-index:<log>` | zset   | record id -> appended, ms                     | as its log                    |
 | `{q}:state:counters:<name>` | hash   | field -> amount                               | as its writer says            |
 
 Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
-`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of
-a long value), and the same on `{q}:state:changes:<family>` for keys `<family>:…` and `<family>/…`. Two names come from
-elsewhere:
-the list of a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`).
-With a braced name, such as `{agents}`, all others share one slot of a Redis Cluster.
+`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of a long value; the
+length begins with 0 if the key is on its family's list), and the same on `{q}:state:changes:<family>` for keys
+`<family>:…` and `<family>/…`. Two names come from elsewhere: the list of a task's `stream_key`, and rolling windows,
+whose names are keys as they stand (ark's `swarm:budget:…`). With a braced name, such as `{agents}`, all others share
+one slot of a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from queue_backends.messages import Priority
 GROUP = "agent-workers"
 DEFAULT_STREAM = "agent-tasks"
 _FAMILY = re.compile(r"([^:/]*)[:/]")
+LISTED = frozenset({"objects", "remote", "session-waiting", "settings"})
+"""Families of state keys with a list of them: few keys, seldom written, which processes read whole when they start or
+now and then. Names of expired keys leave a list only when it is read: what nobody reads whole has none."""
 LANES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
 
@@ -67,6 +71,7 @@ class Keys:
         self._chunks = f"{queue}:chunks:"
         self._idempotency = f"{queue}:idempotency:"
         self._kv = f"{queue}:state:kv:"
+        self._listing = f"{queue}:state:list:"
         self._log = f"{queue}:state:log:"
         self._log_index = f"{queue}:state:log-index:"
         self._counters = f"{queue}:state:counters:"
@@ -90,8 +95,13 @@ class Keys:
     def family_changes(self, name: str) -> str:
         """Channel of those who watch one family of state keys, such as `settings:` or `workers/`, and need not hear of
         all others; empty for a name without one."""
-        found = _FAMILY.match(name)
-        return f"{self.changes}:{found[1]}" if found else ""
+        family = family_of(name)
+        return f"{self.changes}:{family}" if family else ""
+
+    def listing(self, name: str) -> str:
+        """Where the list of the keys of a key's family stands; empty for a family without one."""
+        family = family_of(name)
+        return self._listing + family if family in LISTED else ""
 
     def kv(self, key: str) -> str:
         """Where a state key stands."""
@@ -112,3 +122,9 @@ class Keys:
     def counters(self, name: str) -> str:
         """Where a counter set stands."""
         return self._counters + name
+
+
+def family_of(name: str) -> str:
+    """`settings` of `settings:budgets`, `objects` of `objects/agents/writer`; empty for a name without a family."""
+    found = _FAMILY.match(name)
+    return found[1] if found else ""

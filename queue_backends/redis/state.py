@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
 
 from queue_backends.errors import BackendUnavailable
 from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.entries import pairs
 from queue_backends.redis.keys import Keys
+from queue_backends.redis.listings import Listings, scanned
 from queue_backends.redis.pubsub import PubSubHub
-from queue_backends.redis.wire import CallTable, pack_records
+from queue_backends.redis.records import RecordPacker
+from queue_backends.redis.wire import CallTable
 
 WATCH_RECHECK_S = 3600.0
 RETRY_S = 0.5
@@ -27,6 +30,7 @@ class RedisState:
         self._client = client
         self._keys = keys
         self._hub = hub
+        self._listings = Listings(client, keys)
 
     async def get(self, key: str) -> bytes | None:
         """The key's value, or None."""
@@ -38,18 +42,29 @@ class RedisState:
         name = self._keys.kv(key)
         lifetime = ("PX", _ms(ttl_s)) if ttl_s is not None else ()
         await self._client.pipeline(
-            [("SET", name, value, *lifetime), *self._announced(key, _announcement(key, value))], transaction=True
+            [
+                ("SET", name, value, *lifetime),
+                *self._listings.added(key),
+                *self._announced(key, value),
+            ],
+            transaction=True,
         )
 
     async def delete(self, key: str) -> bool:
         """Delete a key and tell watchers."""
         deleted, *_ = await self._client.pipeline(
-            [("DEL", self._keys.kv(key)), *self._announced(key, _announcement(key, None))], transaction=True
+            [
+                ("DEL", self._keys.kv(key)),
+                *self._listings.removed(key),
+                *self._announced(key, None),
+            ],
+            transaction=True,
         )
         return bool(deleted)
 
-    def _announced(self, key: str, change: bytes) -> list[tuple[str, str, bytes]]:
+    def _announced(self, key: str, value: bytes | None) -> list[tuple[str, str, bytes]]:
         """To those who watch all keys, and to those who watch the key's family."""
+        change = _announcement(key, value, is_listed=bool(self._keys.listing(key)))
         channels = (self._keys.changes, self._keys.family_changes(key))
         return [("PUBLISH", channel, change) for channel in channels if channel]
 
@@ -57,9 +72,10 @@ class RedisState:
         self, key: str, expected: bytes | None, value: bytes | None, *, ttl_s: float | None = None
     ) -> bool:
         """Change the key only if it is as `expected`."""
+        listing = self._keys.listing(key)
         changed = await self._client.script(
             "compare_and_set",
-            [self._keys.kv(key)],
+            [self._keys.kv(key), *([listing] if listing else [])],
             [
                 int(expected is not None),
                 expected or b"",
@@ -75,19 +91,21 @@ class RedisState:
         return bool(changed)
 
     async def scan(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
-        """Keys that begin with `prefix`; each once, though SCAN may report one twice."""
-        pattern = _escaped(self._keys.kv(prefix)) + "*"
-        cursor, seen = 0, set[str]()
-        while True:
-            cursor, names = await self._client.command("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
-            fresh = [name.decode() for name in names if name.decode() not in seen]
+        """Keys that begin with `prefix`, each once. Only those of families with a list are found without a look at all
+        keys of the database."""
+        is_listed = bool(self._keys.listing(prefix))
+        pages = self._listings.pages(prefix) if is_listed else scanned(self._client, self._keys, prefix)
+        seen = set[str]()
+        async for page in pages:
+            fresh = [name for name in dict.fromkeys(page) if name not in seen]
             seen.update(fresh)
-            values = await self._client.command("MGET", *fresh) if fresh else []
+            values = await self._client.command("MGET", *map(self._keys.kv, fresh)) if fresh else []
+            expired = [name for name, value in zip(fresh, values, strict=True) if value is None]
+            if expired and is_listed:
+                await self._listings.forget_expired(expired)
             for name, value in zip(fresh, values, strict=True):
                 if value is not None:
-                    yield self._keys.kv_name(name), value
-            if int(cursor) == 0:
-                return
+                    yield name, value
 
     async def watch(self, prefix: str) -> AsyncIterator[StateChange]:
         """Changes as they are announced; after a gap, present values again."""
@@ -102,10 +120,13 @@ class RedisState:
                         async for key, value in self.scan(prefix):
                             yield StateChange(key=key, value=value)
                         continue
-                    change, is_whole = _change(message)
-                    if not change.key.startswith(prefix):
+                    heard = _heard(message)
+                    if not heard.key.startswith(prefix):
                         continue
-                    yield change if is_whole else StateChange(key=change.key, value=await self.get(change.key))
+                    if not heard.is_listed:
+                        await self._listings.take_in(heard.key)
+                    present = heard.value if heard.is_whole else await self.get(heard.key)
+                    yield StateChange(key=heard.key, value=present)
                 except BackendUnavailable:  # gone again: all values are read once it is back
                     await asyncio.sleep(RETRY_S)
                     inbox.mark_gap()
@@ -113,8 +134,9 @@ class RedisState:
     async def append_once(self, records: Sequence[LogRecord]) -> int:
         """Append and count new records."""
         table = CallTable()
-        packed = pack_records(records, table, self._keys)
-        added: int = await self._client.script("append", table.names, table.arguments(packed))
+        packer = RecordPacker(table, self._keys)
+        payload = packer.pack(records), packer.sets
+        added: int = await self._client.script("append", table.names, table.arguments(payload))
         return added
 
     async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:
@@ -187,20 +209,37 @@ class RedisState:
         return
 
 
-def _announcement(key: str, value: bytes | None) -> bytes:
-    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value; or `?` and no value."""
+class _Heard(NamedTuple):
+    """A change as it was announced."""
+
+    key: str
+    value: bytes | None
+    is_whole: bool
+    """Otherwise the value is too long to be sent along."""
+    is_listed: bool
+    """Whoever wrote it has listed it, or there is nothing to list."""
+
+
+def _announcement(key: str, value: bytes | None, *, is_listed: bool) -> bytes:
+    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value; or `?` and no value.
+
+    The length of a listed key begins with a zero: versions that know no lists write none, and read over it.
+    """
     name = key.encode()
-    if value is not None and len(value) > LONGEST_ANNOUNCED:
-        return b"?%d:%b" % (len(name), name)
-    return b"%b%d:%b%b" % (b"-" if value is None else b"+", len(name), name, value or b"")
+    sign = b"-" if value is None else b"?" if len(value) > LONGEST_ANNOUNCED else b"+"
+    length = b"%b%d" % (b"0" if is_listed else b"", len(name))
+    return b"%b%b:%b%b" % (sign, length, name, value if value is not None and sign == b"+" else b"")
 
 
-def _change(message: bytes) -> tuple[StateChange, bool]:
-    """A change, and whether its value is all there."""
+def _heard(message: bytes) -> _Heard:
     head, _, rest = message.partition(b":")
-    length = int(head[1:])
-    change = StateChange(key=rest[:length].decode(), value=rest[length:] if head.startswith(b"+") else None)
-    return change, not head.startswith(b"?")
+    sign, length = head[:1], int(head[1:])
+    return _Heard(
+        key=rest[:length].decode(),
+        value=rest[length:] if sign == b"+" else None,
+        is_whole=sign != b"?",
+        is_listed=sign == b"-" or head[1:2] == b"0",
+    )
 
 
 def _ms(seconds: float) -> int:
@@ -210,8 +249,3 @@ def _ms(seconds: float) -> int:
 def _amount(member: bytes) -> int:
     text = member.rpartition(b":")[2]
     return int(text) if text.lstrip(b"-").isdigit() else 0
-
-
-def _escaped(text: str) -> str:
-    """A name as a SCAN pattern that means just itself."""
-    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in text)

@@ -26,6 +26,10 @@ STRUCTURE = frozenset(
         ":delayed-entries",
         ":moved",  # where a task's entry is, until the task ends
         ":paused",  # exists while the queue is paused
+        ":state:list:objects",  # the keys of small families that are kept for good
+        ":state:list:remote",
+        ":state:list:session-waiting",
+        ":state:list:settings",
     }
 )
 """What follows the queue's name in the names of keys that have no end of their own."""
