@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from queue_backends.arq.jobs import job_of
 from queue_backends.arq.names import ArqKeys
 from queue_backends.arq.wire import Scripts
 from queue_backends.interfaces import BackendOptions, QueueStats
-from queue_backends.messages import Task
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import LANES
 from queue_backends.redis.submitting import REMEMBERED_MS, Submitter
 from queue_backends.redis.wire import CallTable
+
+if TYPE_CHECKING:
+    from queue_backends.redis.submitting import Call, Script
 
 
 class ArqSubmitter(Submitter):
@@ -37,10 +39,8 @@ class ArqSubmitter(Submitter):
         self._suffix = uuid.uuid4().hex[:8]
         """Ids are unique over the queues of a database, too: arq's jobs of all queues stand side by side."""
 
-    async def _call(
-        self, name: str, number: int, tasks: Sequence[tuple[Task, float | None]], is_repeated: bool, limit_s: float
-    ) -> Any:
-        table = CallTable(self._keys.submitter(name))
+    def _script(self, call: Call) -> Script:
+        table = CallTable(self._keys.submitter(call.name))
         packed = [
             (
                 LANES.index(task.priority) + 1,
@@ -49,19 +49,18 @@ class ArqSubmitter(Submitter):
                 job_of(task).decode(),
                 self._expires_ms(run_at),
             )
-            for task, run_at in tasks
+            for task, run_at in call.tasks
         ]
-        return await self._scripts.call(
+        return self._scripts.script(
             "submit",
             self._options.max_depth,
             round(self._options.idempotency_retention_s * 1000),
             packed,
-            number,
-            is_repeated,
+            call.number,
             REMEMBERED_MS,
             self._suffix,
+            call.each,
             table=table,
-            timeout_s=limit_s,
         )
 
     def _expires_ms(self, run_at: float | None) -> int:

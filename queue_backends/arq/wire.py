@@ -46,11 +46,11 @@ class Scripts:
         self, name: str, *payload: Any, table: CallTable | None = None, timeout_s: float | None = None
     ) -> Any:
         """A script's reply; `table` has the keys and values that the payload names by their positions."""
-        table = table or CallTable()
-        arguments = table.arguments((self._names, *payload))
-        return await self._client.script(
-            f"queue_backends.arq.scripts:{name}", table.names, arguments, timeout_s=timeout_s
-        )
+        return await self._client.script(*self.script(name, *payload, table=table or CallTable()), timeout_s=timeout_s)
+
+    def script(self, name: str, *payload: Any, table: CallTable) -> tuple[str, list[str], list[bytes]]:
+        """A script's name, KEYS and ARGV."""
+        return f"queue_backends.arq.scripts:{name}", table.names, table.arguments((self._names, *payload))
 
     def on(self, client: RedisClient) -> Scripts:
         """The same scripts over another client."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from queue_backends.batching import batches
 from queue_backends.errors import BackendUnavailable, InvalidTask, QueueFull
-from queue_backends.gathering import Gatherer
+from queue_backends.gathering import Gatherer, by_tasks
 from queue_backends.interfaces import BackendOptions
 from queue_backends.messages import Task, check_run_at, check_task, now_rfc3339
 from queue_backends.nats.entries import Entry, encode_task
@@ -39,7 +39,7 @@ class Submitter:
         self._subjects = ledger.subjects
         self._options = options
         self._count_waiting = waiting
-        self._gatherer = Gatherer(self._add, lambda submission: _chars(submission[0]))
+        self._gatherer = Gatherer(by_tasks(self._add), lambda submission: _chars(submission[0]))
 
     async def submit(self, task: Task, run_at: float | None) -> str:
         """Accept one task."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from queue_backends.batching import batches
 from queue_backends.errors import BackendUnavailable, QueueFull
-from queue_backends.gathering import Gatherer
+from queue_backends.gathering import Gatherer, by_tasks
 from queue_backends.interfaces import BackendOptions
 from queue_backends.messages import Task, check_run_at, check_task, now_rfc3339, task_to_entry
 from queue_backends.postgresql.announcing import Announcer
@@ -45,7 +45,7 @@ class Submitter:
         self._queue_id = queue_id
         self._announcer = announcer
         self._options = options
-        self._gatherer = Gatherer(self._add, _chars)
+        self._gatherer = Gatherer(by_tasks(self._add), _chars)
 
     async def submit(self, task: Task, run_at: float | None) -> str:
         """Accept one task, together with others that are submitted at this time."""
