@@ -10,11 +10,11 @@ import importlib.resources
 import re
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import hiredis
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.retry import Retry
@@ -22,10 +22,12 @@ from redis.backoff import NoBackoff
 
 from queue_backends.availability import Availability
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, QueueError
+from queue_backends.redis.guard import Guard
 from queue_backends.redis.keys import DEFAULT_STREAM
-from queue_backends.redis.line import Line
+from queue_backends.redis.line import Line, Link, Receiver
 from queue_backends.redis.locating import LocatedConnection, LocatedSSLConnection, Locator
 from queue_backends.redis.redirecting import redirection
+from queue_backends.redis.to_its_end import HEARD_OUT_WITHIN_S
 
 OLDEST_SERVER = (6, 2)
 COMMAND_TIMEOUT_S = 10.0
@@ -37,6 +39,8 @@ _UNBLOCK_WITHIN_S = 1.0
 MOST_CONNECTIONS = 32
 """Per backend. One blocks in a pull and one listens; the rest are for commands, which wait for a free one."""
 
+_NOT_THE_DRIVERS = {"stream", "protocol", "decode_responses"}
+"""Parameters of a URL."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds without traffic, seconds between probes, probes: a peer that has vanished is known after half a minute."""
 
@@ -64,11 +68,12 @@ def script_text(name: str) -> tuple[str, str]:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """A URL without its `stream` parameter, and that parameter's value: ark's way to name a queue."""
+    """A URL without its `stream` parameter, and that parameter's value: ark's way to name a queue. How replies are read
+    is no choice of the URL's either: what the driver would take from it goes, too."""
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     stream = next((value for key, value in query if key == "stream" and value), DEFAULT_STREAM)
-    rest = urlencode([(key, value) for key, value in query if key != "stream"])
+    rest = urlencode([(key, value) for key, value in query if key not in _NOT_THE_DRIVERS])
     return urlunsplit(parts._replace(query=rest)), stream
 
 
@@ -179,7 +184,7 @@ class RedisClient:
         """What the server has said of itself (INFO) when it was checked; empty if it may not."""
         self.has_moved = False
         """Set by the client whose twin this is."""
-        self._under_way: set[asyncio.Timeout] = set()
+        self._under_way: set[Guard] | None = None if locator is None else set()
         """What can be given up if the server turns out to be elsewhere; kept only if it can be."""
         self._twins: weakref.WeakSet[RedisClient] = weakref.WeakSet()
         # A repeated command could repeat its effect: whether to try again is for callers who know what they did.
@@ -217,7 +222,7 @@ class RedisClient:
 
     async def command(self, *args: Any, timeout_s: float | None = None) -> Any:
         """One command's reply."""
-        async with self._guarded(timeout_s):
+        with self._guarded(timeout_s):
             return await self._execute(*args)
 
     async def pipeline(
@@ -228,7 +233,7 @@ class RedisClient:
         timeout_s: float | None = None,
     ) -> list[Any]:
         """The replies of several commands, in one round trip. An error of any is raised."""
-        async with self._guarded(timeout_s):
+        with self._guarded(timeout_s):
             return await self._execute_all(commands, transaction=transaction)
 
     async def script(
@@ -237,7 +242,7 @@ class RedisClient:
         """A script's reply; the server is given its text if it does not have it."""
         text, sha = self._script(name)
         try:
-            async with self._guarded(timeout_s):
+            with self._guarded(timeout_s):
                 try:
                     return await self._execute("EVALSHA", sha, len(keys), *keys, *args)
                 except redis.exceptions.NoScriptError:
@@ -245,6 +250,36 @@ class RedisClient:
         except QueueError:
             await self._refuse_oversized(max((len(arg) for arg in args if isinstance(arg, bytes)), default=0))
             raise
+
+    def link_at_once(self) -> Link | None:
+        """The connection over which a script can be sent without waiting, and is carried out behind all that was sent
+        over it before. None where there may be no such thing: at a server that others locate."""
+        return self._line.link_at_once() if self._locator is None else None
+
+    def send_script(self, link: Link, name: str, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
+        """Send it at once over a `link_at_once`. It is for the receiver to bound its wait, to tell `availability` and
+        `met` how it went, and to do with NOSCRIPT what `script` does."""
+        command = ("EVALSHA", self._script(name)[1], len(keys), *keys, *args)
+        link.send_now(hiredis.pack_command(command), receiver)
+
+    async def blocking(
+        self, commands: Sequence[Sequence[Any]], *, timeout_s: float, unheard: Callable[[list[Any]], None]
+    ) -> list[Any]:
+        """The replies of several commands of which the first one blocks, in one round trip. An error of any is raised.
+
+        What was sent may be carried out long after its sender has gone. So if this is cancelled, the server is asked to
+        end it now, and what it replies yet is told to `unheard`, before the cancel takes its course.
+        """
+        with self._guarded(timeout_s) as guard, await self._blocking_line.begin_alone(commands) as call:
+            try:
+                return await call.replies()
+            except asyncio.CancelledError:
+                if not guard.is_given_up:
+                    if not call.is_answered:
+                        await self.unblock()
+                    if (replies := await call.heard_out(HEARD_OUT_WITHIN_S)) is not None:
+                        unheard(replies)
+                raise
 
     async def unblock(self) -> None:
         """Have the server end a blocking command now, as if its time were over. Where an ACL forbids that, and in a
@@ -292,33 +327,12 @@ class RedisClient:
                 return int(limit)
         return None
 
-    @asynccontextmanager
-    async def _guarded(self, timeout_s: float | None) -> AsyncIterator[None]:
-        """Bound what happens inside to `timeout_s`, raise only our own errors, and note how the server fares."""
-        limit_s = COMMAND_TIMEOUT_S if timeout_s is None else timeout_s
-        began_at = self.availability.now()
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task is not None else 0
-        bound = asyncio.timeout(limit_s)
-        if self._locator is not None:
-            if self.has_moved:
-                self.has_moved = False
-                self.distrust()
-            self._under_way.add(bound)
-        try:
-            async with bound:
-                yield
-        except (redis.exceptions.RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
-            if task is not None and task.cancelling() > cancels:
-                # What cleans up after a cancel may raise an error of its own, and the cancel would be lost.
-                raise asyncio.CancelledError from error
-            cause: Exception = error
-            if self._locator is not None and bound not in self._under_way:
-                cause = redis.exceptions.ConnectionError("the server was replaced while this was under way")
-            raise self.met(cause, limit_s, began_at=began_at) from cause
-        finally:
-            self._under_way.discard(bound)
-        self.availability.answered(began_at=began_at)
+    def _guarded(self, timeout_s: float | None) -> Guard:
+        """Around what talks to the server."""
+        if self.has_moved:
+            self.has_moved = False
+            self.distrust()
+        return Guard(self, COMMAND_TIMEOUT_S if timeout_s is None else timeout_s, self._under_way)
 
     def met(
         self, error: Exception, timeout_s: float = COMMAND_TIMEOUT_S, *, began_at: float | None = None
@@ -338,11 +352,8 @@ class RedisClient:
     def moved(self) -> None:
         """Somebody who knows says that the server is elsewhere now: give up what is under way, and use none of the
         present connections again. A server that was replaced may still answer, and forgets later what it confirmed."""
-        now = asyncio.get_running_loop().time()
         while self._under_way:
-            bound = self._under_way.pop()
-            if not bound.expired():
-                bound.reschedule(now)
+            self._under_way.pop().give_up()
         self.distrust()
         for twin in self._twins:  # in another loop, so it acts at its next command; its present one is bounded
             twin.has_moved = True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from typing import Any
 
 import msgspec
 
@@ -88,8 +86,3 @@ def delivery_of(fence: Fence, raw: RawFields, options: BackendOptions) -> Delive
         next_attempt=next_attempt + crashes * ATTEMPTS_PER_DELIVERY,
         worker=fence.consumer,
     )
-
-
-def flat(entry: Mapping[str, Any]) -> list[str]:
-    """Fields as the scripts take them."""
-    return list(chain.from_iterable(entry.items()))

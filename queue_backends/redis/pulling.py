@@ -8,9 +8,9 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -22,9 +22,8 @@ from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
 from queue_backends.redis.entries import RawFields, delivery_of, task_id_of
 from queue_backends.redis.keys import GROUP, Keys
+from queue_backends.redis.to_its_end import to_its_end
 from queue_backends.redis.wire import Fence, encode_result, keep_of
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +88,7 @@ class Puller:
         """Take ready tasks: what is there at once, else the first that comes."""
         deadline = time.monotonic() + wait_s
         while True:
-            taken = await self._to_its_end(self._take(limit))
+            taken = await to_its_end(self._take(limit), self._leave_over)
             if isinstance(taken, list):
                 return taken
             remaining = deadline - time.monotonic()
@@ -100,34 +99,21 @@ class Puller:
                 await self._await_resume(min(remaining, LONGEST_BLOCK_S))
                 continue
             block_s = min(remaining, LONGEST_BLOCK_S, next_due_s, max(0.001, self._next_reclaim - time.monotonic()))
-            if deliveries := await self._to_its_end(self._block(limit, block_s), self._client.unblock):
+            if deliveries := await self._block(limit, block_s):
                 return deliveries
 
     async def take(self, limit: int) -> list[Delivery] | Idle:
         """What is ready at once, beside what is left over from before; or, if that is nothing, what may come."""
-        taken = await self._to_its_end(self._take(limit, with_surplus=False))
+        taken = await to_its_end(self._take(limit, with_surplus=False), self._leave_over)
         return taken if isinstance(taken, list) else Idle(*taken)
 
-    async def _to_its_end(
-        self, claim: Coroutine[Any, Any, T], hurry: Callable[[], Coroutine[Any, Any, None]] | None = None
-    ) -> T:
-        """Let a claim end even if the pull is cancelled: a command that was sent may be carried out long after its
-        sender has gone, and nobody would know of the entries. What comes of it then waits for the next pull. `hurry`
-        asks the server to end it soon."""
-        job = asyncio.create_task(claim, name="claim")
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            try:
-                if hurry is not None:
-                    await hurry()
-                await asyncio.wait([job], timeout=LONGEST_BLOCK_S + 1)
-            finally:
-                job.cancel()  # no effect on one that has ended; else it notes that its reply is lost
-            if job.done() and not job.cancelled() and job.exception() is None:
-                taken = job.result()
-                self.surplus.extend(taken if isinstance(taken, list) else ())
-            raise
+    def keep(self, deliveries: Iterable[Delivery]) -> None:
+        """For the next pull."""
+        self.surplus.extend(deliveries)
+
+    def _leave_over(self, taken: list[Delivery] | tuple[bool, float]) -> None:
+        """This pull was cancelled."""
+        self.keep(taken if isinstance(taken, list) else ())
 
     async def _take(self, limit: int, *, with_surplus: bool = True) -> list[Delivery] | tuple[bool, float]:
         """Deliveries; or, if there is none, whether the queue is paused and when the next delayed task is due."""
@@ -148,7 +134,7 @@ class Puller:
             )
             deliveries = await self._deliveries(read)
         except BaseException:
-            self.surplus.extend(reclaimed)  # they are ours all the same
+            self.keep(reclaimed)  # they are ours all the same
             raise
         if reclaimed or deliveries:
             return reclaimed + deliveries
@@ -205,23 +191,37 @@ class Puller:
         moment, so that a pause that began meanwhile is seen without a second round trip."""
         lanes = self._keys.lanes
         read = ("XREADGROUP", "GROUP", GROUP, self.consumer, "COUNT", 1, "BLOCK", max(1, round(block_s * 1000)))
+        unheard: list[list[Any]] = []
         try:
-            with self._noting_lost_replies():
-                reply, paused = await self._client.pipeline(
-                    [(*read, "STREAMS", *lanes, *(">" for _ in lanes)), ("EXISTS", self._keys.paused)],
-                    timeout_s=block_s + REPLY_WITHIN_S,
-                )
+            reply, paused = await self._client.blocking(
+                [(*read, "STREAMS", *lanes, *(">" for _ in lanes)), ("EXISTS", self._keys.paused)],
+                timeout_s=block_s + REPLY_WITHIN_S,
+                unheard=unheard.append,
+            )
+        except (asyncio.CancelledError, BackendUnavailable):
+            for reply, paused in unheard:
+                with suppress(QueueError):  # else the cancel would be lost; it is noted as a lost reply
+                    self.keep(await self._blocked_read(reply, paused))
+            if not unheard:
+                self._reply_lost_at = time.monotonic()
+            raise
         except QueueError as error:
             if "NOGROUP" not in str(error):
                 raise
             await self.create_group()
             return []
-        deliveries = await self._deliveries(reply or [])
-        if paused:
-            await self._committer.commit([Release(delivery=delivery) for delivery in deliveries])
-            return []
-        self.surplus.extend(deliveries[limit:])
+        deliveries = await self._blocked_read(reply, paused)
+        self.keep(deliveries[limit:])
         return deliveries[:limit]
+
+    async def _blocked_read(self, reply: Sequence[Any] | None, paused: int) -> list[Delivery]:
+        """What a blocked read gave. What came into a queue that is paused meanwhile is given back."""
+        deliveries = await self._deliveries(reply or ())
+        if paused:
+            with self._looked_for_again(deliveries):
+                await self._committer.commit([Release(delivery=delivery) for delivery in deliveries])
+            return []
+        return deliveries
 
     async def _await_resume(self, timeout_s: float) -> None:
         self.resumed.clear()
@@ -242,15 +242,31 @@ class Puller:
     async def _accepted(self, claimed: Iterable[tuple[Fence, RawFields]]) -> list[Delivery]:
         """Claimed entries as deliveries that we hold; what cannot be read is refused."""
         deliveries: list[Delivery] = []
+        unreadable: list[tuple[Fence, RawFields, str]] = []
         for fence, raw in claimed:
             try:
                 delivery = delivery_of(fence, raw, self._options)
             except InvalidTask as error:
-                await self._refuse_or_postpone(fence, raw, str(error))
-                continue
-            self._committer.hold(delivery)
-            deliveries.append(delivery)
+                unreadable.append((fence, raw, str(error)))
+            else:
+                self._committer.hold(delivery)
+                deliveries.append(delivery)
+        if unreadable:
+            with self._looked_for_again(deliveries):
+                for fence, raw, reason in unreadable:
+                    await self._refuse_or_postpone(fence, raw, reason)
         return deliveries
+
+    @contextmanager
+    def _looked_for_again(self, deliveries: Sequence[Delivery]) -> Iterator[None]:
+        """If this is cancelled or fails, the next pull looks which of them are still ours: nobody has got them."""
+        try:
+            yield
+        except BaseException:
+            for delivery in deliveries:
+                self._committer.drop(delivery)
+            self._reply_lost_at = time.monotonic()
+            raise
 
     async def _refuse_or_postpone(self, fence: Fence, raw: RawFields, reason: str) -> None:
         try:
@@ -299,11 +315,12 @@ class Puller:
         if own is not None:  # it was our turn
             self._note_own_expired([entry.decode() for entry in own])
         deliveries: list[Delivery] = []
-        for lane, entry_id, raw, count, cancelled in claimed:
-            accepted = await self._accepted([(Fence(lane, entry_id.decode(), self.consumer, count), raw)])
-            deliveries += accepted
-            if cancelled and accepted:
-                self._cancel_asked(accepted[0].task.id)
+        with self._looked_for_again(deliveries):
+            for lane, entry_id, raw, count, cancelled in claimed:
+                accepted = await self._accepted([(Fence(lane, entry_id.decode(), self.consumer, count), raw)])
+                deliveries += accepted
+                if cancelled and accepted:
+                    self._cancel_asked(accepted[0].task.id)
         return deliveries
 
     def _server_ms(self) -> int:
@@ -331,7 +348,7 @@ class Puller:
                 if self._committer.holds_entry(lane, fence.entry):
                     continue
                 for _, raw in await self._client.command("XRANGE", name, row.entry_id, row.entry_id):
-                    self.surplus += await self._accepted([(fence, raw)])
+                    self.keep(await self._accepted([(fence, raw)]))
         if self._reply_lost_at is not None and time.monotonic() - self._reply_lost_at > LATE_CLAIM_S:
             self._reply_lost_at = None
 

@@ -167,7 +167,7 @@ class RedisQueue(EndsByCommit):
 
     def keep_waiting(self, deliveries: Sequence[Delivery]) -> None:
         """These are for the next pull; renewals keep them until then."""
-        self._puller.surplus.extend(deliveries)
+        self._puller.keep(deliveries)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Extend leases; those of deliveries that wait here for the next pull, too."""

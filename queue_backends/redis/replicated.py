@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis.exceptions
 
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.locating import Locator
+from queue_backends.redis.to_its_end import to_its_end
 
 CONFIRMED_WITHIN_MS = 2000
 _WRITES = frozenset({"EVALSHA", "EVAL", "XREADGROUP", "SET", "DEL", "ZADD", "XDEL"})
@@ -45,6 +46,12 @@ class ReplicatedClient(RedisClient):
                     raise reply
         self._check(confirmed)
         return replies
+
+    async def blocking(
+        self, commands: Sequence[Sequence[Any]], *, timeout_s: float, unheard: Callable[[list[Any]], None]
+    ) -> list[Any]:
+        """As `RedisClient.blocking`: what only this server knows of is not heard yet."""
+        return await to_its_end(self.pipeline(commands, timeout_s=timeout_s), unheard, self.unblock)
 
     async def _execute_and_wait(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         try:

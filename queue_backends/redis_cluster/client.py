@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis.exceptions
@@ -13,6 +13,7 @@ from queue_backends.redis.client import RedisClient, script_text
 from queue_backends.redis.locating import Address
 from queue_backends.redis.redirecting import Redirection, redirection
 from queue_backends.redis.replicated import ReplicatedClient
+from queue_backends.redis.to_its_end import to_its_end
 from queue_backends.redis_cluster.direct import ask
 from queue_backends.redis_cluster.slot_map import SlotLocator, SlotMap
 
@@ -68,6 +69,12 @@ class ClusterClient(RedisClient):
                     return await self._ask(elsewhere, args)
                 self._follow(elsewhere)
         raise _undecided(self._slot)
+
+    async def blocking(
+        self, commands: Sequence[Sequence[Any]], *, timeout_s: float, unheard: Callable[[list[Any]], None]
+    ) -> list[Any]:
+        """As `RedisClient.blocking`; a server that is asked here cannot be told to end it, so its time passes."""
+        return await to_its_end(self.pipeline(commands, timeout_s=timeout_s), unheard)
 
     async def _execute_all(self, commands: Sequence[Sequence[Any]], *, transaction: bool) -> list[Any]:
         if self.sharded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import redis.asyncio
 import redis.exceptions
 
 from queue_backends.redis.client import MOST_CONNECTIONS, Pool
-from queue_backends.redis.line import Line
+from queue_backends.redis.line import Line, Link
 from tests.servers import Server
 
 LIMIT_S = 30
@@ -152,6 +153,102 @@ async def test_a_cancelled_wait_ends_at_the_server_too(line: Line, admin: redis.
         assert await line.call_alone([("BLPOP", "list", 0), ("ECHO", "x")]) == [[b"list", b"kept"], b"x"]
 
 
+async def test_a_reply_that_comes_with_the_cancel_is_heard(
+    line: Line, admin: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is cancelled between the arrival of the reply and its own next step: the reply is kept."""
+    heard: list[list[Any] | None] = []
+    receive = Link.data_received
+
+    def receive_and_cancel(link: Link, data: bytes) -> None:
+        receive(link, data)
+        if b"kept" in data:
+            waiting.cancel()
+
+    monkeypatch.setattr(Link, "data_received", receive_and_cancel)
+    async with asyncio.timeout(LIMIT_S):
+        waiting = await _blocked(line, heard)
+        await admin.rpush("list", "kept")
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert heard == [[[b"list", b"kept"], b"x"]]
+        assert await line.call_alone([("LLEN", "list")]) == [0]
+
+
+async def test_who_was_cancelled_can_wait_for_the_reply(line: Line, admin: redis.asyncio.Redis) -> None:
+    """It comes later, is heard all the same, and the connection is still good for the next call."""
+    heard: list[list[Any] | None] = []
+    async with asyncio.timeout(LIMIT_S):
+        (before,) = await line.call_alone([("CLIENT", "ID")])
+        waiting = await _blocked(line, heard)
+        waiting.cancel()
+        await asyncio.sleep(0)  # it has been told
+        await admin.rpush("list", "late")
+        await asyncio.wait([waiting])
+        assert heard == [[[b"list", b"late"], b"x"]]
+        assert await line.call_alone([("CLIENT", "ID")]) == [before]
+
+
+async def test_there_is_nothing_to_hear_on_a_lost_connection(line: Line, admin: redis.asyncio.Redis) -> None:
+    """It goes while somebody who was cancelled still listens: that ends at once, and the next call has another one."""
+    heard: list[list[Any] | None] = []
+    async with asyncio.timeout(LIMIT_S):
+        (before,) = await line.call_alone([("CLIENT", "ID")])
+        waiting = await _blocked(line, heard)
+        waiting.cancel()
+        await asyncio.sleep(0)  # it has been told
+        await admin.client_kill_filter(_id=str(before))
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert heard == [None]
+        assert await line.call_alone([("CLIENT", "ID")]) != [before]
+
+
+async def test_whoever_listens_too_late_is_told_at_once(line: Line, admin: redis.asyncio.Redis) -> None:
+    """The connection went between the cancel and that."""
+    async with asyncio.timeout(LIMIT_S):
+        (before,) = await line.call_alone([("CLIENT", "ID")])
+        with await line.begin_alone([("BLPOP", "list", 0)]) as alone:
+            waiting = asyncio.create_task(alone.replies())
+            await asyncio.sleep(0)  # it waits
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await admin.client_kill_filter(_id=str(before))
+            while line.client_id is not None:
+                await asyncio.sleep(0.01)  # until the event loop has heard of it: nothing tells
+            assert await alone.heard_out(2 * LIMIT_S) is None
+
+
+async def test_an_error_that_the_server_answers_costs_no_connection(line: Line) -> None:
+    """Whoever asks for a group that is not there, and makes it then, goes on over the same connection."""
+    async with asyncio.timeout(LIMIT_S):
+        before = await line.call_alone([("CLIENT", "ID")])
+        with pytest.raises(redis.exceptions.ResponseError, match="NOGROUP"):
+            await line.call_alone([("XREADGROUP", "GROUP", "g", "c", "BLOCK", 1, "STREAMS", "nothing", ">"), ("PING",)])
+        assert await line.call_alone([("CLIENT", "ID")]) == before
+
+
+@pytest.mark.parametrize(
+    "answer", [b"rubbish\r\n", b"*-1\r\n+x\r\n+nobody asked\r\n"], ids=["no-protocol", "one-too-many"]
+)
+async def test_a_server_that_talks_nonsense_is_hung_up_on(answer: bytes) -> None:
+    """Under a blocked call: its caller hears of a lost connection, or has the reply that came before the nonsense."""
+    async with _answering(b"BLPOP", answer) as (port, gone):
+        line = Line(Pool.from_url(f"redis://127.0.0.1:{port}", max_connections=2, protocol=2))
+        async with asyncio.timeout(LIMIT_S):
+            await line.call_alone([("PING",)])
+            calling = asyncio.create_task(line.call_alone([("BLPOP", "list", 0), ("ECHO", "x")]))
+            await asyncio.wait([calling])
+            await gone.wait()
+        failure = calling.exception()
+        if answer.startswith(b"*"):
+            assert failure is None
+            assert calling.result() == [None, b"x"]
+        else:
+            assert isinstance(failure, redis.exceptions.ConnectionError)
+        await line.close()
+
+
 async def test_an_unreachable_server_is_the_drivers_error() -> None:
     """In the words by which others know that nothing was sent."""
     line = Line(Pool.from_url("redis://127.0.0.1:1", max_connections=2, protocol=2))
@@ -164,3 +261,37 @@ async def test_an_unreachable_server_is_the_drivers_error() -> None:
 async def _facts(admin: redis.asyncio.Redis, client_id: int) -> str:
     """The server's line about a connection; empty if it is gone."""
     return str(await admin.execute_command("CLIENT", "LIST", "ID", client_id)).strip() if client_id else ""
+
+
+async def _blocked(line: Line, heard: list[list[Any] | None]) -> asyncio.Task[list[Any]]:
+    """Somebody who blocks, and hears the server out when cancelled."""
+    is_sent = asyncio.Event()
+
+    async def call() -> list[Any]:
+        with await line.begin_alone([("BLPOP", "list", 0), ("ECHO", "x")]) as alone:
+            is_sent.set()
+            try:
+                return await alone.replies()
+            except asyncio.CancelledError:
+                heard.append(await alone.heard_out(LIMIT_S))
+                raise
+
+    waiting = asyncio.create_task(call())
+    await is_sent.wait()
+    return waiting
+
+
+@asynccontextmanager
+async def _answering(request: bytes, answer: bytes) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A server's port that says OK to everything but one request; and whether somebody has hung up on it."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            commands = data.count(b"*")
+            writer.write(answer if request in data else b"+OK\r\n" * commands)
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], gone

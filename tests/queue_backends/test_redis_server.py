@@ -63,6 +63,20 @@ async def test_unix_socket_works(valkey_server: Server, stream: str) -> None:
         assert (await backend.queue.pull(1, LIMIT_S))[0].task.id == task_id
 
 
+@pytest.mark.parametrize("choice", ["protocol=3", "decode_responses=True"])
+async def test_a_url_does_not_choose_how_replies_are_read(valkey_server: Server, stream: str, choice: str) -> None:
+    """What the driver would take from it does not change what comes to us, on any kind of connection."""
+    async with asyncio.timeout(LIMIT_S), await open_backend(f"{valkey_server.url(stream)}&{choice}") as backend:
+        pulling = asyncio.create_task(backend.queue.pull(1, LIMIT_S))
+        await asyncio.gather(*(backend.queue.submit(Task(prompt=f"task {number}")) for number in range(20)))
+        (delivery,) = await pulling
+        assert delivery.task.prompt == "task 0"
+        assert (await backend.queue.stats()).running == 1
+    client = RedisClient(f"{valkey_server.url(stream)}&{choice}")
+    assert await client.pipeline([("PING",), ("ECHO", "text")]) == [b"PONG", b"text"]
+    await client.close()
+
+
 async def test_absent_server_is_one_clear_error_without_the_password() -> None:
     """Nobody listens: unavailable, naming the address, hiding the secret."""
     with pytest.raises(BackendUnavailable) as caught:
@@ -128,7 +142,8 @@ async def test_entry_of_a_reply_that_broke_off_is_found_again(queue_url: str, mo
     """The server has handed the task over and the connection broke before the answer came: the next pull has it."""
     async with await open_backend(queue_url, BackendOptions(lease_s=60)) as backend:
         task_id = await backend.queue.submit(Task(prompt="hi"))
-        script, broken = RedisClient.script, []
+        script = RedisClient.script
+        broken: list[Any] = []
 
         async def breaking_once(self: RedisClient, name: str, *args: Any) -> Any:
             reply = await script(self, name, *args)
