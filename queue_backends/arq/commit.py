@@ -12,7 +12,8 @@ from queue_backends.interfaces import Ack, BackendOptions, Checkpoint, Dead, Pro
 from queue_backends.redis.chunks import Numbering
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
-from queue_backends.redis.wire import CallTable, encode_spent, pack_records
+from queue_backends.redis.records import RecordPacker
+from queue_backends.redis.wire import CallTable, encode_spent
 
 
 class Tally:
@@ -53,14 +54,15 @@ class ArqCommitter(Committer):
 
     async def _write(self, outcomes: Sequence[Progress]) -> list[int]:
         table = CallTable()
-        packed = [self._pack(outcome, table) for outcome in outcomes]
-        lost: list[int] = await self._scripts.call("commit", packed, table=table)
+        records = RecordPacker(table, self._keys)
+        packed = [self._pack(outcome, table, records) for outcome in outcomes]
+        lost: list[int] = await self._scripts.call("commit", packed, records.sets, table=table)
         for position, outcome in enumerate(outcomes):
             if position not in lost:
                 self.tally.count(outcome)
         return lost
 
-    def _pack(self, outcome: Progress, table: CallTable) -> tuple[Any, ...]:
+    def _pack(self, outcome: Progress, table: CallTable, records: RecordPacker) -> tuple[Any, ...]:
         delivery, chunks = outcome.delivery, outcome.chunks
         task = delivery.task
         return (
@@ -69,7 +71,7 @@ class ArqCommitter(Committer):
             table.position(task.stream_key) if task.stream_key else 0,
             *self._numbering.encode(delivery, chunks),
             bool(chunks) and chunks[-1].is_final,
-            pack_records(outcome.records, table, self._keys) if outcome.records else (),
+            records.pack(outcome.records),
             _payload(outcome),
             round(outcome.retry_in_s * 1000) if isinstance(outcome, Retry) else 0,
             task.attempt + 1,

@@ -16,7 +16,16 @@ from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import Inbox, PubSubHub
 from queue_backends.redis.replay_cap import ReplayCap
-from queue_backends.redis.wire import NO_FENCE, CallTable, EncodedChunk, Fence, encode_chunks, fence_of, keep_of
+from queue_backends.redis.wire import (
+    NO_FENCE,
+    CallTable,
+    EncodedChunks,
+    Fence,
+    encode_chunks,
+    fence_of,
+    keep_of,
+    size_bytes,
+)
 
 PAGE = 500
 FIRST_PAGE = 50
@@ -80,32 +89,28 @@ class Numbering:
             replies = await self._client.pipeline(commands)
         except BackendMisconfigured:  # an ACL may hide MEMORY: then the cap holds for what each owner writes
             return
-        for (_, stream), first, size_bytes in zip(found, replies[::2], replies[1::2], strict=True):
+        for (_, stream), first, kept_bytes in zip(found, replies[::2], replies[1::2], strict=True):
             if first:
-                stream.cap.found(_next_seq(first) - 1, stream.next_seq, size_bytes or 0)
+                stream.cap.found(_next_seq(first) - 1, stream.next_seq, kept_bytes or 0)
 
-    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> tuple[int, list[EncodedChunk]]:
-        """The `seq` of the next chunk, and chunks as `write_chunks` takes them from there on, the first one with what
-        has to go to make room for them.
+    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> tuple[int, EncodedChunks]:
+        """The `seq` of the next chunk, and chunks as `write_chunks` takes them from there on, with what has to go to
+        make room for them.
 
         Raises `ChunkTooLarge`; then nothing was written.
         """
         key = key_of(delivery)
         stream = self._streams.get(key)
         first_seq = stream.next_seq if stream else 0
+        if not drafts:
+            return first_seq, [0]
         encoded = encode_chunks(delivery.task, first_seq, drafts)
-        if not encoded:
-            return first_seq, encoded
-        if stream is not None and (before := stream.cap.trim_before()):
-            encoded[0] = (encoded[0][0], encoded[0][1], before)
+        if stream is not None:
+            encoded[0] = stream.cap.trim_before()
         if not drafts[-1].is_final:
             if stream is None:
                 stream = self._streams[key] = _Stream(ReplayCap(self._chunk_bytes))
-            size = 0
-            for item in encoded:
-                json = item[0]
-                size += len(json) if json.isascii() else len(json.encode())
-            stream.size_bytes = size
+            stream.size_bytes = size_bytes(encoded)
         return first_seq, encoded
 
     def advance(self, delivery: Delivery, written: int) -> None:

@@ -10,13 +10,13 @@ from queue_backends.interfaces import Ack, BackendOptions, Checkpoint, Dead, Del
 from queue_backends.redis.chunks import Numbering, key_of
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.keys import GROUP, Keys
+from queue_backends.redis.records import RecordPacker
 from queue_backends.redis.wire import (
     CallTable,
     encode_result,
     encode_spent,
-    fence_of,
     keep_of,
-    pack_records,
+    parts_of,
 )
 
 
@@ -87,35 +87,37 @@ class Committer:
             keys.moved,
             keys.cancelled,
         )
+        records = RecordPacker(table, keys)
         payload = (
             GROUP,
             keep_of(self._options),
             round(self._options.result_retention_s * 1000),
             self._options.dead_limit,
             keys.done_prefix,
-            [self._pack(outcome, table) for outcome in outcomes],
+            [self._pack(outcome, table, records) for outcome in outcomes],
+            records.sets,
         )
         lost: list[int] = await self._client.script("commit", table.names, table.arguments(payload))
         return lost
 
-    def _pack(self, outcome: Progress, table: CallTable) -> tuple[Any, ...]:
+    def _pack(self, outcome: Progress, table: CallTable, records: RecordPacker) -> tuple[Any, ...]:
         delivery, chunks = outcome.delivery, outcome.chunks
         task = delivery.task
-        fence = fence_of(delivery)
+        lane, deliveries, consumer = parts_of(delivery.token)
         first_seq, encoded = self._numbering.encode(delivery, chunks)
         return (
             _KINDS[type(outcome)],
-            fence.lane,
-            fence.entry,
-            fence.consumer,
-            fence.deliveries,
+            lane,
+            delivery.entry_id,
+            consumer,
+            deliveries,
             task.id,
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
             encoded,
             bool(chunks) and chunks[-1].is_final,
-            pack_records(outcome.records, table, self._keys) if outcome.records else (),
+            records.pack(outcome.records),
             *_payload(outcome),
         )
 
@@ -129,17 +131,17 @@ _KINDS: dict[type[Progress], str] = {
 }
 
 
-def _payload(outcome: Progress) -> tuple[tuple[str, ...], int, int, int]:
-    """What the kinds have of their own: payload, delay in ms, attempt, next attempt."""
+def _payload(outcome: Progress) -> tuple[Any, ...]:
+    """What the kinds have of their own, as far as they have it: JSON, delay in ms, attempt, next attempt, error."""
     if isinstance(outcome, Ack):
-        return (encode_result(outcome.result),), 0, 0, 0
+        return (encode_result(outcome.result),)
     if isinstance(outcome, Checkpoint):
-        return (), 0, 0, 0
+        return (False,)
     delivery = outcome.delivery
     attempt, next_attempt = delivery.task.attempt, max(outcome.next_attempt, delivery.next_attempt)
     if isinstance(outcome, Dead):
-        return (encode_result(outcome.result), outcome.result.error), 0, attempt + 1, next_attempt
-    spent = () if outcome.spent is None else (encode_spent(outcome.spent),)
+        return encode_result(outcome.result), 0, attempt + 1, next_attempt, outcome.result.error
+    spent = outcome.spent is not None and encode_spent(outcome.spent)
     if isinstance(outcome, Retry):
         return spent, round(outcome.retry_in_s * 1000), attempt + outcome.counts, next_attempt
     return spent, 0, attempt, next_attempt

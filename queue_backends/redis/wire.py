@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from queue_backends.errors import QueueError
-from queue_backends.interfaces import BackendOptions, Delivery, LogRecord, Spent
+from queue_backends.interfaces import BackendOptions, Delivery, Spent
 from queue_backends.messages import (
     MAX_CHUNK_CHARS,
     Chunk,
@@ -22,7 +22,6 @@ from queue_backends.messages import (
     TokenUsage,
     check_chunk_size,
 )
-from queue_backends.redis.keys import Keys
 
 _chunk_encoder = msgspec.json.Encoder()
 _pack = msgspec.msgpack.Encoder()
@@ -140,12 +139,13 @@ def _token(lane: int, deliveries: int, consumer: str) -> str:
 
 def fence_of(delivery: Delivery) -> Fence:
     """The fence that a delivery's token stands for. Raises `QueueError` for a token of another backend."""
-    lane, deliveries, consumer = _parts(delivery.token)
+    lane, deliveries, consumer = parts_of(delivery.token)
     return Fence(lane, delivery.entry_id, consumer, deliveries)
 
 
 @functools.lru_cache(maxsize=64)
-def _parts(token: str) -> tuple[int, int, str]:
+def parts_of(token: str) -> tuple[int, int, str]:
+    """Lane, deliveries and consumer of a token. Raises `QueueError` for one of another backend."""
     lane, _, rest = token.partition("/")
     deliveries, _, consumer = rest.partition("/")
     if not (lane.isdigit() and deliveries.isdigit()):
@@ -153,17 +153,17 @@ def _parts(token: str) -> tuple[int, int, str]:
     return int(lane), int(deliveries), consumer
 
 
-EncodedChunk: TypeAlias = tuple[str, str] | tuple[str, str, int]
-"""JSON, text for ark's list, and on the first chunk of a write the `seq` before which the stream is to be cut."""
+EncodedChunks: TypeAlias = list[int | str]
+"""The `seq` before which the stream is to be cut, or 0; then of each chunk its JSON, and its text for ark's list."""
 
 
-def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[EncodedChunk]:
+def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> EncodedChunks:
     """Chunks as JSON, numbered from `first_seq`, each with the text for ark's list, if the task names one.
 
     Raises `ChunkTooLarge`.
     """
     encode, task_id, with_text = _chunk_encoder.encode, task.id, bool(task.stream_key)
-    encoded: list[EncodedChunk] = []
+    encoded: EncodedChunks = [0]
     seq = first_seq
     for draft in drafts:
         json = encode(
@@ -180,9 +180,14 @@ def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> l
         ).decode()
         if len(json) > MAX_CHUNK_CHARS:
             check_chunk_size(task_id, seq, len(json))
-        encoded.append((json, draft.content if with_text and draft.type is ChunkType.CONTENT else ""))
+        encoded += (json, draft.content if with_text and draft.type is ChunkType.CONTENT else "")
         seq += 1
     return encoded
+
+
+def size_bytes(encoded: EncodedChunks) -> int:
+    """Of the chunks' JSON, on the wire."""
+    return sum(len(json) if json.isascii() else len(json.encode()) for json in encoded[1::2] if isinstance(json, str))
 
 
 def keep_of(options: BackendOptions) -> tuple[int, int, int]:
@@ -199,16 +204,17 @@ class CallTable:
     """KEYS of one script call, which its packed payload (ARGV[1]) names by their positions, from 1."""
 
     def __init__(self, *fixed: str) -> None:
-        self.names = list(fixed)
-        self._positions: dict[str, int] = {}
+        self._positions = {name: position for position, name in enumerate(fixed, start=1)}
+
+    @property
+    def names(self) -> list[str]:
+        """KEYS."""
+        return list(self._positions)
 
     def position(self, name: str) -> int:
         """Where `name` stands, adding it if it is new."""
-        found = self._positions.get(name)
-        if found is None:
-            self.names.append(name)
-            found = self._positions[name] = len(self.names)
-        return found
+        positions = self._positions
+        return positions.setdefault(name, len(positions) + 1)
 
     def arguments(self, payload: object) -> list[bytes]:
         """ARGV: the payload."""
@@ -218,34 +224,3 @@ class CallTable:
 def packed_bytes(value: bytes) -> msgspec.Raw:
     """Any bytes, as the scripts take them: in the form of a text, which is what they know."""
     return msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
-
-
-CounterSets = tuple[list[int], list[str | int]]
-"""Positions of counter sets to which the same is added, and what: field, amount, field, amount, …"""
-PackedRecord = tuple[int, int, str, msgspec.Raw, int, list[CounterSets]]
-
-
-def pack_records(records: Sequence[LogRecord], table: CallTable, keys: Keys) -> list[PackedRecord]:
-    """Records with their keys replaced by positions in `table`."""
-    return [
-        (
-            table.position(keys.log(record.log)),
-            table.position(keys.log_index(record.log)),
-            record.id,
-            packed_bytes(record.value),
-            round(record.keep_s * 1000),
-            _pack_counters(record.counters, table, keys) if record.counters else [],
-        )
-        for record in records
-    ]
-
-
-def _pack_counters(counters: Mapping[str, Mapping[str, int]], table: CallTable, keys: Keys) -> list[CounterSets]:
-    """Sets that share their amounts, which is usual, travel and are read together."""
-    sets: dict[int, CounterSets] = {}
-    for name, amounts in counters.items():
-        found = sets.get(id(amounts))
-        if found is None:
-            found = sets[id(amounts)] = ([], [part for item in amounts.items() for part in item])
-        found[0].append(table.position(keys.counters(name)))
-    return list(sets.values())

@@ -1,15 +1,15 @@
 -- Group commit: carry out how any number of runs ended, or how far they have come, each under its delivery's fence.
 --
 -- KEYS  ark's lists, logs, indexes and counter sets, as the outcomes name them
--- ARGV  1    msgpack { names, { outcome, ... } }
---            outcome: { kind, lane, id, token, list KEYS index or 0, first seq, { { json, text }, ... }, is_final,
---                       { record, ... }, payload, delay_ms, attempt, next_attempt }
+-- ARGV  1    msgpack { names, { outcome, ... }, counter sets }
+--            outcome: { kind, lane, id, token, list KEYS index or 0, first seq, chunks, is_final, records,
+--                       payload, delay_ms, attempt, next_attempt }
 --            kind and payload: ack, the ending (see write_end); dead, the ending, then error and prompt; retry,
 --            postpone and release, what the task has used as JSON, or nothing; checkpoint, nothing
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, queue, usage and final chunk of a task must change together, exactly once.
 
-local now, book, lost, ended, ready = now_ms(), ledger(), {}, 0, 0
+local now, book, lost, ended, ready = now_ms(), ledger(request[3]), {}, 0, 0
 local any_abort = redis.call('EXISTS', names.abort) == 1
 even_when_full(names.dead)
 
@@ -98,13 +98,11 @@ end
 for position, outcome in ipairs(request[2]) do
   local id = outcome[3]
   if owns(outcome[2], id, outcome[4]) then
-    if #outcome[7] > 0 then
+    if #outcome[7] > 1 then
       local list = outcome[5] > 0 and KEYS[outcome[5]] or nil
       write_chunks(names.chunks .. id, list, outcome[6], outcome[7], outcome[8], keep)
     end
-    for _, record in ipairs(outcome[9]) do
-      add_record(book, record, now)
-    end
+    add_records(book, outcome[9], now)
     if outcome[1] ~= 'checkpoint' then
       handlers[outcome[1]](outcome)
     end

@@ -112,7 +112,7 @@ local function end_cancelled(lane, id, spent, now)
   local key = names.chunks .. id
   local seq = next_seq(key)
   local chunk = { task_id = id, seq = seq, type = 'ERROR', content = RUN_CANCELLED, is_final = true }
-  write_chunks(key, is_json and list_of(job) or nil, seq, { { cjson.encode(chunk), '' } }, true, keep)
+  write_chunks(key, is_json and list_of(job) or nil, seq, { 0, cjson.encode(chunk), '' }, true, keep)
   local result = '{"result":"","error":"run cancelled","input_tokens":0,"output_tokens":0,"finished_at":%.3f}'
   spent = spent or redis.call('HGET', names.runs .. id, 'spent') or nil
   result = with_spent(string.format(result, now / 1000), spent)

@@ -1,8 +1,8 @@
 -- Publish chunks of several tasks, each under its delivery's fence; an empty token means that there is none.
 --
 -- KEYS  ark's lists                    LIST    the text alone, where a task names one
--- ARGV  1    msgpack { names, { { lane, id, token, list KEYS index or 0, first seq, { { json, text }, ... },
---                                 is_final }, ... } }
+-- ARGV  1    msgpack { names, { { lane, id, token, list KEYS index or 0, first seq, chunks, is_final }, ... } }
+--            chunks: see write_chunks
 -- Reply: positions that are lost, from 0.
 -- Atomic because a chunk of a lost lease must not stand among those of the new owner.
 

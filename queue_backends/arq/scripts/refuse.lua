@@ -21,7 +21,7 @@ local key = names.chunks .. id
 local seq = next_seq(key)
 local chunk = { task_id = id, seq = seq, type = 'ERROR', content = reason, is_final = true }
 local is_json, decoded = pcall(cjson.decode, is_kept and job or '')
-write_chunks(key, is_json and list_of(decoded) or nil, seq, { { cjson.encode(chunk), '' } }, true, keep)
+write_chunks(key, is_json and list_of(decoded) or nil, seq, { 0, cjson.encode(chunk), '' }, true, keep)
 local now = now_ms()
 write_end(lane, id, ending, now, request[10])
 trim_ended(1, now)

@@ -28,7 +28,7 @@ local function finish(fields)
   local list = field_of(fields, 'stream_key')
   local seq = next_seq(KEYS[10])
   local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
-  write_chunks(KEYS[10], list, seq, { { chunk, '' } }, true, keep)
+  write_chunks(KEYS[10], list, seq, { 0, chunk, '' }, true, keep)
   return 'cancelled'
 end
 

@@ -4,17 +4,17 @@
 --       4-   chunks of each task       STREAM  replay of the chunks, and the channel of the same name
 --            ark's lists               LIST    the text alone, where a task names one
 -- ARGV  1    msgpack { group, keep, { { lane, entry, consumer, deliveries, chunks KEYS index, list KEYS index or 0,
---                                       first seq, { { json, text }, ... }, is_final }, ... } }
+--                                       first seq, chunks, is_final }, ... } }; chunks: see write_chunks
 -- Reply: positions that are lost, from 0.
 -- Atomic because a chunk of a lost lease must not stand among those of the new owner.
 
 local request = cmsgpack.unpack(ARGV[1])
 local group, keep = request[1], request[2]
 keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
-local lost = {}
+local lost, is_held = {}, fences(KEYS, group, request[3], 1)
 even_when_full(KEYS[2])
 for position, batch in ipairs(request[3]) do
-  if batch[3] == '' or owns(KEYS[batch[1]], group, batch[2], batch[3], batch[4]) then
+  if batch[3] == '' or is_held(batch) then
     local list = batch[6] > 0 and KEYS[batch[6]] or nil
     write_chunks(KEYS[batch[5]], list, batch[7], batch[8], batch[9], keep)
   else

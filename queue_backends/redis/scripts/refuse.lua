@@ -44,5 +44,5 @@ redis.call('HDEL', KEYS[5], task)
 write_result(KEYS[2], KEYS[3], task, ARGV[7], now_ms(), ARGV[8])
 local seq = next_seq(KEYS[6])
 local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
-write_chunks(KEYS[6], field_of(fields, 'stream_key'), seq, { { chunk, '' } }, true, keep)
+write_chunks(KEYS[6], field_of(fields, 'stream_key'), seq, { 0, chunk, '' }, true, keep)
 return 1

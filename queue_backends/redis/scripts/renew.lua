@@ -26,7 +26,7 @@ local function end_stream(task, chunks, list)
   local message = is_json and type(result) == 'table' and type(result.error) == 'string' and result.error
     or 'run cancelled'
   local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
-  write_chunks(chunks, list, seq, { { chunk, '' } }, true, keep)
+  write_chunks(chunks, list, seq, { 0, chunk, '' }, true, keep)
 end
 
 for position, held in ipairs(request[3]) do
