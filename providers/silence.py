@@ -33,11 +33,15 @@ class SilenceLimit:
         self._task: asyncio.Task[object] | None = None
         self._since = 0.0
         self._due = 0.0
-        self._cancelling = -1
+        self._cancels = 0
+        """How often the task had been cancelled when it began to wait: what counts when both end the same wait."""
+        self._has_ended_it = False
 
     def begin(self) -> None:
         """The current task starts to wait."""
-        self._task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
+        if task is not None:
+            self._cancels = task.cancelling()
         self._since = self._loop.time()
         if self._timer is None:
             self._look_in(self._limit_s)
@@ -48,9 +52,10 @@ class SilenceLimit:
 
     def ended_it(self) -> bool:
         """Whether the cancellation just caught is this limit's alone; if so, it is taken back."""
-        if self._cancelling < 0 or self._task is None:
+        if not self._has_ended_it or self._task is None:
             return False
-        return self._task.uncancel() <= self._cancelling
+        self._has_ended_it = False
+        return self._task.uncancel() <= self._cancels
 
     def close(self) -> None:
         """Clear the timer."""
@@ -69,7 +74,7 @@ class SilenceLimit:
         elif now - self._due > LATE_S:
             self._look_in(min(self._limit_s, LATE_S))
         else:
-            self._cancelling = self._task.cancelling()
+            self._has_ended_it = True
             self._task.cancel()
 
     def _look_in(self, seconds: float) -> None:

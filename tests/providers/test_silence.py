@@ -60,3 +60,20 @@ async def test_somebody_elses_cancellation_goes_on() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_cancellation_in_the_same_moment_as_silence_goes_on(is_first: bool) -> None:
+    """Both end the same wait, whichever comes first: whoever cancelled the task is not to be told of silence."""
+    loop = asyncio.get_running_loop()
+    if not is_first:  # timers that are due in the same turn of the loop are called in the order of their moments
+        waiting = asyncio.create_task(waited(SilenceLimit(LIMIT_S), loop.create_future()))
+        await asyncio.sleep(0)
+    loop.call_later(LIMIT_S, lambda: waiting.cancel())
+    if is_first:
+        waiting = asyncio.create_task(waited(SilenceLimit(LIMIT_S), loop.create_future()))
+        await asyncio.sleep(0)
+    loop.call_later(0, time.sleep, 2 * LIMIT_S)  # less than would be a standstill
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert waiting.cancelling() == 1

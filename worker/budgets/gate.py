@@ -119,7 +119,8 @@ class BudgetGate:
                     retry_in_s=max(self._wait_s, 1.0),
                 )
             with contextlib.suppress(TimeoutError):  # other workers settle too, unheard by this one
-                await asyncio.wait_for(self._settled.wait(), min(left_s, _RECHECK_S))
+                async with asyncio.timeout(min(left_s, _RECHECK_S)):  # `wait_for` loses cancellations before 3.12
+                    await self._settled.wait()
 
     async def leave(self, intent: ModelCallIntent, record: TurnRecord, usage: UsageRecord) -> None:
         """Settle the call with what it used. While the store is away it is not waited for."""

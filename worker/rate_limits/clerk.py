@@ -201,7 +201,8 @@ class Clerk:
         elif self._due is not None or self._says_running:
             self._running = 0
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._step(), within_s)
+                async with asyncio.timeout(within_s):
+                    await self._step()
 
     # One step
 
