@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, Self
 
+from providers.answer_body import AnswerBody
 from providers.errors import BadResponse, ProviderError, ProviderTimeout, StreamBroken
 from providers.silence import SilenceLimit
 from providers.sse import SseDecoder
@@ -36,7 +37,7 @@ class EventStream:
 
     def __init__(
         self,
-        chunks: AsyncIterator[bytes],
+        body: AnswerBody,
         close: Callable[[], Awaitable[None]],
         *,
         provider: str,
@@ -47,7 +48,7 @@ class EventStream:
     ) -> None:
         self.limits = limits
         """What the answer's headers tell of the key's rate limits."""
-        self._chunks = chunks
+        self._body = body
         self._close = close
         self._provider = provider
         self._idle_timeout_s = idle_timeout_s
@@ -66,9 +67,21 @@ class EventStream:
             return events
         if self._silence is None:
             self._silence = SilenceLimit(self._idle_timeout_s)
+        silence, body = self._silence, self._body
         while not self._ended:
-            events = self._decode(await self._read(self._silence))
-            if events:
+            silence.begin()
+            try:
+                chunk = await body.read()
+            except asyncio.CancelledError:
+                if silence.ended_it():
+                    raise self._silent() from None
+                raise
+            except self._connection_errors as error:
+                raise self._broken("broke", error) from error
+            finally:
+                silence.end()
+            body.after_read(len(chunk))
+            if events := self._decode(chunk):
                 return events
         raise StopAsyncIteration
 
@@ -84,18 +97,21 @@ class EventStream:
         """
         while not self._pending and not self._ended:
             try:
-                self._pending = self._decode(await anext(self._chunks, None))
+                chunk = await self._body.read()
             except self._connection_errors as error:
                 raise self._broken("broke before the first event", error) from error
+            self._body.after_read(len(chunk))
+            self._pending = self._decode(chunk)
         if not self._pending:
             raise self._broken("ended without any event")
         return self._pending[0]
 
     async def settle(self) -> None:
         """The reader has all it wants: wait a moment for the proper end, so that the connection can be used again."""
+        self._body.hurry()
         try:
             async with asyncio.timeout(_SETTLE_S):
-                while await anext(self._chunks, None) is not None:
+                while await self._body.read():
                     continue
         except TimeoutError:
             return  # the answer is complete all the same; closing the connection is all that is left to do
@@ -108,23 +124,8 @@ class EventStream:
             self._silence.close()
         await self._close()
 
-    async def _read(self, silence: SilenceLimit) -> bytes | None:
-        silence.begin()
-        try:
-            return await anext(self._chunks)
-        except StopAsyncIteration:
-            return None
-        except asyncio.CancelledError:
-            if silence.ended_it():
-                raise self._silent() from None
-            raise
-        except self._connection_errors as error:
-            raise self._broken("broke", error) from error
-        finally:
-            silence.end()
-
-    def _decode(self, chunk: bytes | None) -> list[bytes]:
-        if chunk is None:
+    def _decode(self, chunk: bytes) -> list[bytes]:
+        if not chunk:
             self._ended = True
             return self._decoder.flush()
         try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -77,12 +76,10 @@ class OpenAIFamilyProvider(Configurable, ChatProvider):
         except ProviderError:
             return self.native_output_schema  # nothing can be sent at all, and the call will say why
 
-    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
-        """One streamed answer. Raises a `ProviderError` that carries the usage known by then."""
+    def stream_turn(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
+        """One streamed answer. Raises a `ProviderError`, at once or with the usage known by then."""
         request = msgspec.structs.replace(request, config=self._with_model(request.config))
-        async with contextlib.aclosing(self.protocol(request.config).stream_turn(request)) as events:
-            async for event in events:
-                yield event
+        return self.protocol(request.config).stream_turn(request)
 
     async def complete(self, config: AgentConfig, system_prompt: str, prompt: str, max_tokens: int) -> str:
         """The answer's text; `max_tokens` of zero or less means the server's own limit. Raises a `ProviderError`."""

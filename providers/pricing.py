@@ -100,6 +100,13 @@ class PriceBook:
                 return None
         return prices.cost_usd(usage)
 
+    def prepare(self, provider: str) -> None:
+        """Load the list prices now, if calls of this provider have any: that takes 0.15 s, which an event loop with
+        streams had better not spend at the end of the first of them. Blocks, may be called in a thread, raises nothing.
+        """
+        if provider not in UNPRICED_PROVIDERS:
+            _snapshot()
+
     def _look_up(self, provider: str, model: str) -> _PriceList | None:
         own = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
         prices = _PriceList(own) if own else _list_price(provider, model, self._clock())
@@ -127,13 +134,18 @@ def _list_book() -> PriceBook:
 
 @functools.cache
 def _snapshot() -> Any:
-    """genai-prices' bundled data, or None if the package is not installed."""
+    """genai-prices' bundled data, or None if the package is not installed, or not fit for use."""
     try:
         from genai_prices.data_snapshot import get_snapshot  # an optional extra, and 0.15 s to import
+
+        return get_snapshot()
     except ImportError:
         _log.warning("genai-prices is not installed: costs stay unknown until you install shoal[prices]")
-        return None
-    return get_snapshot()
+    except Exception as error:  # noqa: BLE001 - no worker or run may fail for want of prices, whatever is wrong with them
+        _log.warning(
+            "genai-prices does not work: costs stay unknown until you install another version", error=str(error)
+        )
+    return None
 
 
 def _list_price(provider: str, model: str, now: float) -> _PriceList | None:

@@ -17,6 +17,8 @@ class Ending(enum.StrEnum):
 
     PROPER = "proper"
     """End the body as HTTP says and keep the connection."""
+    CLOSE = "close"
+    """End the body as HTTP says and close the connection."""
     CUT = "cut"
     """Reset the connection in the middle of the body."""
     HALF_CLOSE = "half_close"
@@ -114,10 +116,10 @@ class ReplayServer:
                 writer.write(b"%x\r\n%s\r\n" % (len(frame), frame))
                 await writer.drain()
                 await asyncio.sleep(0)
-        if reply.ending is Ending.PROPER and not reply.silent_head:
+        if reply.ending in (Ending.PROPER, Ending.CLOSE) and not reply.silent_head:
             writer.write(b"0\r\n\r\n")
             await writer.drain()
-            return True
+            return reply.ending is Ending.PROPER
         if reply.ending is Ending.CUT:
             writer.transport.abort()
             return False

@@ -20,8 +20,8 @@ from queue_backends import (
     LogRecord,
     QueueError,
 )
+from queue_backends.batching import MOST_ITEMS, chunk_chars, outcome_chars
 from queue_backends.batching import batches as bounded
-from queue_backends.batching import chunk_chars, outcome_chars
 from worker.chunk_bounds import LONGEST_CHUNK_CHARS, encodable, json_chars, shortened, split
 from worker.metrics import WorkerMetrics
 from worker.persistence import persistently
@@ -33,10 +33,12 @@ MOST_PENDING_CHARS = 262_144
 """A run that is this far ahead of the broker waits for it."""
 MOST_PENDING_CHARS_OF_ALL = 16_777_216
 """When all runs together are this far ahead, those wait that have more to say: first come, first served."""
+ROUNDS = 2
+"""So many round trips are under way at once. Where the event loop has much to do, most of a round trip is the way of
+its answer through that loop, and others' chunks need not wait for it: with 1,000 streams the median chunk is a fifth
+sooner there (measured). Those of one run go one after the other."""
 MOST_PIECES = 64
 """Short texts weigh more than their characters: so many of one chunk are put together while they wait."""
-
-_TEXT = frozenset({ChunkType.CONTENT, ChunkType.THINKING})
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,7 @@ class ChunkWriter:
         "_taken_at",
         "attempt",
         "delivery",
+        "is_busy",
         "lost",
         "on_lost",
         "turn",
@@ -107,15 +110,17 @@ class ChunkWriter:
         self._kept: dict[str, tuple[str, int]] = {}
         """Call id -> where the output is kept that is longer than what the model reads, and how long it is."""
         self._taken_at = -JOIN_S
+        self.is_busy = False
+        """Chunks of this run are on their way right now."""
         self._idle: asyncio.Event | None = None
-        """Set when nothing is on its way; None as long as nothing ever was, which is how short runs end."""
+        """Set when they no longer are; made by whoever waits for that."""
 
     async def __call__(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
         """Add to the stream; waits while too much of this run, or of all runs, is unpublished.
 
         Text of any length is split into chunks; of other chunks that are too long, the beginning is shown.
         """
-        is_text = kind in _TEXT
+        is_text = kind is ChunkType.CONTENT or kind is ChunkType.THINKING  # a set would call the enum's own hash
         if is_text and len(content) > LONGEST_CHUNK_CHARS:
             for text in split(content):
                 await self(kind, text, metadata)
@@ -208,7 +213,7 @@ class ChunkWriter:
         self._publisher.pending_chars -= self._pending_chars
         pieces, self._pieces, self._pending_chars = self._pieces, [], 0
         self._taken_at = time.monotonic()
-        return tuple(piece.draft() for piece in pieces)
+        return tuple([piece.draft() for piece in pieces])
 
     @property
     def is_congested(self) -> bool:
@@ -218,7 +223,8 @@ class ChunkWriter:
     async def finish(self) -> tuple[ChunkDraft, ...]:
         """What remains to be published with the run's outcome, once nothing of it is under way."""
         self._publisher.leave(self)
-        if self._idle is not None:
+        if self.is_busy:
+            self._idle = asyncio.Event()
             await self._idle.wait()
         if self._stored is not None:  # whoever waited for it was cancelled
             self._stored.cancel()
@@ -226,18 +232,15 @@ class ChunkWriter:
         self._publisher.freed()
         return rest
 
-    def set_busy(self, busy: bool) -> None:
-        """Whether chunks of this run are on their way right now."""
-        if self._idle is None:
-            self._idle = asyncio.Event()
-        if busy:
-            self._idle.clear()
-        else:
+    def came_back(self) -> None:
+        """What was on its way is written, or never will be."""
+        self.is_busy = False
+        if self._idle is not None:
             self._idle.set()
 
 
 class ChunkPublisher:
-    """Publishes the chunks of all runs of a worker: one round trip at a time, each with all that has gathered."""
+    """Publishes the chunks of all runs of a worker: few round trips at a time, each with all that has gathered."""
 
     def __init__(self, backend: Backend, metrics: WorkerMetrics) -> None:
         self._backend = backend
@@ -245,6 +248,7 @@ class ChunkPublisher:
         self._waiting: dict[ChunkWriter, None] = {}
         self._awake = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._gathering = asyncio.Lock()
         self._queue: list[asyncio.Future[None]] = []
         """Runs that wait for room, in the order in which they came."""
         self._complaint = ""
@@ -286,14 +290,35 @@ class ChunkPublisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(ROUNDS):
+                group.create_task(self._run(), name=f"publish chunks {number}")
+
+    async def _run(self) -> None:
         while True:
-            await self._awake.wait()
-            await self._gather()
-            self._awake.clear()
-            self._urgent.clear()
-            writers, self._waiting = list(self._waiting), {}
+            async with self._gathering:
+                await self._awake.wait()
+                await self._gather()
+                self._awake.clear()
+                self._urgent.clear()
+                writers = self._due()
             if writers:
                 await self._publish(writers)
+
+    def _due(self) -> list[ChunkWriter]:
+        """Those whose turn it is now: as many as one write takes, and none of whom something is on its way."""
+        free = [writer for writer in self._waiting if not writer.is_busy]
+        due = free[:MOST_ITEMS]
+        for writer in due:
+            del self._waiting[writer]
+        if len(free) > len(due):
+            self._hurry()
+        return due
+
+    def _hurry(self) -> None:
+        """Somebody has waited long enough."""
+        self._awake.set()
+        self._urgent.set()
 
     async def _gather(self) -> None:
         if self._urgent.is_set():
@@ -316,7 +341,7 @@ class ChunkPublisher:
                 batches.append(ChunkBatch(delivery=writer.delivery, chunks=drafts))
             else:
                 continue
-            writer.set_busy(True)
+            writer.is_busy = True
             published.append(writer)
         taken_chars = before - self.pending_chars
         self.pending_chars = before
@@ -328,7 +353,9 @@ class ChunkPublisher:
         finally:
             self.pending_chars -= taken_chars
             for writer in published:
-                writer.set_busy(False)
+                writer.came_back()
+            if not self._waiting.keys().isdisjoint(published):
+                self._hurry()
         gone = {delivery.token + delivery.entry_id for delivery in lost}
         for writer in published:
             if gone and writer.delivery.token + writer.delivery.entry_id in gone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, time
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -162,3 +163,30 @@ def test_without_the_price_library_costs_are_unknown_and_it_is_said_once(monkeyp
         assert PriceBook().cost_usd("openai", "gpt-4o", TokenUsage(input_tokens=5)) is None
         assert PriceBook().cost_usd("anthropic", "claude-sonnet-4-5", TokenUsage(input_tokens=5)) is None
     assert len([line for line in lines if "shoal[prices]" in line["event"]]) == 1
+
+
+@pytest.mark.usefixtures("forgotten_prices")
+def test_a_price_library_that_does_not_work_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker fails to start for it, and no run: costs are unknown, and the log says why."""
+
+    def broken() -> None:
+        raise TypeError("made for another pydantic")
+
+    monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", SimpleNamespace(get_snapshot=broken))
+    with capture_logs() as lines:
+        book = PriceBook()
+        book.prepare("openai")
+        assert book.cost_usd("openai", "gpt-4o", TokenUsage(input_tokens=5)) is None
+    assert [line["error"] for line in lines if "genai-prices" in line["event"]] == ["made for another pydantic"]
+
+
+def test_prices_can_be_loaded_before_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker loads them as it starts, and only where its provider has any."""
+    loads: list[str] = []
+    monkeypatch.setattr(pricing, "_snapshot", lambda: loads.append("list"))
+    book = PriceBook()
+    for provider in pricing.UNPRICED_PROVIDERS:
+        book.prepare(provider)
+    assert loads == []
+    book.prepare("openai")
+    assert loads == ["list"]

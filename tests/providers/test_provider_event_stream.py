@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from providers.answer_body import IteratedBody
 from providers.errors import BadResponse, ProviderTimeout, StreamBroken
 from providers.event_stream import EventStream
 from providers.silence import SilenceLimit
@@ -125,7 +126,11 @@ def _stream(chunks: AsyncIterator[bytes], idle_timeout_s: float = 5.0) -> EventS
         return
 
     return EventStream(
-        chunks, close, provider="acme", idle_timeout_s=idle_timeout_s, connection_errors=(ConnectionError,)
+        IteratedBody(chunks),
+        close,
+        provider="acme",
+        idle_timeout_s=idle_timeout_s,
+        connection_errors=(ConnectionError,),
     )
 
 

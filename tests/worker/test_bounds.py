@@ -18,7 +18,7 @@ from tests.worker.conftest import WorkerFactory
 from worker import streaming
 from worker.chunk_bounds import LONGEST_CHUNK_CHARS, shortened
 from worker.metrics import WorkerMetrics
-from worker.streaming import MOST_PENDING_CHARS, ChunkPublisher, ChunkWriter
+from worker.streaming import MOST_PENDING_CHARS, ROUNDS, ChunkPublisher, ChunkWriter
 
 LIMIT_S = 20
 
@@ -274,14 +274,15 @@ async def test_a_run_that_ends_makes_room(
     """What leaves with a run's outcome is no longer counted, and who waited goes on without any publish."""
     monkeypatch.setattr(streaming, "MOST_PENDING_CHARS_OF_ALL", 1000)
     publisher, _ = stalled
-    first, second, third = (ChunkWriter(publisher, delivery) for delivery in await deliveries(backend, 3))
-    await first(ChunkType.CONTENT, "x" * 500)
-    await settle()  # on its way, and stays there
+    *under_way, second, third = (ChunkWriter(publisher, each) for each in await deliveries(backend, ROUNDS + 2))
+    for writer in under_way:
+        await writer(ChunkType.CONTENT, "x" * (500 // ROUNDS))
+        await settle()  # on its way, and stays there
     await second(ChunkType.CONTENT, "y" * 600)
     waiting = asyncio.ensure_future(third(ChunkType.CONTENT, "z"))
     await settle()
     assert not waiting.done()
-    assert [draft.content for draft in await second.finish()] == ["y" * 600]
+    assert [draft.content for draft in await asyncio.wait_for(second.finish(), LIMIT_S)] == ["y" * 600]
     await asyncio.wait_for(waiting, LIMIT_S)
     assert publisher.pending_chars == 501
 

@@ -33,7 +33,11 @@ from tests.benchmarks.peers.protocol import RESULT, Job
 MOST_SLOTS = 1000
 """What the settings allow; more are set behind their back, to see what one process can do."""
 SETTLE_S = 3.0
-"""Pieces from the first seconds of a watched stream are left out: tasks are still being started then."""
+"""Pieces from the first seconds are left out, when tasks are still being started, as are those after the first stream
+has ended: what is measured is so many streams at once, not a thousand tasks that begin or end in one moment."""
+
+Piece = tuple[float, float]
+"""When the model server sent it, and when the subscriber had it."""
 
 
 def register_builtins() -> None:
@@ -129,21 +133,25 @@ async def watch(url: str, count: int, watched: int, pieces: int) -> None:
         ids = await backend.queue.submit_many([Task(prompt=str(pieces))] * count)
         begin_at = time.monotonic() + SETTLE_S
         followed = ids[:: max(1, count // watched)][:watched]
-        delays = await asyncio.gather(*(_delays(backend, task_id, begin_at) for task_id in followed))
+        seen = await asyncio.gather(*(_pieces(backend, task_id) for task_id in followed))
         deadline = time.monotonic() + 60
         while None in await backend.queue.results(ids) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)  # a result that is missing is a figure too, so there is nothing to be woken by
         results = await backend.queue.results(ids)
-    print("DELAYS " + json.dumps([delay for task in delays for delay in task]), flush=True)
+    end_at = min((task[-1][0] for task in seen if task), default=begin_at)
+    delays = [round((had - sent) * 1000, 3) for task in seen for sent, had in task if begin_at < sent <= end_at]
+    ends = [round((had - sent) * 1000, 3) for task in seen for sent, had in task if sent > max(begin_at, end_at)]
+    print("DELAYS " + json.dumps(delays), flush=True)
+    print("DELAYS " + json.dumps(ends), flush=True)
     protocol.done(finished=sum(result is not None and result.ok for result in results))
 
 
-async def _delays(backend: queue_backends.Backend, task_id: str, begin_at: float) -> list[float]:
-    found = []
+async def _pieces(backend: queue_backends.Backend, task_id: str) -> list[Piece]:
+    found: list[Piece] = []
     async for chunk in backend.chunks.subscribe(task_id):
         now = time.monotonic()
-        sent = [float(text) for text in chunk.content.split("|") if text] if chunk.type == "CONTENT" else []
-        found += [round((now - moment) * 1000, 3) for moment in sent if moment > begin_at]
+        if chunk.type == "CONTENT":
+            found += [(float(text), now) for text in chunk.content.split("|") if text]
     return found
 
 
