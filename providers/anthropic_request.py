@@ -17,7 +17,6 @@ from providers.messages import (
     ImagePart,
     Message,
     Part,
-    Role,
     TextPart,
     Thinking,
     ThinkingPart,
@@ -27,6 +26,7 @@ from providers.messages import (
     ToolSpec,
     TurnRequest,
 )
+from providers.part_order import outcomes_first
 from queue_backends.messages import JsonObject
 
 PROVIDER = "anthropic"
@@ -95,17 +95,10 @@ def _tool(tool: ToolSpec) -> JsonObject:
 def _messages(messages: Iterable[Message]) -> list[JsonObject]:
     built = []
     for message in messages:
-        blocks = [block for part in _ordered(message) if (block := _block(part)) is not None]
+        blocks = [block for part in outcomes_first(message) if (block := _block(part)) is not None]
         if blocks:  # a message without content is refused
             built.append({"role": message.role.value, "content": blocks})
     return built
-
-
-def _ordered(message: Message) -> Sequence[Part]:
-    # What answers a tool call must come first in the user's message.
-    if message.role is Role.USER:
-        return sorted(message.parts, key=lambda part: not isinstance(part, ToolOutcome))
-    return message.parts
 
 
 def _block(part: Part) -> JsonObject | None:

@@ -41,7 +41,7 @@ def signed_headers(
     to_sign = {name.lower(): " ".join(value.split()) for name, value in sent.items() if name.lower() not in _UNSIGNED}
     to_sign.setdefault("host", _host(url))
     names = ";".join(sorted(to_sign))
-    request = canonical_request(method, url, to_sign, names, body)
+    request = canonical_request(method, url, to_sign, names, body, path_as_sent=scope.service == "s3")
     where = f"{moment[:8]}/{scope.region}/{scope.service}/aws4_request"
     text = "\n".join([_ALGORITHM, moment, where, hashlib.sha256(request.encode()).hexdigest()])
     signature = hmac.new(_signing_key(keys, moment[:8], scope), text.encode(), hashlib.sha256).hexdigest()
@@ -51,15 +51,20 @@ def signed_headers(
     return sent
 
 
-def canonical_request(method: str, url: str, headers: Mapping[str, str], names: str, body: bytes) -> str:
-    """The one text that both sides make of a request; `headers` have lower-case names."""
+def canonical_request(
+    method: str, url: str, headers: Mapping[str, str], names: str, body: bytes, *, path_as_sent: bool = False
+) -> str:
+    """The one text that both sides make of a request; `headers` have lower-case names.
+
+    What is sent encoded is encoded once more here, for every service but S3, whose keys mean what they say.
+    """
     parts = urlsplit(url)
+    path = parts.path if path_as_sent else quote(_without_dots(parts.path), safe="/~")
     lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
     return "\n".join(
         [
             method.upper(),
-            # What is sent encoded is encoded once more here, for every service but S3.
-            quote(_without_dots(parts.path), safe="/~"),
+            path,
             "&".join(f"{name}={value}" for name, value in sorted(_pairs(parts.query))),
             *lines,
             "",

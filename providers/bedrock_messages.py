@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from providers.call_arguments import arguments_object
 from providers.errors import InvalidRequest
@@ -15,12 +15,12 @@ from providers.messages import (
     ImagePart,
     Message,
     Part,
-    Role,
     TextPart,
     ThinkingPart,
     ToolCall,
     ToolOutcome,
 )
+from providers.part_order import outcomes_first
 from queue_backends.messages import JsonObject
 
 PROVIDER = "bedrock"
@@ -33,7 +33,7 @@ def converse_messages(messages: Iterable[Message]) -> list[JsonObject]:
     """One message per side in turn: the API refuses two of the same side after each other."""
     built: list[JsonObject] = []
     for message in messages:
-        blocks = [block for part in _ordered(message) if (block := _block(part)) is not None]
+        blocks = [block for part in outcomes_first(message) if (block := _block(part)) is not None]
         if not blocks:
             continue
         if built and built[-1]["role"] == message.role.value:
@@ -41,13 +41,6 @@ def converse_messages(messages: Iterable[Message]) -> list[JsonObject]:
         else:
             built.append({"role": message.role.value, "content": blocks})
     return built
-
-
-def _ordered(message: Message) -> Sequence[Part]:
-    # What answers a tool call must come first in the user's message.
-    if message.role is Role.USER:
-        return sorted(message.parts, key=lambda part: not isinstance(part, ToolOutcome))
-    return message.parts
 
 
 def _block(part: Part) -> JsonObject | None:

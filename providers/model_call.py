@@ -118,29 +118,36 @@ class OpenCall:
 
     def record(self, outcome: CallOutcome, error: str, *, is_last: bool) -> TurnRecord:
         """How it went, once it has ended."""
-        completed = self.end if outcome is CallOutcome.COMPLETED else None
+        request, end = self.request, self.end
+        # A call with more than 15 keywords is made by way of a dict, for four times the price (0.4 µs, measured): what
+        # most records do not have comes after.
         record = TurnRecord(
-            turn=self.request.turn,
-            attempt=self.request.attempt,
+            turn=request.turn,
+            attempt=request.attempt,
             outcome=outcome,
             usage=self.usage,
             started_at=self.started_at,
             duration_ms=round((time.monotonic() - self._clock) * 1000),
-            time_to_first_chunk_ms=round(self.first_chunk_s * 1000) if self.first_chunk_s is not None else None,
-            model=self.end.model if self.end else "",
-            end=completed,
+            time_to_first_chunk_ms=None if self.first_chunk_s is None else round(self.first_chunk_s * 1000),
+            model=end.model if end else "",
+            end=end,
             error=error,
             streamed_chars=self.streamed_chars,
-            sent_chars=0 if completed else _chars(self.request),
             is_last=is_last,
             limits=self.limits,
-            rate_limited=self.rate_limited,
-            retry_after_s=self.retry_after_s,
         )
-        if (target := self.target) is None:
-            return record
-        config = target.config
-        return replace(record, provider=config.provider, asked_model=config.model, target=target.name)
+        if outcome is not CallOutcome.COMPLETED:
+            record = replace(
+                record,
+                end=None,
+                sent_chars=_chars(request),
+                rate_limited=self.rate_limited,
+                retry_after_s=self.retry_after_s,
+            )
+        if (target := self.target) is not None:
+            config = target.config
+            record = replace(record, provider=config.provider, asked_model=config.model, target=target.name)
+        return record
 
 
 def _answer_chars(message: Message) -> int:

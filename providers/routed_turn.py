@@ -67,7 +67,7 @@ class Caller(Protocol):
         """Tell the observer that the chunks that follow are this call's."""
         ...
 
-    async def before(self, request: TurnRequest) -> None:
+    def before(self, request: TurnRequest) -> Awaitable[None]:
         """Everything that stands before a call; raising keeps it from being sent."""
         ...
 

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -60,12 +61,14 @@ from providers.messages import (
     TurnEnd,
     TurnEvent,
     TurnRequest,
-    UsageUpdate,
 )
 from queue_backends import TokenUsage
 
 DEFAULT_REPLY = "mock response"
 EMBEDDING_DIMENSIONS = 1536
+
+D = TypeVar("D", TextDelta, ThinkingDelta)
+_SPACES = re.compile("( )")
 
 _FAULTS: dict[str, type[ProviderError]] = {
     "authentication_failed": AuthenticationFailed,
@@ -185,8 +188,8 @@ class ScriptedProvider(Configurable, ChatProvider):
     async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         """The script's turn, word by word."""
         script = await self._script(request.config)
-        prompt = _prompt(request.messages)
-        turn = script.turn(prompt, max(request.turn, _turns_since_prompt(request.messages)))
+        prompt, turns = _prompt(request.messages)
+        turn = script.turn(prompt, max(request.turn, turns))
         text = _filled(turn.text, prompt, request.messages)
         usage = turn.usage or _mock_usage(prompt, text)
         fault = turn.fault if turn.fault and request.attempt < turn.fault.attempts else None
@@ -202,7 +205,6 @@ class ScriptedProvider(Configurable, ChatProvider):
             streamed += 1
         if fault is not None:
             _strike(fault, max(streamed, fault.after_chunks), usage)
-        yield UsageUpdate(usage)
         yield _end(turn, text, usage, request)
 
     async def _script(self, config: AgentConfig) -> Script:
@@ -272,22 +274,16 @@ def _read(source: object, where: str) -> Script:
         raise InvalidRequest(f"the script in {where} does not fit: {error}") from error
 
 
-def _prompt(messages: Sequence[Message]) -> str:
-    for message in reversed(messages):
-        if message.role is Role.USER and (text := message.text):
-            return text
-    return ""
-
-
-def _turns_since_prompt(messages: Sequence[Message]) -> int:
-    """Answers since the last prompt. They are more than the run's own where it continues one that ended with calls for
-    its client."""
+def _prompt(messages: Sequence[Message]) -> tuple[str, int]:
+    """The last prompt, and how many answers there were since. They are more than the run's own where it continues one
+    that ended with calls for its client."""
     turns = 0
     for message in reversed(messages):
-        if message.role is Role.USER and message.text:
-            break
-        turns += message.role is Role.ASSISTANT
-    return turns
+        if message.role is Role.ASSISTANT:
+            turns += 1
+        elif text := message.text:
+            return text, turns
+    return "", turns
 
 
 def _tool_results(messages: Sequence[Message]) -> Iterator[str]:
@@ -313,14 +309,14 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _deltas(turn: ScriptedTurn, text: str) -> Iterator[TextDelta | ThinkingDelta]:
+def _deltas(turn: ScriptedTurn, text: str) -> Sequence[TextDelta | ThinkingDelta]:
     """Words and the single spaces between them, each a chunk, as ark's mock streams them."""
-    for kind, content in ((ThinkingDelta, turn.thinking), (TextDelta, text)):
-        for position, word in enumerate(content.split(" ") if content else ()):
-            if position:
-                yield kind(" ")
-            if word:
-                yield kind(word)
+    spoken = _words(TextDelta, text)
+    return [*_words(ThinkingDelta, turn.thinking), *spoken] if turn.thinking else spoken
+
+
+def _words(kind: type[D], content: str) -> list[D]:
+    return [kind(piece) for piece in _SPACES.split(content) if piece]
 
 
 def _strike(fault: ScriptedFault, streamed: int, usage: TokenUsage) -> None:
@@ -336,14 +332,9 @@ def _end(turn: ScriptedTurn, text: str, usage: TokenUsage, request: TurnRequest)
         parts.append(ThinkingPart(text=turn.thinking, provider="scripted"))
     if text:
         parts.append(TextPart(text=text))
-    parts += [
-        ToolCall(
-            id=f"call_{request.turn}_{position}",
-            name=call.name,
-            arguments=msgspec.json.encode(call.arguments).decode(),
-        )
-        for position, call in enumerate(turn.tool_calls)
-    ]
+    for position, call in enumerate(turn.tool_calls):
+        arguments = msgspec.json.encode(call.arguments).decode()
+        parts.append(ToolCall(id=f"call_{request.turn}_{position}", name=call.name, arguments=arguments))
     natural = StopReason.TOOL_USE if turn.tool_calls else StopReason.END_TURN
     return TurnEnd(
         message=Message(role=Role.ASSISTANT, parts=tuple(parts)),

@@ -211,7 +211,8 @@ class _Loop:
                 end = await self.again(turn, done) if done else await self.turn(turn, tuple(messages))
                 messages.append(end.message)
                 output.append(end.message.text)
-                if calls := end.message.tool_calls:
+                if end.message.calls_tools:
+                    calls = end.message.tool_calls
                     if self.config.client_tools and (handed := self.for_client(calls)):
                         return await self.handed_over(messages, handed, done, turn + 1)
                     messages.append(Message(role=Role.USER, parts=await self.answer(calls, done)))
@@ -339,7 +340,7 @@ class _Loop:
 
     # One call
 
-    async def before(self, request: TurnRequest) -> None:
+    def before(self, request: TurnRequest) -> Awaitable[None]:
         limit = self.config.max_run_tokens
         if limit is not None and self.used.total_tokens >= limit:
             raise LimitReached(
@@ -347,8 +348,7 @@ class _Loop:
             )
         if is_gated.get():  # to set it costs a copy of the task's context
             is_gated.set(False)
-        if self.observer is not None:
-            await self.observer.before_turn(request, self.used)
+        return _nothing() if self.observer is None else self.observer.before_turn(request, self.used)
 
     async def stream(self, call: OpenCall) -> TurnEnd:
         """One model call: its chunks go out, and its record goes to the observer, however it ends."""
@@ -370,10 +370,11 @@ class _Loop:
                         call.saw_end(event)
                     elif type(event) is LimitsSeen:
                         call.limits = event.limits
-            finally:
+            except BaseException:
                 # Adapters write async generators; the interface only promises an iterator, which has nothing to close.
                 if (close := getattr(events, "aclose", None)) is not None:
                     await close()
+                raise
         except ProviderError as error:
             call.failed(error)
             cut = isinstance(error, StreamBroken) or call.streamed_chars > 0
@@ -396,18 +397,19 @@ class _Loop:
         await self.after(call, CallOutcome.COMPLETED, "")
         return call.end
 
-    async def after(self, call: OpenCall, outcome: CallOutcome, error: str) -> None:
+    def after(self, call: OpenCall, outcome: CallOutcome, error: str) -> Awaitable[None]:
         self.used = self.used + call.usage
-        if self.observer is not None:
-            is_last = outcome is CallOutcome.COMPLETED and call.end is not None and not self.goes_on(call.end)
-            await self.observer.after_turn(call.record(outcome, error, is_last=is_last))
+        if self.observer is None:
+            return _nothing()
+        is_last = outcome is CallOutcome.COMPLETED and call.end is not None and not self.goes_on(call.end)
+        return self.observer.after_turn(call.record(outcome, error, is_last=is_last))
 
     def goes_on(self, end: TurnEnd) -> bool:
         """Whether something follows: another turn, or tools of ours."""
         if self.config.client_tools and (handed := self.for_client(end.message.tool_calls)):
             return len(handed) < len(end.message.tool_calls)
-        if goes_on(end) or self.repairs is None:
-            return goes_on(end)
+        if (follows := goes_on(end)) or self.repairs is None:
+            return follows
         return self.repairs.follows("".join([*self.output, end.message.text]), end.stop_reason)
 
     async def answer(self, calls: Sequence[ToolCall], done: FinishedTurn | None) -> tuple[ToolOutcome, ...]:
@@ -453,10 +455,14 @@ class _Loop:
         return outcome
 
 
+async def _nothing() -> None:
+    """Nobody wants to hear of it."""
+
+
 def goes_on(end: TurnEnd) -> bool:
     """Whether another turn follows, whatever the answer says. Vendors' stop reasons are not to be relied on where calls
     are present: some servers say "stop" then."""
-    return bool(end.message.tool_calls) or end.stop_reason is StopReason.PAUSE
+    return end.message.calls_tools or end.stop_reason is StopReason.PAUSE
 
 
 def arguments_of(call: ToolCall) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 from msgspec import structs
@@ -33,8 +33,8 @@ answered first, and the server writes the results while we run the next tasks: m
 
 log = structlog.get_logger(__name__)
 
-OnCommitted = Callable[[Outcome, bool], None]
-"""Called when an outcome was written (True) or refused because its lease was lost (False)."""
+OnCommitted = Callable[[Sequence[Outcome], Collection[int]], None]
+"""Called with outcomes that were written, or refused because their lease was lost: the latter by `id`."""
 
 
 class Committer:
@@ -52,9 +52,10 @@ class Committer:
 
     def add(self, outcome: Outcome) -> None:
         """Write this outcome with the next batch."""
+        if not self._pending:
+            self._wake.set()
+            self._empty.clear()
         self._pending.append(outcome)
-        self._wake.set()
-        self._empty.clear()
 
     async def drained(self) -> None:
         """Return when nothing is left to write."""
@@ -105,7 +106,7 @@ class Committer:
                     error = refusal
                 except QueueError as refusal:
                     log.error("the broker refused a result; delivered again", task=task_id, error=str(refusal))  # noqa: TRY400 - no trace
-                    self._on_committed(outcome, False)
+                    self._on_committed([outcome], {id(outcome)})
                     return
                 else:
                     if candidate is substitute:
@@ -126,9 +127,10 @@ class Committer:
         metrics.commit_batch.observe(len(batch))
         gone = {id(outcome) for outcome in lost}
         for outcome in batch:
-            written = id(outcome) not in gone
-            if not written:
+            if gone and id(outcome) in gone:
                 metrics.lease_lost += 1
+            elif type(outcome) is Ack:
+                continue
             elif type(outcome) is Retry:
                 if outcome.counts:
                     metrics.retried += 1
@@ -136,9 +138,9 @@ class Committer:
                     metrics.postponed += 1
             elif type(outcome) is Dead:
                 metrics.dead += 1
-            elif type(outcome) is not Ack:
+            else:
                 log.info("task handed back", task=outcome.delivery.task.id)
-            self._on_committed(outcome, written)
+        self._on_committed(batch, gone)
 
 
 def given_up(outcome: Outcome, error: str) -> Dead:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -37,6 +39,7 @@ from worker.turn_book import TurnBook
 
 LONGEST_CALLS_CHARS = 1024 * 1024
 """Of JSON. Calls for the client that are longer stand in the result alone, not in the final chunk."""
+_NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +47,7 @@ log = structlog.get_logger(__name__)
 class Ending:
     """The last words of one run."""
 
-    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "book", "child", "conversation", "past")
+    __slots__ = ("_chunks", "_delivery", "_retries", "_task_id", "artifacts", "book", "child", "conversation", "past")
 
     def __init__(self, delivery: Delivery, chunks: ChunkWriter, retries: RetryPolicy) -> None:
         self.book: TurnBook | None = None
@@ -55,6 +58,8 @@ class Ending:
         """What is kept of the run, if it takes part in a conversation."""
         self.child: ChildWork | None = None
         """If it is a delegated task: how its team's run hears of its end."""
+        self.artifacts: Mapping[str, str] = _NO_FILES
+        """Files that the task has made: name -> URL."""
         self._delivery = delivery
         self._task_id = delivery.task.id
         self._chunks = chunks
@@ -70,21 +75,23 @@ class Ending:
     async def succeeded(self, output: str) -> Outcome:
         """There is an answer."""
         assert self.book is not None  # noqa: S101 - nothing succeeds without a provider
-        spent = self.spent
+        book = self.book
+        spent = Spent(usage=book.usage, cost_usd=book.cost_usd)
         result = TaskResult(
             task_id=self._task_id,
             output=output,
             usage=spent.usage,
             cost_usd=spent.cost_usd,
             finished_at=time.time(),
-            structured=self.book.structured,
-            stop_reason=self.book.stop_reason,
-            tool_calls=tuple(map(_plain, self.book.tool_calls)) if self.book.tool_calls else (),
+            structured=book.structured,
+            stop_reason=book.stop_reason,
+            tool_calls=tuple(map(_plain, book.tool_calls)) if book.tool_calls else (),
+            artifacts=dict(self.artifacts) if self.artifacts else {},
         )
         said: dict[str, Any] = {"stop_reason": result.stop_reason}
         if result.tool_calls and len(encode_json(result.tool_calls)) <= LONGEST_CALLS_CHARS:
             said["tool_calls"] = result.tool_calls
-        final = self._final(ChunkType.DONE, "", spent, **said)
+        final = self._final(ChunkType.DONE, "", spent, said)
         self._keep(output=output)
         return Ack(
             delivery=self._delivery,
@@ -196,7 +203,7 @@ class Ending:
                 records=records,
             )
         result = TaskResult(task_id=self._task_id, error=failure.error, finished_at=time.time())
-        final = self._final(ChunkType.ERROR, failure.error, self.spent)
+        final = self._final(ChunkType.ERROR, failure.error, self.spent, {})
         return Dead(
             delivery=self._delivery,
             next_attempt=self._attempt_if_requeued(),
@@ -239,18 +246,18 @@ class Ending:
             cost_usd=spent.cost_usd,
             finished_at=time.time(),
         )
-        final = self._final(ChunkType.ERROR, error, spent, **said)
+        final = self._final(ChunkType.ERROR, error, spent, said)
         self._keep(error=error, error_type=said.get("error_type", ""))
         chunks = (*await self._chunks.finish(), final)
         return {"result": result, "chunks": chunks, "records": self._chunks.take_records()}
 
-    def _final(self, kind: ChunkType, content: str, spent: Spent, **metadata: Any) -> ChunkDraft:
+    def _final(self, kind: ChunkType, content: str, spent: Spent, said: Mapping[str, Any]) -> ChunkDraft:
         return ChunkDraft(
             type=kind,
             content=content,
             turn=self._chunks.turn,
             attempt=self._chunks.attempt,
-            metadata={**msgspec.to_builtins(spent), **metadata},
+            metadata={"usage": msgspec.to_builtins(spent.usage), "cost_usd": spent.cost_usd, **said},
             is_final=True,
         )
 

@@ -70,10 +70,11 @@ class LeaseKeeper:
         with self._held_lock:
             self._held[key or key_of(delivery)] = delivery
 
-    def drop(self, delivery: Delivery) -> None:
-        """It is over, or lost."""
+    def drop(self, *deliveries: Delivery) -> None:
+        """They are over, or lost."""
         with self._held_lock:
-            self._held.pop(key_of(delivery), None)
+            for delivery in deliveries:
+                self._held.pop(key_of(delivery), None)
 
     def _all_held(self) -> list[Delivery]:
         with self._held_lock:

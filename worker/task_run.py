@@ -7,7 +7,7 @@ import enum
 import functools
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import structlog
 from msgspec.structs import replace
@@ -36,6 +36,7 @@ from worker.agents import Memory, ResolvedAgent
 from worker.ending import Ending
 from worker.errors import WorkerError
 from worker.journal import entries_of, read_journal
+from worker.leases import key_of
 from worker.metrics import AgentMetrics
 from worker.parking import Parking
 from worker.persistence import persistently
@@ -51,11 +52,15 @@ from worker.task_age import queue_wait_s
 from worker.teams.marks import Marks, marks_of
 from worker.teams.team_budgets import team_budgets
 from worker.teams.team_task import TeamTask, own_limit_s
-from worker.time_limits import TimeLimits
 from worker.tool_book import ToolBook
 from worker.tool_calls import ToolCalls
 from worker.tools.client_tools import with_client_tools
 from worker.turn_book import ROUTE, TurnBook
+
+if TYPE_CHECKING:
+    from worker.artifacts import TaskArtifacts
+    from worker.artifacts.artifacts import Artifacts
+    from worker.loop_policy.run_policy import RunPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -83,28 +88,33 @@ class TaskRun:
 
     __slots__ = (
         "_agent",
-        "_job",
+        "_artifacts",
         "_metrics",
+        "_policy",
         "_provider",
         "_routed",
         "_team",
-        "_time_limits",
         "_tool_calls",
         "around",
+        "began_at",
         "chunks",
         "delivery",
         "ending",
+        "has_own_limit",
+        "is_working",
+        "job",
+        "key",
         "marks",
         "started_at",
         "stop_reason",
         "task",
     )
 
-    def __init__(self, delivery: Delivery, around: Surroundings, time_limits: TimeLimits) -> None:
+    def __init__(self, delivery: Delivery, around: Surroundings) -> None:
         self.delivery = delivery
+        self.key = key_of(delivery)
         self.task: Task = delivery.task
         self.around = around
-        self._time_limits = time_limits
         self.chunks = ChunkWriter(around.publisher, delivery, self._lease_lost)
         self.ending = Ending(delivery, self.chunks, around.retries)
         self.marks: Marks | None = marks_of(self.task.meta)
@@ -114,12 +124,23 @@ class TaskRun:
             self.ending.conversation = ConversationRun(around.conversations, self.task, again=delivery.next_attempt)
         self.stop_reason: Stop | None = None
         self.started_at = time.time()
-        self._job: asyncio.Task[Any] | None = None
+        self.began_at = 0.0
+        """By the monotonic clock: when `outcome` was called."""
+        self.job: asyncio.Task[None] | None = None
+        """What it runs in."""
+        self.is_working = False
+        """Whether it is about its work: not before `outcome` is called, and no longer when it says its last words."""
+        self.has_own_limit = False
+        """Its role has a time limit, which counts instead of the worker's."""
         self._agent: ResolvedAgent | None = None
         """As it was when the run began."""
         self._team = None if self.marks is None else TeamTask(self.marks, around, delivery, self.chunks)
+        self._artifacts: TaskArtifacts | None = None
+        """The files that it makes; None: they are not kept."""
         self._tool_calls: ToolCalls | None = None
         """None as long as it has made none."""
+        self._policy: RunPolicy | None = None
+        """What happens around its tool calls, beside making them."""
         self._provider: LLMProvider | None = None
         """Taken from those in use, and to be given back."""
         self._routed: tuple[RunRouter, RunProviders] | None = None
@@ -131,8 +152,8 @@ class TaskRun:
             self.stop_reason = reason
             if reason is Stop.LEASE_LOST:
                 self.chunks.lost = True
-            if self._job is not None:
-                self._job.cancel()
+            if self.is_working and self.job is not None:
+                self.job.cancel()
 
     def time_is_up(self) -> None:
         """The run has taken as long as any may, or its deadline has come."""
@@ -154,9 +175,9 @@ class TaskRun:
         return self.stop_reason is not None
 
     @property
-    def is_working(self) -> bool:
-        """Whether it is still about its work, not yet about its last words."""
-        return self._job is not None
+    def is_limited(self) -> bool:
+        """Whether the time limit of all runs counts for it now."""
+        return self.is_working and not self.has_own_limit
 
     async def abandoned(self) -> Outcome | None:
         """How a run ends that was stopped and goes on all the same. What it does from now on is heard by nobody."""
@@ -167,7 +188,7 @@ class TaskRun:
     async def outcome(self) -> Outcome | None:
         """Run the task; returns what shall be committed, or None if it is no longer ours."""
         around, task = self.around, self.task
-        self._job = asyncio.current_task()
+        self.began_at = time.monotonic()
         waited_s = queue_wait_s(task)
         self._metrics.task_started(waited_s)
         team, role = (around.team, around.role) if self.marks is None else (self.marks.team, self.marks.role)
@@ -187,7 +208,11 @@ class TaskRun:
                         await self._settle_provider()
                     if self.ending.conversation is not None:
                         await self._load_conversation(self.ending.conversation)
+                    if around.artifacts is not None:
+                        await self._begin_artifacts(around.artifacts)
                     run = await self._work(past)
+                    if self._artifacts is not None:
+                        self.ending.artifacts = await self._artifacts.finish()
                 finally:
                     self._end_limits(limits)
                 if self._team is not None:
@@ -208,13 +233,13 @@ class TaskRun:
                 log.exception("provider crashed", task=task.id)
                 span.fail(error)
                 return await self._failed(error)
-            span.usage(self.ending.spent.usage)
+            span.usage(self._book.usage)
             self._book.answered(run)
             if SUMMARY_OF in task.meta and around.conversations is not None:
                 self.chunks.note(*around.conversations.summary_records(task, run.output))
             return await self.ending.succeeded(run.output)
 
-    def close(self, outcome: Outcome | None, took_s: float) -> None:
+    def close(self, outcome: Outcome | None) -> None:
         """The run is over, and this came of it: give back what it held."""
         around = self.around
         if self.ending.book is not None:
@@ -225,27 +250,28 @@ class TaskRun:
             self._routed[1].give_back()
         if self._team is not None:
             self._team.close()
+        if self._artifacts is not None and around.artifacts is not None:
+            around.artifacts.end(self._artifacts)
         if outcome is None:
             return
         self.chunks.on_lost = None  # nothing of the run is on its way any more
-        if not (isinstance(outcome, Retry) and not outcome.counts):  # a run that was postponed has not failed
-            ok = isinstance(outcome, Ack) and outcome.result.ok
-            self._metrics.task_ended(took_s, ok=ok)
+        if not (type(outcome) is Retry and not outcome.counts):  # a run that was postponed has not failed
+            ok = type(outcome) is Ack and not outcome.result.error
+            self._metrics.task_ended(time.monotonic() - self.began_at, ok=ok)
 
     def _begin_limits(self) -> asyncio.TimerHandle | None:
         """The timer of the task's own deadline, if it has one."""
-        self._time_limits.begin(self)
+        self.is_working = True
         if self.task.deadline is None:
             return None
-        seconds_left = min(max(0.0, self.task.deadline - time.time()), self._time_limits.limit_s)
+        seconds_left = min(max(0.0, self.task.deadline - time.time()), self.around.limits.timeout_s)
         return asyncio.get_running_loop().call_later(seconds_left, self.time_is_up)
 
     def _end_limits(self, deadline: asyncio.TimerHandle | None) -> None:
         """The work has ended or was stopped; from now on nothing may cut its last words short."""
-        self._time_limits.end(self)
+        self.is_working = False
         if deadline is not None:
             deadline.cancel()
-        self._job = None
 
     # Each coroutine that waits for another one weighs 300 bytes per task and costs 0.3 µs: hence few, and longer ones.
 
@@ -255,13 +281,17 @@ class TaskRun:
             return self._answer_of_plugin(past)
         provider, book = self._open_book(past)
         refuse_hopeless(self.delivery, past, self.around.limits)
+        if self.agent.loop_policy is not None:
+            self._begin_policy(book, past)
         config, tools = book.config, self._tool_specs()
         if config.client_tools:
             tools = with_client_tools(config, tools, provider)
         task, chunk_fn, observer = self._heard(book, past)
-        if not (provider is None or isinstance(provider, ChatProvider)):
+        if not (provider is None or _takes_turns(provider)):
             task = structured.asked(provider, config, task)
             return book.whole_run(provider.run_task(config, task, tools, self._call_tool_and_note, chunk_fn))
+        if self._policy is not None:
+            observer = self._policy.listening(observer)
         return tool_loop.run(
             provider,
             config,
@@ -289,6 +319,8 @@ class TaskRun:
         past = replace(past, lost_calls=recording.lost_calls())
         _, book = self._open_book(past)
         refuse_hopeless(self.delivery, past, self.around.limits)
+        if self.agent.loop_policy is not None:
+            self._begin_policy(book, past)
         task, chunk_fn, _ = self._heard(book, past)
         return answer_message(
             MessageGiven(
@@ -351,12 +383,35 @@ class TaskRun:
         book.take_over()
         return provider, book
 
+    def _begin_policy(self, book: TurnBook, past: Past) -> None:
+        """Have its agent's loop policy, as far as this worker has any."""
+        policies, policy, conversation = self.around.loop_policies, self.agent.loop_policy, self.ending.conversation
+        if policies is None or policy is None:
+            return
+        from worker.loop_policy.beginning import PolicyOfRun  # most workers have no policy
+        from worker.loop_policy.side_calls import RunParts
+
+        run = RunParts(
+            around=self.around,
+            delivery=self.delivery,
+            task=self.task if conversation is None else conversation.task,
+            book=book,
+            chunks=self.chunks,
+            metrics=self._metrics,
+            entries=past.entries,
+            finished=past.resumption.turns,
+        )
+        self._policy = PolicyOfRun(policies, policy, run, self.agent, self.marks).begin()
+
+    async def _begin_artifacts(self, artifacts: Artifacts) -> None:
+        self._artifacts = await artifacts.begin(self.task, self.marks, is_first=self.delivery.first)
+
     def _own_limit(self, deadline: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
         """The timer of a role's own time limit, which counts instead of the worker's, or else the one given."""
         seconds = own_limit_s(self.agent.role, self.task)
         if seconds is None:
             return deadline
-        self._time_limits.end(self)
+        self.has_own_limit = True
         if deadline is not None:
             deadline.cancel()
         return asyncio.get_running_loop().call_later(seconds, self.time_is_up)
@@ -364,7 +419,8 @@ class TaskRun:
     def _tool_specs(self) -> tuple[ToolSpec, ...]:
         """What its model is told of."""
         shared, own = self.agent.tool_specs(self.around.tools), None if self._team is None else self._team.own_tools
-        return shared if own is None else own.beside(shared, self.around.tools)
+        specs = shared if own is None else own.beside(shared, self.around.tools)
+        return specs if self._policy is None else self._policy.beside(specs)
 
     @property
     def _calls(self) -> ToolCalls:
@@ -379,6 +435,8 @@ class TaskRun:
                 parking=Parking(functools.partial(self.stop, Stop.PARKED), self.around.backend),
                 metrics=self._metrics,
                 note_kept=self.chunks.note_kept,
+                policy=self._policy,
+                artifacts=self._artifacts,
             )
         return self._tool_calls
 
@@ -441,6 +499,16 @@ class TaskRun:
                 self._open_book(await self._recall())
             except (ProviderError, WorkerError, QueueError) as error:
                 log.warning("earlier deliveries of a task are not all accounted", task=self.task.id, error=str(error))
+
+
+def _takes_turns(provider: LLMProvider) -> TypeGuard[ChatProvider]:
+    """Whether our loop runs with it, or it runs whole tasks."""
+    return _is_chat_provider(type(provider))
+
+
+@functools.cache
+def _is_chat_provider(kind: type[LLMProvider]) -> bool:
+    return issubclass(kind, ChatProvider)  # asked for each run, an abstract class would answer in 0.4 µs (measured)
 
 
 def _metrics_of(task: Task, marks: Marks | None, around: Surroundings) -> AgentMetrics:

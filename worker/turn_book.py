@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from contextlib import closing
 from typing import Any
 
+from msgspec.structs import replace
+
 from providers import AgentConfig, ProviderError, ToolCall, ToolOutcome, TurnRequest, structured
 from providers.tool_loop import Run, TurnRecord
 from providers.turn_routing import Target
@@ -22,7 +24,6 @@ from worker.surroundings import Surroundings
 from worker.teams.marks import marks_of
 from worker.telemetry import OFF, Span
 from worker.tool_book import ToolBook
-from worker.usage import record_of
 
 CHARS_PER_TOKEN = 4
 ROUTE = "(route)"
@@ -156,7 +157,8 @@ class TurnBook:
                 self._abandon(request.attempt)
                 raise
         chunks.turn, chunks.attempt = request.turn, request.attempt  # of two calls the one that speaks sets it again
-        self.next_attempt = max(self.next_attempt, request.attempt + 1)
+        if request.attempt >= self.next_attempt:
+            self.next_attempt = request.attempt + 1
         if around.telemetry.enabled:
             self._open_span(request, (self._targets or {}).get(request.attempt))
 
@@ -217,8 +219,9 @@ class TurnBook:
 
     def close(self) -> None:
         """The run has ended: a call that had passed the gates and was then not sent gives back what it reserved."""
-        for attempt in list(self._intents or ()):
-            self._abandon(attempt)
+        if self._intents:
+            for attempt in list(self._intents):
+                self._abandon(attempt)
 
     def _abandon(self, attempt: int) -> None:
         if self._intents and (intent := self._intents.pop(attempt, None)):
@@ -235,15 +238,16 @@ class TurnBook:
             self._end_span(record, usage)
         if self._targets:
             self._targets.pop(record.attempt, None)
+        first_chunk_ms = record.time_to_first_chunk_ms
         self._metrics_of(record).called(
             record.duration_ms / 1000,
             usage,
             outcome=record.outcome.value,
-            first_chunk_s=record.time_to_first_chunk_ms / 1000 if record.time_to_first_chunk_ms is not None else None,
+            first_chunk_s=None if first_chunk_ms is None else first_chunk_ms / 1000,
         )
         entry = self._usage_record(record, usage, estimated=estimated)
         self._note(record, entry)
-        self._add_cost(entry)
+        self._add_cost(entry.cost_usd)
         intent = self._intents.pop(record.attempt, None) if self._intents else None
         if record.outcome is CallOutcome.CANCELLED:
             if intent is not None:
@@ -271,31 +275,36 @@ class TurnBook:
         span.end()
 
     def _usage_record(self, record: TurnRecord, usage: TokenUsage, *, estimated: bool) -> UsageRecord:
-        around, marks = self._around, marks_of(self._delivery.task.meta)
-        return record_of(
-            self._delivery.task,
-            turn=record.turn,
-            attempt=record.attempt,
-            provider=record.provider or self._provider,
-            model=record.model or record.asked_model or self._asked,
+        around, task = self._around, self._delivery.task
+        marks = marks_of(task.meta)
+        provider = record.provider or self._provider
+        model = record.model or record.asked_model or self._asked
+        entry = UsageRecord(  # at most 15 keywords: see `OpenCall.record`
+            id=f"{task.id}:{record.turn}:{record.attempt}",
+            task_id=task.id,
+            provider=provider,
+            model=model,
             usage=usage,
             outcome=record.outcome,
             started_at=record.started_at,
             duration_ms=record.duration_ms,
             time_to_first_chunk_ms=record.time_to_first_chunk_ms,
-            estimated=estimated,
-            agent=self.config.name,
+            cost_usd=0.0 if self._is_free(record) else around.prices.cost_usd(provider, model, usage),
+            agent=self.config.name or task.agent,
+            tenant=task.tenant,
+            session_id=task.session_id,
             team=around.team if marks is None else marks.team,
             role=around.role if marks is None else marks.role,
-            prices=around.prices,
-            is_free=self._is_free(record),
         )
+        return replace(entry, estimated=True) if estimated else entry
 
     def _is_free(self, record: TurnRecord) -> bool:
         """No vendor bills a call that failed before its answer began. A provider that runs whole tasks may have made
         others before."""
+        if record.outcome is not CallOutcome.FAILED:
+            return False
         is_whole_run = self._tools is not None and self._tools.is_whole_run
-        return record.outcome is CallOutcome.FAILED and record.usage == TokenUsage() and not is_whole_run
+        return record.usage == TokenUsage() and not is_whole_run
 
     def _note(self, record: TurnRecord, usage: UsageRecord) -> None:
         around = self._around
@@ -311,12 +320,15 @@ class TurnBook:
         journal = around.journal.records(self._delivery.task.id, entry, is_last=record.is_last)
         self._chunks.note(around.ledger.log_record(usage), *journal)
 
-    def _add_cost(self, record: UsageRecord) -> None:
-        if record.cost_usd is None:
+    def charge(self, usage: TokenUsage, cost_usd: float | None) -> None:
+        """A call has ended that has a book of its own, and is part of what the run costs."""
+        self.usage = self.usage + usage
+        self._add_cost(cost_usd)
+
+    def _add_cost(self, cost_usd: float | None) -> None:
+        if cost_usd is None:
             self._is_priced = False
-        self.cost_usd = (
-            (self.cost_usd or 0.0) + record.cost_usd if record.cost_usd is not None and self._is_priced else None
-        )
+        self.cost_usd = (self.cost_usd or 0.0) + cost_usd if cost_usd is not None and self._is_priced else None
 
     async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
         """Store what a tool answered."""
@@ -380,15 +392,17 @@ class TurnBook:
 def _tools_follow(record: TurnRecord) -> bool:
     """Whether tools are called next: `ToolBook` stores what was noted before it lets the first one begin. Those of the
     client are called when the run is over."""
-    return record.end is not None and bool(record.end.message.tool_calls)
+    return record.end is not None and record.end.message.calls_tools
 
 
 def billed(record: TurnRecord) -> tuple[TokenUsage, bool]:
     """What a call has used, and whether that is our estimate: a vendor reports no usage for a stream that was cut or
     cancelled, but bills what had been produced."""
-    known = record.usage.input_tokens is not None or record.usage.output_tokens is not None
-    if record.outcome in (CallOutcome.COMPLETED, CallOutcome.FAILED) or known or not record.sent_chars:
-        return record.usage, False
+    usage, outcome = record.usage, record.outcome
+    if outcome is CallOutcome.COMPLETED or outcome is CallOutcome.FAILED or not record.sent_chars:
+        return usage, False
+    if usage.input_tokens is not None or usage.output_tokens is not None:
+        return usage, False
     return (
         TokenUsage(
             input_tokens=record.sent_chars // CHARS_PER_TOKEN,

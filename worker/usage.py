@@ -92,6 +92,8 @@ class UsageLedger:
         self.tokens = 0
         """What this process has used since its start, in tokens and in USD, as far as prices are known."""
         self.cost_usd = 0.0
+        self.calls = 0
+        self.unpriced_calls = 0
 
     def log_record(self, record: UsageRecord) -> LogRecord:
         """What to hand to `Backend.append`, or to an outcome's `records`."""
@@ -103,7 +105,11 @@ class UsageLedger:
         counters: dict[str, Mapping[str, int]] = dict.fromkeys(names, _amounts(record))
         counters[USAGE_INDEX] = index
         self.tokens += record.usage.total_tokens
-        self.cost_usd += record.cost_usd or 0.0
+        self.calls += 1
+        if record.cost_usd is None:
+            self.unpriced_calls += 1
+        else:
+            self.cost_usd += record.cost_usd
         return LogRecord(log=USAGE_LOG, id=record.id, value=encode_json(record), keep_s=self._keep_s, counters=counters)
 
     def _remember(self, key: tuple[int, str, str, str, str]) -> tuple[tuple[str, ...], Mapping[str, int]]:

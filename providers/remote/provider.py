@@ -21,7 +21,6 @@ from providers.messages import (
     TurnEnd,
     TurnEvent,
     TurnRequest,
-    UsageUpdate,
 )
 from providers.remote.channel import ChannelOptions
 from providers.remote.client import PluginClient, stream_output
@@ -145,8 +144,7 @@ class RemoteProvider(ChatProvider):
 
     def _ended(self, piece: ChatStreamResponse, text: str, request: TurnRequest) -> list[TurnEvent]:
         if piece.result_json:
-            end = self._end(stream_output(piece))
-            return [UsageUpdate(end.usage), end]
+            return [self._end(stream_output(piece))]
         parts = (TextPart(text=text),) if text else ()
         message = Message(role=Role.ASSISTANT, parts=parts)
         return [
@@ -160,7 +158,6 @@ class RemoteProvider(ChatProvider):
             yield ThinkingDelta(thinking)
         if end.message.text:
             yield TextDelta(end.message.text)
-        yield UsageUpdate(end.usage)
         yield end
 
     async def _executed(

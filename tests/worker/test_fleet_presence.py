@@ -10,7 +10,17 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from structlog.testing import capture_logs
 
-from queue_backends import Backend, BackendMisconfigured, BackendUnavailable, Task, TaskState, open_backend
+from queue_backends import (
+    Backend,
+    BackendMisconfigured,
+    BackendUnavailable,
+    CallOutcome,
+    Task,
+    TaskState,
+    TokenUsage,
+    UsageRecord,
+    open_backend,
+)
 from tests.servers import Server
 from tests.worker.conftest import WorkerFactory
 from worker.errors import WorkerNotFound
@@ -249,6 +259,53 @@ def test_a_name_that_means_none_or_several_is_refused(name: str, reason: str) ->
     """Saying which ones there are."""
     with pytest.raises(WorkerNotFound, match=reason):
         find_worker([told("web-1-4711-3f2a"), told("web-1-99-0000", pid=99)], name)
+
+
+async def test_a_worker_tells_whether_its_cost_is_known(fleet_of: WorkerFactory, backend: Backend) -> None:
+    """Since its start and of the last minute: not before the first call, nor after one that has a price."""
+    stages: list[tuple[tuple[float | None, ...], bool]] = [((), False), ((None,), True), ((None, 0.25), False)]
+    async with fleet_of() as (_, worker), beating(backend, worker) as beat:
+        for costs, is_unpriced in stages:
+            for number, cost_usd in enumerate(costs):
+                beat._ledger.log_record(a_call(number, cost_usd))
+            found = beat.presence()
+            assert found.is_unpriced is found.last_minute.is_unpriced is is_unpriced
+            assert (found.known_cost_usd is None) is is_unpriced
+        assert (found.known_cost_usd, found.last_minute.known_cost_usd) == (0.25, 0.25)
+
+
+def a_call(number: int, cost_usd: float | None) -> UsageRecord:
+    """A model call that a worker has made."""
+    usage = TokenUsage(input_tokens=2, output_tokens=3)
+    return UsageRecord(
+        id=f"t:{number}:0",
+        task_id="t",
+        provider="p",
+        model="m",
+        usage=usage,
+        cost_usd=cost_usd,
+        started_at=1.0,
+        duration_ms=1,
+        outcome=CallOutcome.COMPLETED,
+    )
+
+
+async def test_a_rate_of_which_no_price_is_known_is_not_nothing(backend: Backend) -> None:
+    """Without any priced call the fleet's cost is unknown; with some, it is theirs; without calls, it is 0."""
+    workers = Workers(backend.state)
+    monitor = Monitor(backend)
+    await monitor.look()
+    assert (await monitor.snapshot()).cost_usd_per_hour == 0
+    unpriced = LastMinute(seconds=60, tasks=5, tokens=1000, is_unpriced=True)
+    await workers.tell(told("a", last_minute=unpriced))
+    await workers.tell(told("b", last_minute=LastMinute(seconds=60)))
+    monitor = Monitor(backend)
+    await monitor.look()
+    assert (await monitor.snapshot()).cost_usd_per_hour is None
+    await workers.tell(told("b", last_minute=LastMinute(seconds=60, cost_usd=0.5)))
+    monitor = Monitor(backend)
+    await monitor.look()
+    assert (await monitor.snapshot()).cost_usd_per_hour == 30
 
 
 async def test_a_snapshot_survives_a_broken_queue(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

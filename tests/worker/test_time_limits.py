@@ -1,10 +1,11 @@
-"""One timer for many runs: each is told when its own time is up, and only then."""
+"""One look at many runs: each is told when its own time is up, and only then."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
-from worker.time_limits import TimeLimits
+from worker.time_limits import end_in_time
 
 LIMIT_S = 30
 
@@ -12,40 +13,47 @@ LIMIT_S = 30
 class Run:
     """Notes in which order they were told."""
 
-    def __init__(self, name: str, told: list[str], heard: asyncio.Event) -> None:
-        self._name, self._told, self._heard = name, told, heard
+    def __init__(self, name: str, told: list[str]) -> None:
+        self.began_at = time.monotonic()
+        self.is_limited = True
+        self.heard_at = 0.0
+        self._name, self._told, self._heard = name, told, asyncio.Event()
 
     def time_is_up(self) -> None:
         self._told.append(self._name)
+        self.heard_at = time.monotonic()
+        self.is_limited = False
         self._heard.set()
+
+    async def heard(self) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await self._heard.wait()
 
 
 async def test_those_that_have_not_ended_are_told_in_order() -> None:
-    """Of three, the one that ends in time hears nothing; the timer goes on to the next one that is due."""
-    limits, told, last = TimeLimits(0.05), list[str](), asyncio.Event()
-    first, ended, later = (Run(name, told, asyncio.Event()) for name in ("first", "ended", "later"))
-    final = Run("final", told, last)
-    limits.begin(first)
-    limits.begin(ended)
-    limits.end(ended)
+    """Of five, the one that has ended and the one with a limit of its own hear nothing; the others do, one by one."""
+    told = list[str]()
+    first, ended, own = (Run(name, told) for name in ("first", "ended", "own"))
+    runs = [first, ended, own]
+    watching = asyncio.create_task(end_in_time(lambda: runs, 0.05))
     await asyncio.sleep(0.01)
-    limits.begin(later)
-    limits.begin(final)
-    async with asyncio.timeout(LIMIT_S):
-        await last.wait()
+    runs.remove(ended)
+    own.is_limited = False
+    later, final = Run("later", told), Run("final", told)
+    runs += [later, final]
+    await final.heard()
+    watching.cancel()
     assert told == ["first", "later", "final"]
 
 
 async def test_one_that_begins_when_nobody_is_left_has_its_whole_time() -> None:
-    """The timer of runs that have ended is no limit for the next one."""
-    limits, told, heard = TimeLimits(0.2), list[str](), asyncio.Event()
-    gone = Run("gone", told, heard)
-    limits.begin(gone)
-    limits.end(gone)
+    """The limit of runs that have ended is none for the next one, and it is told all the same."""
+    told = list[str]()
+    runs = [Run("gone", told)]
+    watching = asyncio.create_task(end_in_time(lambda: runs, 0.2))
     await asyncio.sleep(0.1)
-    began = asyncio.get_running_loop().time()
-    limits.begin(Run("next", told, heard))
-    async with asyncio.timeout(LIMIT_S):
-        await heard.wait()
-    assert asyncio.get_running_loop().time() - began >= 0.2 - 0.001
+    runs[:] = [Run("next", told)]
+    await runs[0].heard()
+    watching.cancel()
+    assert runs[0].heard_at - runs[0].began_at >= 0.2
     assert told == ["next"]

@@ -24,7 +24,7 @@ from queue_backends.messages import JsonObject
 from worker.errors import BadSetting, ToolCallFailed, ToolSetupFailed
 from worker.tools.config import check_unique
 from worker.tools.interfaces import KeptOutputs, OutputNotKept, Tool, ToolContext, ToolResult, ToolServer
-from worker.tools.outcome import Keep, failed, outcome_of
+from worker.tools.outcome import Digest, Keep, failed, outcome_of
 from worker.tools.read_output import READ_OUTPUT
 from worker.tools.schema import ArgumentSchema
 
@@ -67,7 +67,8 @@ class ToolCatalogue:
         self._fixed = _fixed_entries(sorted(tools, key=lambda tool: KIND_ORDER.get(tool.spec.kind, len(KIND_ORDER))))
         self._connect_wait_s = connect_wait_s
         self._max_output_chars = max_output_chars
-        self._listed: tuple[Sequence[Tool], ...] = ()
+        self._listed: tuple[tuple[ToolServer, Sequence[Tool]], ...] = ()
+        """What the entries were made of; none before they were first asked for."""
         self._entries: dict[str, _Entry] = dict(self._fixed)
         self._left_out: dict[str, str] = {}
         self._chosen: tuple[dict[str, _Entry], dict[tuple[str, ...] | None, tuple[ToolSpec, ...]]] = (self._entries, {})
@@ -171,7 +172,8 @@ class ToolCatalogue:
         if context.outputs is not None and entry.tool.spec.kind != "builtin":
             await _room_for_output(context.outputs, entry.tool.spec.timeout_s)
         result = await _run(entry.tool, arguments, replace(context, call_id=call.id))
-        return await outcome_of(call, result, self._output_limit(entry.tool.spec), _keeper(call, entry.tool, context))
+        limit, keep = self._output_limit(entry.tool.spec), _keeper(call, entry.tool, context)
+        return await outcome_of(call, result, limit, keep, _digest(entry.tool, context))
 
     def _output_limit(self, spec: ToolSpec) -> int:
         return (
@@ -189,19 +191,19 @@ class ToolCatalogue:
     def _current(self) -> dict[str, _Entry]:
         """The present tools by name. Built anew only after a server's list has changed."""
         known = self._listed
-        if len(known) == len(self._servers):
-            for server, tools in zip(self._servers, known, strict=True):
-                if server.tools() is not tools:
-                    break
-            else:
+        for server, tools in known:
+            if server.tools() is not tools:
+                break
+        else:
+            if known or not self._servers:
                 return self._entries
-        listed = tuple(server.tools() for server in self._servers)
+        listed = tuple((server, server.tools()) for server in self._servers)
         # `_listed` last: the health pages' thread looks here too, and must not take the old entries for the new.
-        self._entries, self._left_out = self._index(listed)
+        self._entries, self._left_out = self._index([tools for _, tools in listed])
         self._listed = listed
         return self._entries
 
-    def _index(self, listed: tuple[Sequence[Tool], ...]) -> tuple[dict[str, _Entry], dict[str, str]]:
+    def _index(self, listed: Sequence[Sequence[Tool]]) -> tuple[dict[str, _Entry], dict[str, str]]:
         entries: dict[str, _Entry] = {}
         left_out: dict[str, str] = {}
         for tool in (tool for tools in listed for tool in tools):
@@ -279,6 +281,12 @@ def _keeper(call: ToolCall, tool: Tool, context: ToolContext) -> Keep | None:
         return f"{where}: read on with {READ_OUTPUT.name}"
 
     return keep
+
+
+def _digest(tool: Tool, context: ToolContext) -> Digest | None:
+    """How a long output of this tool is shortened by the run's loop policy, if it has one. What built-in tools say is
+    what the model wants to read now."""
+    return None if context.policy is None or tool.spec.kind == "builtin" else context.policy.digest
 
 
 async def _run(tool: Tool, arguments: JsonObject, context: ToolContext) -> ToolResult:
