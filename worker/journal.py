@@ -23,6 +23,8 @@ from queue_backends.messages import JsonObject, encode_json
 MOST_ENTRIES = 100_000
 STEP_TURNS = 1000
 """Step `n` of an agent plugin has the turns from `n * STEP_TURNS` on."""
+SIDE_TURNS = 1_000_000_000
+"""Model call `n` beside a run's own has the turn `SIDE_TURNS + n`."""
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +94,9 @@ class ToolFinished(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="t
     turn: int
     outcome: ToolOutcome
     duration_ms: int = 0
+    is_raw: bool = False
+    """As the tool itself answered, before its run's loop policy does what takes long. Of two entries of a call the last
+    one counts."""
 
 
 class TakenOver(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="taken_over"):
@@ -114,6 +119,36 @@ class AttemptEnded(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="a
     retry_in_s: float | None = None
     since: float | None = None
     """If it was postponed: since when the task has waited for its next model call. Unix seconds."""
+
+
+class SideCall(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="side_call"):
+    """A model call beside the run's own is about to be made: its loop policy wants something summed up, or advice. What
+    became of it, and its answer, stands in the `ModelCall` of its turn."""
+
+    number: int
+    """From 0."""
+    what: str
+    """`compression`, `finding` or `advice`."""
+    attempt: int
+    """Of the `ModelCall`, unless it is started over."""
+    digest: str
+    """Of what is asked."""
+    call_id: str = ""
+    """Of the tool call that it is made for."""
+    about: str = ""
+    """Of advice: the advisor's name."""
+    provider: str = ""
+    model: str = ""
+
+
+class Sandboxed(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="sandboxed"):
+    """The model was given a digest instead of a tool's long output."""
+
+    number: int
+    """Of `result-<number>`, which the model knows it by."""
+    call_id: str
+    """What it is stored under."""
+    size_bytes: int
 
 
 class PluginStep(_Entry, frozen=True, kw_only=True, omit_defaults=True, tag="plugin_step"):
@@ -159,6 +194,8 @@ Entry = (
     | ToolFinished
     | TakenOver
     | AttemptEnded
+    | SideCall
+    | Sandboxed
     | PluginStep
     | PluginAnswer
     | PluginShown
@@ -230,12 +267,16 @@ def _id(entry: Entry) -> str:
             return f"start/{key}/{worker}"
         case ToolWaits(key=key):
             return f"waits/{key}"
-        case ToolFinished(key=key):
-            return f"end/{key}"
+        case ToolFinished(key=key, is_raw=is_raw):
+            return f"raw/{key}" if is_raw else f"end/{key}"
         case TakenOver(attempt=attempt):
             return f"taken/{attempt}"
         case AttemptEnded(attempt=attempt):
             return f"ended/{attempt}"
+        case SideCall(number=number):
+            return f"side/{number}"
+        case Sandboxed(number=number):
+            return f"sandboxed/{number}"
         case PluginStep(number=number):
             return f"step/{number}"
         case PluginAnswer(number=number, attempt=attempt):

@@ -43,6 +43,7 @@ def families(metrics: Metrics) -> list[Family]:
         *_budget_families(metrics),
         *_rate_limit_families(metrics.rate_limits()),
         *_route_families(metrics),
+        *_loop_policy_families(metrics),
     ]
 
 
@@ -125,6 +126,20 @@ def _route_families(metrics: Metrics) -> list[Family]:
         Family(name="route.hedges", kind="counter", help="Second calls beside a slow one.", samples=hedges),
         Family(name="route.circuit", kind="gauge", help="1 for the state of a target's circuit.", samples=states),
     ]
+
+
+def _loop_policy_families(metrics: Metrics) -> list[Family]:
+    """Nothing as long as no run had a loop policy that did anything."""
+    done = [Sample((("event", what),), count) for what, count in list(metrics.loop_policy.done.items())]
+    failures = [Sample((("part", part),), count) for part, count in list(metrics.loop_policy.failures.items())]
+    found = []
+    if done:
+        text = "What loop policies did around tool calls."
+        found.append(Family(name="loop_policy.events", kind="counter", help=text, samples=done))
+    if failures:
+        text = "Parts of loop policies that runs went on without."
+        found.append(Family(name="loop_policy.failures", kind="counter", help=text, samples=failures))
+    return found
 
 
 def _rate_limit_families(limits: Sequence[RateLimitMetrics]) -> list[Family]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from queue_backends import TokenUsage
+from worker.loop_policy.figures import Figures
 from worker.routing.routing_metrics import RoutingMetrics
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ class Metrics:
         self._budgets: dict[str, BudgetMetrics] = {}
         self._rate_limits: dict[str, RateLimitMetrics] = {}
         self.routing = RoutingMetrics()
+        self.loop_policy = Figures()
 
     def agent(self, name: str, role: str = "") -> AgentMetrics:
         """The handle for one agent in one role; the same one every time."""

@@ -13,12 +13,14 @@ from providers.turn_routing import Switch
 from queue_backends import CallOutcome, Delivery, TokenUsage
 from queue_backends.interfaces import ATTEMPTS_PER_DELIVERY
 from worker.journal import (
+    SIDE_TURNS,
     AttemptEnded,
     Entry,
     ModelCall,
     PluginShown,
     PluginStep,
     Recalled,
+    SideCall,
     Switched,
     TakenOver,
     ToolFinished,
@@ -55,7 +57,7 @@ class Past(Struct, frozen=True, kw_only=True):
     by_arguments: dict[tuple[str, str], list[OldCall]] = {}
     """Tool calls of a provider that runs whole tasks, by name and arguments, in order."""
     lost_calls: tuple[LostCall, ...] = ()
-    """One; or two, where a slow one had a hedge."""
+    """One; or two, where a slow one had a hedge; and those beside the run's own."""
     answered_by: str = ""
     """The target of a route that answered last."""
     waiting_since: float | None = None
@@ -67,6 +69,8 @@ class Past(Struct, frozen=True, kw_only=True):
     waits_for: str = ""
     """Why it was put down when it ended last, if that was to wait, in words for people."""
     has_entries: bool = False
+    entries: tuple[Entry, ...] = ()
+    """All of them, for what few runs need to know."""
     recalled: Recalled | None = None
     """What its role remembered when it began; None if it began without."""
     plugin_entries: tuple[Entry, ...] = ()
@@ -94,13 +98,17 @@ def recall(entries: Sequence[Entry], delivery: Delivery) -> Past:
         cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
         interrupted=frozenset(e.key for e in entries if isinstance(e, ToolStarted) and e.key not in finished),
         by_arguments=_by_arguments(entries),
-        lost_calls=() if in_tools else _lost_calls(entries, calls, len(turns), delivery),
+        lost_calls=(
+            *(() if in_tools else _lost_calls(entries, calls, len(turns), delivery)),
+            *lost_side_calls(entries, delivery),
+        ),
         answered_by=next((call.target for call in reversed(calls) if call.target and call.end is not None), ""),
         waiting_since=_waiting_since(entries),
         looks=_looks(entries),
         was_parked=any(isinstance(entry, AttemptEnded) and entry.how == "parked" for entry in entries),
         waits_for=_waits_for(entries),
         has_entries=bool(entries),
+        entries=tuple(entries),
         recalled=next((entry for entry in entries if isinstance(entry, Recalled)), None),
         plugin_entries=tuple(entries) if any(isinstance(e, PluginStep | PluginShown) for e in entries) else (),
     )
@@ -202,6 +210,23 @@ def _lost_calls(
         announced = [number for number in switches if number not in used]
         under_way = [max([attempt, *(number + 1 for number in used), *announced])]
     return tuple(LostCall(turn, number, switches.get(number)) for number in under_way)
+
+
+def lost_side_calls(entries: Sequence[Entry], delivery: Delivery) -> tuple[LostCall, ...]:
+    """Calls beside the run's own of which only the beginning is known."""
+    begun = [entry for entry in entries if isinstance(entry, SideCall)]
+    if delivery.redeliveries == 0 or not begun:
+        return ()
+    ended = {entry.turn for entry in entries if isinstance(entry, ModelCall)}
+    return tuple(
+        LostCall(
+            SIDE_TURNS + call.number,
+            call.attempt,
+            Switch(route="", target="", provider=call.provider, model=call.model, before="", reason=""),
+        )
+        for call in begun
+        if SIDE_TURNS + call.number not in ended
+    )
 
 
 def _pair_under_way(ended: set[int], switches: Mapping[int, Switch], since: int) -> list[int]:

@@ -79,17 +79,25 @@ class ToolBook:
 
     async def after_tool(self, call: ToolCall, outcome: ToolOutcome) -> None:
         """Store what a tool answered."""
-        key, started = self._under_way.pop(call.id, (self._key(call), time.monotonic()))
-        entry = ToolFinished(
+        await self._store(self._finished(call, outcome))
+        self._under_way.pop(call.id, None)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    async def raw(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """Store what a tool answered, though the model may read something else: should the run be interrupted before
+        that is known, the call need not be made again, nor count as one that nobody knows the end of."""
+        await self._store(replace(self._finished(call, outcome), is_raw=True))
+
+    def _finished(self, call: ToolCall, outcome: ToolOutcome) -> ToolFinished:
+        key, started = self._under_way.get(call.id) or (self._key(call), time.monotonic())
+        return ToolFinished(
             worker=self._delivery.worker,
             key=key,
             turn=self._chunks.turn,
             outcome=outcome,
             duration_ms=round((time.monotonic() - started) * 1000),
         )
-        await self._store(entry)
-        if self.on_ended is not None:
-            self.on_ended()
 
     async def _store(self, entry: ToolStarted | ToolWaits | ToolFinished) -> None:
         self._chunks.note(*self._journal.records(self._delivery.task.id, entry))

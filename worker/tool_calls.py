@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct
@@ -12,6 +14,7 @@ from providers import ToolCall, ToolOutcome, ToolSpec
 from queue_backends import Task
 from worker.agents import ResolvedAgent
 from worker.approvals.tool_approvals import needs_approval, waits_for
+from worker.artifacts.tool_files import with_files_kept
 from worker.metrics import AgentMetrics
 from worker.parking import Parked, Parking
 from worker.surroundings import Surroundings
@@ -23,6 +26,10 @@ from worker.tools.catalogue import ToolCatalogue
 from worker.tools.interfaces import ToolContext
 from worker.tools.outcome import failed
 from worker.tools.outputs import OnKept
+
+if TYPE_CHECKING:
+    from worker.artifacts import TaskArtifacts
+    from worker.loop_policy.run_policy import RunPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +50,10 @@ class ToolCalls(Struct, frozen=True, kw_only=True, eq=False):
     metrics: AgentMetrics
     note_kept: OnKept
     """Told of a long output that is kept."""
+    policy: RunPolicy | None = None
+    """What happens around the calls, beside making them; None: nothing does."""
+    artifacts: TaskArtifacts | None = None
+    """The run's files; None: they are not kept."""
 
     async def make(self, call: ToolCall, book: ToolBook) -> ToolOutcome:
         """Carry a tool call out; if it has to wait for long, the run is put down."""
@@ -61,9 +72,17 @@ class ToolCalls(Struct, frozen=True, kw_only=True, eq=False):
         tools = self._catalogue(call.name)
         spec = tools.spec(call.name)
         if known := book.known(call, spec):
+            if self.policy is not None:
+                self.policy.heard(call, known)
             return known
         if not self._has(call.name, spec, is_own=tools is not self.around.tools):
             return failed(call, self._not_its_tool(call.name))
+        if self.policy is None:
+            return await self._made(call, book, tools, spec)
+        made = functools.partial(self._made, call, book, tools, spec)
+        return await self.policy.govern(call, spec, made, functools.partial(book.raw, call))
+
+    async def _made(self, call: ToolCall, book: ToolBook, tools: ToolCatalogue, spec: ToolSpec | None) -> ToolOutcome:
         if spec is not None and (refused := await self._refused(call, book, tools)):
             return refused
         await book.before_tool(call)
@@ -71,6 +90,9 @@ class ToolCalls(Struct, frozen=True, kw_only=True, eq=False):
         started = time.monotonic()
         with self.around.telemetry.tool_call(name=call.name, kind=kind, call_id=call.id) as span:
             outcome = await tools.call(call, self._context(kind))
+            if self.artifacts is not None:
+                outcome = await with_files_kept(self.artifacts, outcome)
+            span.contents(call.arguments, outcome.content)
             if outcome.is_error:
                 span.fail(outcome.content[:500], kind="tool_error")
         self.metrics.tool(call.name if spec else "(unknown)", kind).called(
@@ -79,7 +101,9 @@ class ToolCalls(Struct, frozen=True, kw_only=True, eq=False):
         return outcome
 
     def _catalogue(self, name: str) -> ToolCatalogue:
-        """Where a tool of that name is: its role's own come first."""
+        """Where a tool of that name is: its policy's come first, then its role's own."""
+        if self.policy is not None and self.policy.catalogue.spec(name) is not None:
+            return self.policy.catalogue
         if self.own is not None and self.own.catalogue.spec(name) is not None:
             return self.own.catalogue
         return self.around.tools
@@ -122,6 +146,8 @@ class ToolCalls(Struct, frozen=True, kw_only=True, eq=False):
             state=around.backend.state,
             children=self._children() if kind == "builtin" else None,
             outputs=around.outputs.of(task.id, self.note_kept) if around.outputs else None,
+            policy=self.policy,
+            artifacts=self.artifacts,
         )
 
     def _children(self) -> Children | None:

@@ -20,7 +20,7 @@ from worker.agent_plugins.steps import Step
 from worker.agent_plugins.stream import MessageStream
 from worker.agents.model import PermissionScope
 from worker.approvals.tool_approvals import needs_approval
-from worker.datasources.embeddings import Behalf
+from worker.datasources.embedding_call import Behalf
 from worker.datasources.errors import DatasourceError, DatasourceNotFound, QueryFailed
 from worker.datasources.passages import Passage
 from worker.datasources.search_spec import KIND as DATASOURCE

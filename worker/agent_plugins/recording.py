@@ -25,7 +25,7 @@ from worker.journal import (
     ToolStarted,
     ToolWaits,
 )
-from worker.recall import LostCall, Past, recall
+from worker.recall import LostCall, Past, lost_side_calls, recall
 
 
 class RecordedStep(Struct, frozen=True, kw_only=True):
@@ -41,6 +41,7 @@ class Recording:
 
     def __init__(self, entries: Sequence[Entry], delivery: Delivery) -> None:
         self._delivery = delivery
+        self._lost_side_calls = lost_side_calls(entries, delivery)
         self._of_step: dict[int, list[tuple[int, Entry]]] = {}
         """By number, each with its place in the journal; 0: those of no step, which concern all."""
         for place, entry in enumerate(entries):
@@ -89,12 +90,13 @@ class Recording:
         """The model calls that may have been under way when the worker before died."""
         if self._delivery.redeliveries == 0:
             return ()
-        return tuple(
+        of_steps = (
             LostCall(call.turn + step.entry.number * STEP_TURNS, call.attempt, call.switch or _place_of(step.entry))
             for step in self.steps.values()
             if step.entry.what == "model" and not self._has_ended(step.entry.number)
             for call in self.past_of(step.entry.number).lost_calls
         )
+        return (*of_steps, *self._lost_side_calls)
 
     def _has_ended(self, number: int) -> bool:
         return number in self.answers

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec.structs import replace
 
 from providers import AgentConfig, LimitReached, ToolCall, ToolOutcome, TurnRequest
 from providers.tool_loop import TurnRecord
 from providers.turn_routing import Target
-from queue_backends import ChunkType, Delivery, LogRecord, TokenUsage
+from queue_backends import Delivery, TokenUsage
 from worker.agent_plugins.call_output import CallOutput
 from worker.agent_plugins.steps import Step, Steps
 from worker.parking import Parking
+from worker.part_chunks import PartChunks
 from worker.recall import Past
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
 from worker.teams.marks import marks_of
 from worker.tool_book import ToolBook
 from worker.turn_book import TurnBook, billed
-
-
-class StepChunks(ChunkWriter):
-    """The run's writer with a turn and an attempt of its own: several steps go on at the same time."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: ChunkWriter, turn: int) -> None:
-        self._run = run
-        self.delivery = run.delivery
-        self.turn = turn
-        self.attempt = run.delivery.next_attempt
-
-    async def __call__(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
-        await self._run(kind, content, metadata)
-
-    def note_kept(self, call_id: str, reference: str, chars: int) -> None:
-        self._run.note_kept(call_id, reference, chars)
-
-    def note(self, *records: LogRecord) -> None:
-        self._run.note(*records)
-
-    @property
-    def has_news(self) -> bool:
-        return self._run.has_news
-
-    async def store(self) -> None:
-        await self._run.store()
 
 
 class MessageBook:
@@ -61,8 +31,6 @@ class MessageBook:
         self.chunks = chunks
         self._around = around
         self._delivery = delivery
-        self._cost_before = run.cost_usd
-        self._is_priced = run.past.cost_usd is not None
         self._costs: dict[int, float | None] = {}
 
     def turn_book(self, step: Step, config: AgentConfig, provider: str, past: Past) -> TurnBook:
@@ -71,14 +39,14 @@ class MessageBook:
         marks = marks_of(task.meta)
         metrics = self._around.metrics.agent(task.agent, self._around.role if marks is None else marks.role)
         own = Past(interrupted=past.interrupted)
-        chunks = StepChunks(self.chunks, step.first_turn)
+        chunks = PartChunks(self.chunks, step.first_turn)
         book = TurnBook(self._around, self._delivery, config, provider, chunks, metrics, own)
         book.budgets = self.run.budgets
         return book
 
     def tool_book(self, step: Step, interrupted: frozenset[str]) -> ToolBook:
         """A book for one tool call that the plugin itself makes."""
-        chunks = StepChunks(self.chunks, step.first_turn)
+        chunks = PartChunks(self.chunks, step.first_turn)
         return ToolBook(self._around.journal, self._delivery, chunks, Past(interrupted=interrupted))
 
     def check_room(self) -> None:
@@ -92,12 +60,9 @@ class MessageBook:
     def charge(self, step: Step, book: TurnBook, record: TurnRecord) -> None:
         """A call of a step has ended."""
         usage, _ = billed(record)
-        self.run.usage = self.run.usage + usage
+        before = self._costs.get(step.number, 0.0)
         self._costs[step.number] = book.cost_usd
-        costs = list(self._costs.values())
-        known = [cost for cost in costs if cost is not None]
-        is_priced = self._is_priced and len(known) == len(costs)
-        self.run.cost_usd = (self._cost_before or 0.0) + sum(known) if is_priced else None
+        self.run.charge(usage, None if book.cost_usd is None or before is None else book.cost_usd - before)
 
     def used_attempt(self, attempt: int) -> None:
         """A call has this attempt: whoever goes on numbers from the next one."""

@@ -16,6 +16,7 @@ from worker.agents.resolution import resolution_of
 from worker.agents.resolved import ResolvedAgent
 from worker.agents.roster import Roster
 from worker.errors import AccessDenied, AgentNotFound, AgentUnusable
+from worker.loop_policy.model import in_force
 from worker.teams.marks import PLAN, marks_of
 from worker.teams.roles import Roles
 
@@ -36,10 +37,18 @@ class AgentDirectory:
     def __init__(self, roster: Roster, plans: PlansInUse | None = None) -> None:
         """Without `plans`, tasks of teams cannot be run."""
         self._roster = roster
-        self._roles = None if plans is None else Roles(plans, roster.settings.agent, self._declared_agent)
+        self._roles = (
+            None
+            if plans is None
+            else Roles(plans, roster.settings.agent, self._declared_agent, roster.settings.loop_policy)
+        )
         settings = roster.settings
         own = None if roster.default_name in settings.agents else roster.from_settings(roster.default_name)
-        self._default = ResolvedAgent(config=settings.agent, agent=None if own is None else own.value)
+        self._default = ResolvedAgent(
+            config=settings.agent,
+            agent=None if own is None else own.value,
+            loop_policy=in_force(settings.agent_loop_policies.get(roster.default_name), settings.loop_policy),
+        )
         self._known: dict[tuple[str, str], ResolvedAgent] = {}
         """Tenant and name -> what was found, until anything that is declared changes."""
         self._following: list[Callable[[], None]] = []
@@ -131,13 +140,17 @@ class AgentDirectory:
         stored = None if definitions is None else definitions.agents.visible(name, tenant)
         if stored is None or definitions is None:
             return None
-        return resolution_of(stored.value, definitions, self._roster.settings.agent)
+        settings = self._roster.settings
+        return resolution_of(stored.value, definitions, settings.agent, settings.loop_policy)
 
     def _from_settings(self, name: str) -> ResolvedAgent | None:
         settings = self._roster.settings
         found = self._roster.from_settings(name)
         if found is not None:
-            return ResolvedAgent(config=settings.agents.get(name, settings.agent), agent=found.value)
+            policy = in_force(settings.agent_loop_policies.get(name), settings.loop_policy)
+            return ResolvedAgent(
+                config=settings.agents.get(name, settings.agent), agent=found.value, loop_policy=policy
+            )
         return None if settings.agents or self._is_any_declared(name) else self._default
 
     def _is_any_declared(self, name: str) -> bool:

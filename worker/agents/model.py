@@ -7,6 +7,7 @@ import enum
 from msgspec import Struct
 
 from queue_backends.messages import JsonObject
+from worker.loop_policy.model import LoopPolicy
 
 
 class PermissionScope(enum.StrEnum):
@@ -112,6 +113,8 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     budget: JsonObject = {}
     """A budget rule for this agent alone, such as `{"period": "month", "usd": 100}`."""
     memory: Memory = Memory()
+    loop_policy: LoopPolicy | None = None
+    """What happens around its tool calls, beside making them; None: as the workers' settings say."""
     groups: tuple[str, ...] = ()
     """Slugs of access groups; empty: everybody who may use agents."""
     config: JsonObject = {}

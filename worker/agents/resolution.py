@@ -13,6 +13,7 @@ from worker.agents.model import Agent, App, Llm
 from worker.agents.resolved import ResolvedAgent
 from worker.datasources.model import Datasource
 from worker.errors import AgentUnusable
+from worker.loop_policy.model import LoopPolicy, in_force
 from worker.settings.file import inherit
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ PLACE_FIELDS = frozenset({"api_key_env", "base_url", "options"})
 """Fields that say where, and as whom, a model is called: an app's agent has those of its app's models."""
 
 
-def resolution_of(agent: Agent, definitions: Definitions, default: AgentConfig) -> ResolvedAgent:
+def resolution_of(
+    agent: Agent, definitions: Definitions, default: AgentConfig, loop_policy: LoopPolicy | None = None
+) -> ResolvedAgent:
     """What runs of an agent go by at present. `default` is the worker's own agent, whose limits and timeouts count
-    where the agent has none.
+    where the agent has none; so does the worker's `loop_policy`.
 
     Raises `AgentInactive`, `OutsideApp`, `AgentUnusable`.
     """
@@ -39,6 +42,7 @@ def resolution_of(agent: Agent, definitions: Definitions, default: AgentConfig) 
             agent=agent,
             datasources=_own_datasources(agent, definitions),
             tools_within=() if agent.tools is None else (agent.tools,),
+            loop_policy=in_force(agent.loop_policy, loop_policy),
         )
     app = _app_of(agent, definitions)
     llms = llms_of(app, definitions)
@@ -50,6 +54,7 @@ def resolution_of(agent: Agent, definitions: Definitions, default: AgentConfig) 
         llms=llms,
         datasources=_apps_datasources(agent, app, definitions),
         tools_within=(app.tools,) if agent.tools is None else (app.tools, agent.tools),
+        loop_policy=in_force(agent.loop_policy, loop_policy),
     )
 
 

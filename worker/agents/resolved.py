@@ -11,6 +11,7 @@ from providers import AgentConfig, ToolSpec
 from worker.agents.model import Agent, App, Llm
 from worker.datasources.model import Datasource
 from worker.datasources.search_spec import KIND, search_spec, tool_name
+from worker.loop_policy.model import LoopPolicy
 from worker.teams.plan import Role, Team
 from worker.tools.read_output import READ_OUTPUT
 
@@ -37,6 +38,10 @@ class ResolvedAgent(Struct, frozen=True, kw_only=True):
     """None: it is not the work of a team."""
     team: Team | None = None
     """The team whose role it is."""
+    loop_policy: LoopPolicy | None = None
+    """What happens around its tool calls, beside making them; None: nothing does."""
+    advisors: dict[str, AgentConfig] = {}
+    """Advisors that its file brings along, by name."""
 
     def may_call(self, tool: str, kind: str = "") -> bool:
         """Whether the run may call a tool of that name and kind, if there is one. No pattern opens a data source, and

@@ -21,13 +21,20 @@ def failed(call: ToolCall, reason: str) -> ToolOutcome:
 Keep = Callable[[str], Awaitable[str]]
 """Stores a text that is too long to be shown, and returns a note of where it is, or why it is nowhere."""
 
+Digest = Callable[[ToolCall, str], Awaitable[str | None]]
+"""What the model reads instead of a text; None: the text itself."""
 
-async def outcome_of(call: ToolCall, result: ToolResult, max_chars: int, keep: Keep | None = None) -> ToolOutcome:
+
+async def outcome_of(
+    call: ToolCall, result: ToolResult, max_chars: int, keep: Keep | None = None, digest: Digest | None = None
+) -> ToolOutcome:
     """The outcome of a call: of a text longer than `max_chars` characters, the beginning, with a note that says so and
-    where `keep` has put all of it."""
+    where `keep` has put all of it; or its `digest`, if that has one."""
     structured, structured_text = _structured(result, max_chars)
     images = tuple(image for image in result.images if len(image.data) <= MAX_IMAGE_CHARS)[:MAX_IMAGES]
     text = _encodable(result.text or structured_text)
+    if digest is not None and not result.is_error and (short := await digest(call, text)) is not None:
+        text, structured = short, None
     if len(text) > max_chars:
         note = f"output cut: {len(text)} characters, the first {max_chars} are shown"
         if keep is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from providers.messages import ToolSpec
 from worker.errors import ToolCallFailed
-from worker.tools.interfaces import ToolContext, ToolResult
+from worker.tools.interfaces import KeptOutputs, ToolContext, ToolResult
 
 USUAL_CHARS = 20_000
 MOST_CHARS = 50_000
@@ -47,15 +47,27 @@ class ReadOutput:
         """One page, with a line that says where it stands. Raises `ToolCallFailed`."""
         call_id = arguments["call_id"].strip().removeprefix("output:")
         offset, limit = int(arguments.get("offset", 0)), int(arguments.get("limit", USUAL_CHARS))  # 1.0 is an integer
-        page = None if context.outputs is None else await context.outputs.read(call_id, offset, limit)
-        if page is None:
+        outputs = context.outputs
+        text = None if outputs is None else await page_of(outputs, call_id, offset, limit, "read_output")
+        if text is None:
             raise ToolCallFailed(f"read_output: no output {call_id!r} of this task is stored: see the note's id")
-        end = page.offset + len(page.text)
-        if not page.text:
-            raise ToolCallFailed(f"read_output: offset {offset} is beyond the {page.kept_chars} stored characters")
-        note = f"characters {page.offset} to {end} of {page.chars}"
-        if end < page.kept_chars:
-            note += f"; go on with offset {end}"
-        elif end < page.chars:
-            note += "; the rest was not stored"
-        return ToolResult(text=f"{page.text}\n[{note}]")
+        return ToolResult(text=text)
+
+
+async def page_of(outputs: KeptOutputs, call_id: str, offset: int, limit: int, tool: str) -> str | None:
+    """A part of a kept output, and a line that says where it stands; None if no such output is kept.
+
+    Raises `ToolCallFailed` if there is nothing at the offset.
+    """
+    page = await outputs.read(call_id, offset, limit)
+    if page is None:
+        return None
+    end = page.offset + len(page.text)
+    if not page.text:
+        raise ToolCallFailed(f"{tool}: offset {offset} is beyond the {page.kept_chars} stored characters")
+    note = f"characters {page.offset} to {end} of {page.chars}"
+    if end < page.kept_chars:
+        note += f"; go on with offset {end}"
+    elif end < page.chars:
+        note += "; the rest was not stored"
+    return f"{page.text}\n[{note}]"

@@ -19,7 +19,7 @@ from worker.datasources import VectorStore, registry
 from worker.datasources.embeddings import Embeddings
 from worker.datasources.pgvector.store import PgvectorStore
 from worker.providers_in_use import ProvidersInUse
-from worker.teams.memory import vector, vector_collections
+from worker.teams.memory import pruning, vector, vector_collections
 from worker.teams.memory.findings import MOST_CHARS, finding, preface
 from worker.teams.memory.memories import Memories
 from worker.teams.memory.vector_collections import VectorCollections, database_url
@@ -147,7 +147,7 @@ async def test_what_is_too_old_is_deleted(memories: Memories, monkeypatch: pytes
     monkeypatch.setattr(vector, "time", SimpleNamespace(time=lambda: now))
     short = msgspec.structs.replace(WORDS, ttl_s=10)
     await keep(memories, short, "red apples", "sweet")
-    now += vector.LOOK_EVERY_S + 1
+    now += pruning.LOOK_EVERY_S + 1
     await keep(memories, short, "green apples", "sour")
     text = await found(memories, msgspec.structs.replace(WORDS, top_k=9), "red apples")
     assert ("green" in text, "red" in text) == (True, False)

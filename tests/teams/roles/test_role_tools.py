@@ -20,6 +20,7 @@ from providers.transport import Transport
 from tests.teams.roles.team_fleet import Fleet, calls, dynamic, fleet, plan_of, says, scripted
 from tests.tools.tool_servers import MCP_PROGRAM, Serve, call, mcp_over_http
 from worker.errors import AgentUnusable, Postponed
+from worker.teams.notify.degradation import Degradation
 from worker.teams.plan import Plan, Role, Team
 from worker.teams.role_tools import RoleTools
 from worker.tools.config import McpServer, WebhookTool
@@ -136,6 +137,27 @@ async def test_a_server_that_is_away_takes_nothing_from_the_others(serve: Serve)
         result = await there.task(asking(away, server(await serve(house.answer))), "lead")
 
     assert result.output == "at home"
+
+
+async def test_roles_whose_server_is_away_for_long_are_told_of(http: Transport) -> None:
+    """Each role that needs it, with its tenant and its team's policy."""
+    away = McpServer(name="away", url="http://127.0.0.1:9", transport="ark")
+    told: list[Degradation] = []
+    heard = asyncio.Event()
+
+    async def hear(what: Degradation) -> None:
+        told.append(what)
+        heard.set()
+
+    async with asyncio.timeout(30), RoleTools(http, first_attempt_s=0.0, on_degraded=hear, long_away_s=0.0) as tools:
+        role = Role(name="lead", config=scripted(says("-")), mcp_servers=(away,))
+        await tools.take(Team(name="crew", notify="on-call"), role, "acme")
+        await tools.take(Team(name="others"), role)
+        await heard.wait()
+    assert [(each.tenant, each.agent, each.policy, each.cause) for each in told] == [
+        ("acme", "crew/lead", "on-call", 'MCP server "away"'),
+        ("", "others/lead", "", 'MCP server "away"'),
+    ]
 
 
 async def test_webhooks_of_a_role(serve: Serve) -> None:

@@ -5,16 +5,15 @@ Source: ark's loop policy (`<swarm:prior-findings>`, `maxTokens` 1024 at four ch
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from worker.tagged import tagged
 from worker.teams.memory.shortening import shortened
 
 MOST_CHARS = 4 * 1024
 """Of a finding."""
 _MOST_ASKED_CHARS = MOST_CHARS // 4
 _BETWEEN = "\n---\n"
-_TAG = re.compile(r"<(?=\s*/?\s*swarm:prior-findings\b)", re.IGNORECASE)
 
 
 def finding(asked: str, answered: str) -> str:
@@ -28,5 +27,4 @@ def preface(findings: Sequence[str]) -> str:
     begun from inside."""
     if not findings:
         return ""
-    told = _BETWEEN.join(_TAG.sub("&lt;", each) for each in findings)
-    return f"<swarm:prior-findings>\n{told}\n</swarm:prior-findings>\n\n"
+    return tagged("swarm:prior-findings", _BETWEEN.join(findings)) + "\n\n"

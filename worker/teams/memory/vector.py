@@ -9,14 +9,15 @@ from contextlib import contextmanager
 
 from providers import ProviderError
 from queue_backends import QueueError
-from worker.datasources.embeddings import Behalf
+from worker.datasources.embedding_call import Behalf
 from worker.datasources.errors import VectorStoreError
 from worker.datasources.passages import DocumentHead, NewDocument, NewPassage, Passage
 from worker.teams.memory.findings import finding, preface
 from worker.teams.memory.interfaces import MemoryUnavailable
+from worker.teams.memory.pruning import prune
 from worker.teams.memory.recollection import Recollection
 from worker.teams.memory.shortening import shortened
-from worker.teams.memory.vector_collections import VectorCollection, VectorCollections
+from worker.teams.memory.vector_collections import VectorCollections
 from worker.teams.memory.work import Work
 from worker.teams.plan import MemorySpec
 
@@ -24,11 +25,8 @@ MOST_ENTRIES = 5_000
 MOST_FOUND = 20
 MOST_EMBEDDED_CHARS = 8_000
 """Of a prompt, and of an answer: embedding models read no more than about 8,000 tokens."""
-LOOK_EVERY_S = 300.0
-"""So often a process deletes what is too old; before that it is not found any more."""
 _SPARE = 20
-"""With so many entries there is room for further ones made at once, so that not each new one looks for the oldest."""
-_PAGE = 500
+"""Passages that are looked at beyond those that are wanted."""
 _LONGEST_ID = 400
 
 
@@ -74,24 +72,7 @@ class VectorMemory:
                 texts = [shortened(text, MOST_EMBEDDED_CHARS) for text in (asked, answer)]
                 vectors = await collection.embed(texts, _behalf(work, "keep"))
                 await collection.store.put([_document(work, finding(asked, answer), vectors)])
-                await self._prune(collection)
-
-    async def _prune(self, collection: VectorCollection) -> None:
-        """Delete what is too old, and the oldest of what is too much."""
-        now, store = time.time(), collection.store
-        is_due = self._spec.ttl_s and now - collection.pruned_at > LOOK_EVERY_S
-        surplus = (await store.size()).documents - self._max_entries
-        if surplus <= 0 and not is_due:
-            return
-        collection.pruned_at = now
-        heads = await _heads(collection)
-        heads.sort(key=lambda head: head.updated_at)
-        if surplus > 0:
-            surplus = len(heads) - self._max_entries + self._max_entries // _SPARE
-        oldest = self._oldest(now)
-        gone = [head.id for number, head in enumerate(heads) if number < surplus or head.updated_at < oldest]
-        for start in range(0, len(gone), _PAGE):
-            await store.delete(gone[start : start + _PAGE])
+                await prune(collection, most=self._max_entries, ttl_s=self._spec.ttl_s, now=time.time())
 
     def _oldest(self, now: float) -> float:
         """What was kept before that is forgotten. Unix seconds."""
@@ -131,13 +112,6 @@ def _document(work: Work, text: str, vectors: list[list[float]]) -> NewDocument:
     return NewDocument(
         head=head, passages=[NewPassage(content=text, vector=vector, metadata=told) for vector in vectors]
     )
-
-
-async def _heads(collection: VectorCollection) -> list[DocumentHead]:
-    heads: list[DocumentHead] = []
-    while page := await collection.store.documents(after=heads[-1].id if heads else "", limit=_PAGE):
-        heads += page
-    return heads
 
 
 @contextmanager

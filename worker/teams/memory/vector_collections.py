@@ -17,7 +17,8 @@ from providers.lexical_vectors import MODEL as LEXICAL
 from queue_backends import StateStore
 from queue_backends.messages import JsonObject, encode_json
 from worker.datasources import registry
-from worker.datasources.embeddings import Behalf, Embeddings
+from worker.datasources.embedding_call import Behalf
+from worker.datasources.embeddings import Embeddings
 from worker.datasources.model import Datasource
 from worker.datasources.vector_store import VectorStore
 from worker.teams.memory.interfaces import MemoryUnavailable
@@ -86,6 +87,8 @@ class VectorCollections:
             store=spec.provider or "embedded",
             embed_provider=spec.embed_provider,
             embed_model=spec.embed_model or ("" if spec.embed_provider else LEXICAL),
+            embed_base_url=spec.embed_base_url,
+            embed_api_key_env=spec.embed_api_key_env,
             embed_options={"dimensions": spec.embed_dimensions} if spec.embed_dimensions else {},
         )
         named = encode_json([tenant, spec.collection, self._embeddings.made_by(source)])
