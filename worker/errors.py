@@ -12,6 +12,7 @@ WorkerError
 │   ├── ToolSetupFailed     a tool or tool server cannot be offered: fix its declaration, credentials or server
 │   └── ToolCallFailed      one call failed; the text is written for the model, which decides what to do
 │       └── ToolUnavailable the tool's server cannot be reached right now; nothing was done
+├── ArtifactsFailed        a file of a task could not be stored, or not be read (`worker.artifacts.errors`)
 ├── WaitedTooLong           the task was postponed again and again, for longer than is allowed: give it up
 ├── Postponed               no room for a model call now: the task gives its slot back and comes again
 └── DeadlineExceeded        stop at once: the run's time is up

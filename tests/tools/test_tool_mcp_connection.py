@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,41 @@ async def test_a_server_that_never_answers_is_given_up_and_named(http: Transport
 
     async with asyncio.timeout(30), ToolCatalogue(servers=[connection]) as catalogue:
         assert catalogue.problems() == {"silent": "no answer within 0.2 s"}
+
+
+async def test_a_long_absence_is_told_once_each_time(http: Transport, tmp_path: Path) -> None:
+    """Whoever is to hear of it hears once however many attempts follow, and again after the server was there between;
+    a hook that fails is asked again. Nobody hears of a server that is away for a moment."""
+    marker = tmp_path / "there"
+    own = own_stdio_server()
+    script = f'test -e {marker} && exec "$@"; exit 1'
+    server = McpServer(name="own", command="sh", args=("-c", script, "-", own.command, *own.args))
+    told: list[str] = []
+    heard = asyncio.Event()
+
+    async def hear(name: str, reason: str) -> None:
+        told.append(name)
+        if len(told) == 1:
+            raise ConnectionError("the store is away")
+        heard.set()
+
+    async def never(name: str, reason: str) -> None:
+        raise AssertionError(f"{name} is told of: {reason}")
+
+    backoff = Backoff(first_s=0.02, longest_s=0.05)
+    connection = McpConnection(server, http, backoff=backoff, on_long_away=hear, long_away_s=0.0)
+    patient = McpConnection(server, http, backoff=Backoff(first_s=0.02), on_long_away=never, long_away_s=3600.0)
+    async with asyncio.timeout(50), ToolCatalogue(servers=[connection]), ToolCatalogue(servers=[patient]):
+        await heard.wait()
+        assert told == ["own", "own"]
+        marker.touch()
+        pid = int((await connection.call("pid", {}, True)).text)
+        assert told == ["own", "own"]
+        heard.clear()
+        marker.unlink()
+        os.kill(pid, signal.SIGKILL)
+        await heard.wait()
+    assert told == ["own"] * 3
 
 
 async def test_many_calls_share_one_session(http: Transport) -> None:

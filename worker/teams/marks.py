@@ -15,9 +15,11 @@ ROLE = "team_role"
 PARENT = "team_parent"
 DEPTH = "team_depth"
 PURPOSE = "team_purpose"
+INPUTS = "team_inputs"
+"""Files that a step is given, as JSON: name -> URL."""
 KEYS = "team:"
 """Idempotency keys of a run's own tasks begin with this: whoever else had one taken would answer for the run's step."""
-RESERVED = frozenset({PLAN, TEAM, ROLE, PARENT, DEPTH, PURPOSE})
+RESERVED = frozenset({PLAN, TEAM, ROLE, PARENT, DEPTH, PURPOSE, INPUTS})
 """Nobody else may set these: the gateway refuses them."""
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from queue_backends import Task
@@ -16,13 +17,13 @@ from worker.teams.checking import semantic_prompt
 from worker.teams.child_summary import summary_prompt
 from worker.teams.context_policies import compress_prompt
 from worker.teams.folding import Folding
-from worker.teams.marks import KEYS, Marks
+from worker.teams.marks import INPUTS, KEYS, Marks
 from worker.teams.plan import ContextPolicy, Step
 from worker.teams.rendering import rendered, step_prompt, view
 from worker.teams.routed import router_input, router_prompt
 from worker.teams.run_state import ChildState
 from worker.teams.run_trace import step_traceparent
-from worker.teams.step_fold import StepFold
+from worker.teams.step_fold import ANSWERING, StepFold
 from worker.teams.step_work import step_deadline
 from worker.teams.verdicts import deadline_of
 
@@ -56,7 +57,7 @@ def task_of(folding: Folding, wanted: Submit) -> Task:
         prompt=asked.prompt,
         history=asked.history,
         agent=f"{folding.team.name}.{wanted.role}",
-        meta={**fold.picked, **marks.meta()},
+        meta={**fold.picked, **marks.meta(), **_inputs(folding, step, wanted)},
         overrides=asked.overrides,
         tenant=header.tenant,
         deadline=min(deadlines, default=None),
@@ -136,16 +137,30 @@ def _artifacts(folding: Folding, step: Step) -> str:
     """What it is handed over from earlier steps: `<step>.<artifact>`, or a template, for each of its own names."""
     if not step.input_artifacts:
         return ""
+    lines = [f"{name}: {value}\n" for name, value in _handed_over(folding, step).items()]
+    return f"\nArtifacts:\n{''.join(lines)}"
+
+
+def _handed_over(folding: Folding, step: Step) -> dict[str, str]:
     data = view(folding.team, folding.state(), step=step.name)
-    lines: list[str] = []
+    found: dict[str, str] = {}
     for name, source in step.input_artifacts.items():
         if "{{" in source:
-            value = rendered(source, data, f"steps.{step.name}.inputArtifacts.{name}")
+            found[name] = rendered(source, data, f"steps.{step.name}.inputArtifacts.{name}")
         else:
             of, _, artifact = source.partition(".")
-            value = folding.steps[of].artifacts.get(artifact, "") if of in folding.steps else ""
-        lines.append(f"{name}: {value}\n")
-    return f"\nArtifacts:\n{''.join(lines)}"
+            found[name] = folding.steps[of].artifacts.get(artifact, "") if of in folding.steps else ""
+    return found
+
+
+def _inputs(folding: Folding, step: Step, wanted: Submit) -> dict[str, str]:
+    """The files that its worker gets for it: those alone that steps of this run have made. A template may say anything,
+    and files of others are in the same store."""
+    if not step.input_artifacts or wanted.purpose not in ANSWERING:
+        return {}
+    made = {url for fold in folding.steps.values() for url in fold.artifacts.values()}
+    given = {name: url for name, url in _handed_over(folding, step).items() if url in made}
+    return {INPUTS: msgspec.json.encode(given).decode()} if given else {}
 
 
 def _first_prompt(folding: Folding, step: Step, fold: StepFold) -> str:

@@ -17,6 +17,8 @@ from worker.datasources.model import Datasource
 from worker.teams.marks import Marks
 
 if TYPE_CHECKING:
+    from worker.artifacts import TaskArtifacts
+    from worker.loop_policy.run_policy import RunPolicy
     from worker.teams.delegation import Children
 
 SubmitTask = Callable[[Task], Awaitable[str]]
@@ -74,6 +76,10 @@ class ToolContext(Struct, frozen=True, kw_only=True):
     """What outlives the process; None where there is no store."""
     children: Children | None = None
     """How to make tasks for others, and to get their results; None where there is no queue."""
+    policy: RunPolicy | None = None
+    """What happens around the run's tool calls; None: nothing does."""
+    artifacts: TaskArtifacts | None = None
+    """Where the task's files go; None: there is no store for them."""
 
 
 class ToolResult(Struct, frozen=True, kw_only=True):

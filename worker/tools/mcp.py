@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from fnmatch import fnmatchcase
@@ -35,6 +36,10 @@ log = structlog.get_logger(__name__)
 _CLOSE_TIMEOUT_S = 10.0
 """The SDK gives a server two seconds to end by itself, two after SIGTERM, and two after SIGKILL."""
 _STDERR_CHARS = 400
+LONG_AWAY_S = 30.0
+
+OnLongAway = Callable[[str, str], Awaitable[None]]
+"""Hears the name of a server that has been away for long, and why it is."""
 
 
 class McpConnection:
@@ -50,8 +55,11 @@ class McpConnection:
         connect_timeout_s: float = 60.0,
         reconnect_wait_s: float = 20.0,
         backoff: Backoff | None = None,
+        on_long_away: OnLongAway | None = None,
+        long_away_s: float = LONG_AWAY_S,
     ) -> None:
-        """`guard` looks at each connection of an SDK session; `http` has to bring its own.
+        """`guard` looks at each connection of an SDK session; `http` has to bring its own. `on_long_away` hears once of
+        each time that the server is away for longer than `long_away_s`.
 
         `connect_timeout_s` is generous because some commands download their server first; `reconnect_wait_s` is how
         long a call waits for a server that is being reconnected."""
@@ -68,7 +76,10 @@ class McpConnection:
         self._tools: tuple[Tool, ...] = ()
         self._listed: list[RemoteTool] = []
         self._problem = "not connected yet"
-        self._is_down_said = False
+        self._on_long_away = on_long_away
+        self._long_away_s = long_away_s
+        self._away_since: float | None = None
+        self._is_long_away_told = False
         self._secrets: tuple[str, ...] = ()
 
     @property
@@ -148,6 +159,7 @@ class McpConnection:
             self._disconnected(reason)
             self._attempted.set()
             self._say_down(reason)
+            await self._tell_long_away(reason)
             await self._backoff.wait()
 
     async def _one_session(self) -> str:
@@ -241,7 +253,8 @@ class McpConnection:
         self._problem = ""
         self._connected.set()
         self._attempted.set()
-        self._is_down_said = False
+        self._away_since = None
+        self._is_long_away_told = False
         log.info("tool server connected", server=self.name, tools=len(self._tools), protocol=session.protocol)
 
     def _disconnected(self, reason: str) -> None:
@@ -250,9 +263,21 @@ class McpConnection:
         self._problem = reason
 
     def _say_down(self, reason: str) -> None:
-        if not self._is_down_said:
-            self._is_down_said = True
+        if self._away_since is None:
+            self._away_since = time.monotonic()
             log.warning("tool server unavailable, retrying in the background", server=self.name, reason=reason)
+
+    async def _tell_long_away(self, reason: str) -> None:
+        """A restart of the server is nobody's business, and neither is each further attempt."""
+        since, hook = self._away_since, self._on_long_away
+        if hook is None or since is None or self._is_long_away_told or time.monotonic() - since < self._long_away_s:
+            return
+        try:
+            await hook(self.name, reason)
+        except Exception:  # it is anybody's code, and asked again after the next attempt
+            log.warning("nobody could be told of a tool server's absence", server=self.name, exc_info=True)
+        else:
+            self._is_long_away_told = True
 
     def _known_secrets(self, credentials: Credentials) -> tuple[str, ...]:
         return credentials.secrets + secret_values(self._server.env)

@@ -6,6 +6,7 @@ Sources: kubeswarm `api/v1alpha1/swarmagent_types.go`, ark `api/v1alpha1/arkagen
 from __future__ import annotations
 
 from worker.teams.kinds.findings import Findings
+from worker.teams.kinds.loop_fields import CONNECTION, LOOP
 from worker.teams.kinds.objects import Field, Fields, Object
 from worker.teams.kinds.references import (
     ENV,
@@ -76,29 +77,6 @@ _GUARDRAILS = Object(
     },
     "the guardrails",
 )
-_NO_SUMMARIES = "what is remembered is kept as it is, without summaries"
-_LOOP_MEMORY = Object(
-    {
-        "ref": Field(REFERENCE),
-        "store": Field(Flag()),
-        "retrieve": Field(Flag()),
-        "topK": Field(Number(least=1, most=100)),
-        "minSimilarity": Field(Number(least=0, most=1, is_whole=False)),
-        "minSimilarityPercent": Field(Number(least=0, most=100)),
-        "summaryTokens": noted(_NO_SUMMARIES, Number(least=0)),
-        "maxTokens": noted(_NO_SUMMARIES, Number(least=0)),
-    },
-    "a loop's memory",
-)
-_LOOP = Object(
-    {
-        "dedup": Field(Flag()),
-        "sandbox": noted("long outputs of tools are always kept apart, for `read_output`"),
-        "compression": noted("conversations are not compressed: `maxTurns` bounds them"),
-        "memory": Field(_LOOP_MEMORY),
-    },
-    "a loop policy",
-)
 REPLICAS = Field(Number(least=0, most=50))
 _AUTOSCALING = noted(NO_PODS)
 _RESOURCES = noted("workers have what their machine gives them")
@@ -107,7 +85,7 @@ _RUNTIME = Object(
         "replicas": REPLICAS,
         "autoscaling": _AUTOSCALING,
         "resources": _RESOURCES,
-        "loop": Field(_LOOP),
+        "loop": Field(LOOP),
         "artifacts": noted("a step's files are those of its `outputArtifacts`"),
         "drainTimeoutSeconds": noted(
             "how long workers may finish what they have is SHOAL_GRACE_SECONDS", Number(least=0)
@@ -217,9 +195,9 @@ AGENT = Object(
                 "the infrastructure",
             )
         ),
-        "agents": noted("agents call each other in teams (canDelegate), not as tools", Anything(("list",))),
+        "agents": Field(ListOf(CONNECTION, unique="name")),
         "sandbox": noted("there is no sandbox for tools here"),
-        "advisors": noted("there are no advisors here", Anything(("map", "list"))),
+        "advisors": noted("advisors are `agents` with `role: advisor`", Anything(("map", "list"))),
         "gateway": noted("agents are found by teams: `routing`, `registryLookup`"),
         "audit": noted("the audit log is the fleet's own: AGENT_AUDIT_LOG"),
     },

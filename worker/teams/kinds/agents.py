@@ -7,8 +7,9 @@ from typing import Any
 from providers import AgentConfig
 from providers.messages import Thinking
 from worker.teams.kinds.approvals import approval_of
-from worker.teams.kinds.documents import Documents
+from worker.teams.kinds.documents import Document, Documents
 from worker.teams.kinds.environment import Environment
+from worker.teams.kinds.loops import compile_loop
 from worker.teams.kinds.memories import compile_memory
 from worker.teams.kinds.objects import Fields
 from worker.teams.kinds.prompts import Prompts
@@ -58,6 +59,7 @@ class Agents:
         servers, said = self._tools.servers(spec)
         self._environment.gather(spec)
         approve = spec.get("requireApproval") or ()
+        policy, advisors = compile_loop(name, spec, self._documents, self._advising)
         return Role(
             name=name,
             description=spec.text("description"),
@@ -70,6 +72,8 @@ class Agents:
             timeout_s=float(_limit(spec, "timeoutSeconds") or 0),
             daily_tokens=_limit(spec, "dailyTokens", "maxDailyTokens"),
             memory=compile_memory(spec, self._documents),
+            loop_policy=policy,
+            advisors=advisors,
             capabilities=tuple(_capability(found) for found in spec.many("capabilities")),
         )
 
@@ -81,8 +85,6 @@ class Agents:
             given["temperature"] = temperature
         if "maxTurns" in spec:
             given["max_turns"] = spec.whole("maxTurns")
-        if spec.one("runtime").one("loop").get("dedup"):
-            given["max_repeated_calls"] = 1
         permissions = spec.one("guardrails").one("tools")
         tools = spec.get("tools")
         if "allow" in permissions:
@@ -98,6 +100,11 @@ class Agents:
             options=options_of(spec, self._documents),
             **given,
         )
+
+    def _advising(self, document: Document) -> AgentConfig:
+        """What another agent is asked with for its advice: its model and prompt, without its tools."""
+        self._environment.gather(document.spec)
+        return self._config(document.spec, self._prompts.compose(document.spec, ()))
 
     def _temperature(self, spec: Fields) -> float | None:
         found = spec.get("temperature")

@@ -89,7 +89,7 @@ STEP = Object(
         "outputSchema": Field(SCHEMA),
         "validate": Field(_VALIDATE),
         "outputArtifacts": Field(ListOf(_ARTIFACT, unique="name")),
-        "inputArtifacts": Field(MapOf(Text())),
+        "inputArtifacts": Field(MapOf(TEMPLATE)),
         "registryLookup": Field(_LOOKUP),
         "contextPolicy": Field(CONTEXT_POLICY),
         "maxOutputBytes": Field(Number(least=0)),

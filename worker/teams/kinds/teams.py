@@ -135,6 +135,8 @@ def _check(team: Team, spec: Fields, found: list[Fields], documents: Documents) 
     _check_lookups(team, found, findings)
     for step, fields in zip(team.steps, found, strict=True):
         for key, artifact in step.input_artifacts.items():
+            if "{{" in artifact:
+                continue
             of, _, name = artifact.partition(".")
             source = next((each for each in team.steps if each.name == of), None)
             if source is None or name not in source.output_artifacts:

@@ -37,7 +37,8 @@ def check_references(team: Team, spec: Fields, found: Sequence[Fields], findings
 
 
 def _templates(fields: Fields) -> Iterator[tuple[Node, bool]]:
-    for node in fields.at("inputs").entries.values() if "inputs" in fields else ():
+    nodes = [node for key in ("inputs", "inputArtifacts") if key in fields for node in fields.at(key).entries.values()]
+    for node in nodes:
         yield node, False
     if "if" in fields:
         yield fields.at("if"), False

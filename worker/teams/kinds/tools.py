@@ -59,12 +59,7 @@ class Tools:
         """The webhook tools."""
         tools = spec.get("tools")
         listed = spec.many("tools") if isinstance(tools, list) else self._grouped(spec, "webhooks")
-        denied = spec.one("guardrails").one("tools").texts("deny")
-        found = [
-            self._webhook(each)
-            for each in listed
-            if not any(_matches(each.text("name"), pattern) for pattern in denied)
-        ]
+        found = [self._webhook(each) for each in listed if not is_denied(each.text("name"), spec)]
         return tuple(tool for tool in found if tool is not None)
 
     def _grouped(self, spec: Fields, name: str) -> list[Fields]:
@@ -215,6 +210,11 @@ def _matches(text: str, pattern: str) -> bool:
         found = text.find(part, at) if at >= 0 else -1
         at = found + len(part) if found >= 0 else -1
     return 0 <= at <= len(text) - len(rest[-1]) and text.endswith(rest[-1])
+
+
+def is_denied(tool: str, spec: Fields) -> bool:
+    """Whether `guardrails.tools.deny` has a tool that belongs to no server."""
+    return any(_matches(tool, pattern) for pattern in spec.one("guardrails").one("tools").texts("deny"))
 
 
 def tool_patterns(entries: Sequence[str]) -> tuple[str, ...]:

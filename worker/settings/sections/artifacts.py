@@ -1,0 +1,44 @@
+"""Files that tasks produce. Names without `SHOAL_` are ark's."""
+
+from __future__ import annotations
+
+from worker.settings.setting import Setting, seconds, text, whole
+
+ARTIFACTS: tuple[Setting, ...] = (
+    Setting(
+        key="artifacts.store_url",
+        type=str,
+        variable="AGENT_ARTIFACT_STORE_URL",
+        secret=True,
+        meaning="Where files that tasks make are kept: `file:///folder`, `s3://bucket/prefix?region=…&endpoint=…` or "
+        "`gs://bucket/prefix`; empty: nowhere",
+    ),
+    text("artifacts.dir", "AGENT_ARTIFACT_DIR", "Folder in which tasks write them"),
+    Setting(
+        key="artifacts.inputs",
+        type=dict[str, str],
+        variable="AGENT_INPUT_ARTIFACTS",
+        meaning='Name -> URL in the store: files that each task is given, such as `{"terms.pdf": "s3://…"}`',
+    ),
+    Setting(
+        key="artifacts.tools",
+        type=bool,
+        variable="SHOAL_ARTIFACT_TOOLS",
+        meaning="Models get the tools `save_artifact` and `read_artifact`",
+    ),
+    whole(
+        "artifacts.max_file_bytes",
+        "SHOAL_ARTIFACT_MAX_FILE_BYTES",
+        "Largest file; four may be in memory at once",
+        1,
+        1_073_741_824,
+    ),
+    whole("artifacts.max_files", "SHOAL_ARTIFACT_MAX_FILES", "Files that one task may make", 1, 10_000),
+    seconds(
+        "artifacts.timeout_s",
+        "SHOAL_ARTIFACT_TIMEOUT_SECONDS",
+        "One try to store or read a file may take so long",
+        1,
+        3600,
+    ),
+)
