@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from providers.pricing import PriceBook
 from providers.transport import Transport
@@ -22,6 +23,9 @@ from worker.rate_limits import live as rate_limits
 from worker.rate_limits.gate import RateLimitGate
 from worker.settings import Settings
 from worker.teams.notify.service import Notifications
+
+if TYPE_CHECKING:
+    from worker.budgets.spend_records import SpendRecords
 
 
 @asynccontextmanager
@@ -61,7 +65,28 @@ async def open_gates(
         )
         await stack.enter_async_context(speed.kept())
         stack.enter_context(rate_limits.following(speed, settings.limits, live))
-        yield window, budgets, speed
+        spend = _spend_records(settings)
+        if spend is None:
+            yield window, budgets, speed
+            return
+        await stack.enter_async_context(spend.kept())
+        yield window, budgets, speed, spend
+
+
+def _spend_records(settings: Settings) -> SpendRecords | None:
+    """Those of kubeswarm's operator, for a worker that it has started for a team."""
+    url = settings.spend_url or settings.queue_url.partition("?")[0]
+    if not settings.team_name or url.partition("://")[0] not in ("redis", "rediss", "unix"):
+        return None
+    from worker.budgets.spend_records import SpendRecords  # most workers need no further Redis
+
+    return SpendRecords(
+        url,
+        namespace=settings.namespace,
+        team=settings.team_name,
+        role=settings.team_role,
+        keep_s=settings.usage_retention_days * 86_400.0,
+    )
 
 
 def _on_warning(settings: Settings, state: StateStore, http: Transport) -> OnWarning:

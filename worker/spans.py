@@ -32,6 +32,9 @@ class Span:
     def event(self, name: str, attributes: Mapping[str, str]) -> None:
         """Note that something happened in this step."""
 
+    def contents(self, arguments: str, content: str) -> None:
+        """What a tool was told, and answered: for the audit log alone. Traces hold neither."""
+
     def fail(self, error: BaseException | str, *, kind: str = "") -> None:
         """Mark the step as failed. `kind` is `error.type`; the exception's class name by default."""
 

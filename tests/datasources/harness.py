@@ -11,6 +11,7 @@ from providers import AgentConfig, ChatProvider, ProviderError, TurnEvent, TurnR
 from providers.scripted import ScriptedProvider
 from queue_backends import Backend, open_backend, register_backend
 from queue_backends.memory import open_backend as open_memory
+from worker.call_gates import CallGate
 from worker.datasources.datasources import Datasources
 from worker.datasources.embeddings import Embeddings
 from worker.definitions import Definitions
@@ -70,13 +71,14 @@ async def process(url: str = "memory://") -> AsyncIterator[Process]:
         yield await enter(stack, backend)
 
 
-async def enter(stack: AsyncExitStack, backend: Backend) -> Process:
-    """A process on a backend that others use too."""
+async def enter(stack: AsyncExitStack, backend: Backend, gates: Sequence[CallGate] = ()) -> Process:
+    """A process on a backend that others use too; its vectors are made behind the gates."""
     definitions = await stack.enter_async_context(Definitions(backend.state))
     provider = Counting()
     made: dict[str, Callable[[], ChatProvider]] = {"speechless": Speechless}
     in_use = ProvidersInUse(create=lambda name: made.get(name, lambda: provider)())
     stack.push_async_callback(in_use.close)
-    datasources = Datasources(definitions, backend.state, Embeddings(in_use, backend.state, UsageLedger()))
+    embeddings = Embeddings(in_use, backend.state, UsageLedger(), gates=gates)
+    datasources = Datasources(definitions, backend.state, embeddings)
     stack.push_async_callback(datasources.aclose)
     return Process(backend, definitions, datasources, provider)

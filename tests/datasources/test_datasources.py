@@ -14,7 +14,8 @@ from providers import AuthenticationFailed, RateLimited
 from tests.datasources.harness import Process, enter, process
 from worker.datasources import BadVectorStore, Datasource, DatasourceNotFound, IngestFailed, QueryFailed, StoreFull
 from worker.datasources.documents import Document
-from worker.datasources.embeddings import MOST_TEXTS, Behalf
+from worker.datasources.embedding_call import Behalf
+from worker.datasources.embeddings import MOST_TEXTS
 from worker.datasources.ingesting import BATCH_DOCUMENTS
 from worker.datasources.passages import PassageFilter
 from worker.datasources.reading import document_of, found_under

@@ -14,7 +14,8 @@ from providers import ProviderError
 from queue_backends import QueueError, StateStore
 from worker.datasources import registry
 from worker.datasources.documents import Document
-from worker.datasources.embeddings import NOBODY, Behalf, Embeddings
+from worker.datasources.embedding_call import NOBODY, Behalf
+from worker.datasources.embeddings import Embeddings
 from worker.datasources.errors import DatasourceNotFound, QueryFailed, StoreUnavailable, VectorStoreError
 from worker.datasources.ingesting import Ingestion, IngestReport, Progress
 from worker.datasources.model import Datasource

@@ -1,7 +1,7 @@
-"""Vectors of texts, from any provider: in batches, a few at once, repeated where that helps, and accounted.
+"""Vectors of texts, from any provider: in batches, a few at once, repeated where that helps, within budgets and rate
+limits, and accounted.
 
-Each call to a provider leaves one usage record. Providers do not tell what an embedding has used, so its tokens are
-estimated and the record says so.
+Each call to a provider leaves one usage record.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
-
 import providers
-from providers import AgentConfig, Embedder, LLMProvider, ProviderError
+from providers import AgentConfig, Embedder, LLMProvider, ProviderError, RateLimited
 from providers.lexical_vectors import MODEL as LEXICAL
 from providers.pricing import PriceBook
 from providers.retry import RetryPolicy
-from queue_backends import CallOutcome, StateStore, TokenUsage, UsageRecord
+from queue_backends import CallOutcome, StateStore
+from worker.call_gates import CallGate
 from worker.datasources.chunking import tokens_of
+from worker.datasources.embedding_call import NOBODY, Behalf, EmbeddingCall, turn_of
 from worker.datasources.model import Datasource
+from worker.errors import Postponed
+from worker.gate_row import enter_all, leave_all, now_active
 from worker.providers_in_use import ProvidersInUse
 from worker.usage import UsageLedger
 
@@ -35,34 +37,24 @@ _RETRIES = RetryPolicy(max_retries=3, base_s=0.5, cap_s=10.0, longest_wait_s=60.
 _OFFLINE = "scripted"
 
 
-class Behalf(Struct, frozen=True, kw_only=True):
-    """On whose account embeddings go."""
-
-    task_id: str = ""
-    """Empty: of no task."""
-    call_id: str = ""
-    """Within the task; a call that is repeated under the same id is counted once."""
-    agent: str = ""
-    tenant: str = ""
-    session_id: str = ""
-    team: str = ""
-    role: str = ""
-
-
-NOBODY = Behalf()
-
-
 class Embeddings:
     """Makes vectors with the providers of this process."""
 
     def __init__(
-        self, providers_in_use: ProvidersInUse, state: StateStore, ledger: UsageLedger, prices: PriceBook | None = None
+        self,
+        providers_in_use: ProvidersInUse,
+        state: StateStore,
+        ledger: UsageLedger,
+        prices: PriceBook | None = None,
+        gates: Sequence[CallGate] = (),
     ) -> None:
+        """`gates`: budgets and rate limits; calls that cost nothing pass none."""
         self._providers = providers_in_use
         self._state = state
         self._ledger = ledger
         self._prices = prices or PriceBook()
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gates = gates
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     def made_by(self, source: Datasource) -> str:
         """What makes the vectors of a data source: two that differ cannot be compared."""
@@ -73,93 +65,66 @@ class Embeddings:
     async def embed(self, source: Datasource, texts: Sequence[str], behalf: Behalf = NOBODY) -> list[list[float]]:
         """One vector per text, in order.
 
-        Raises a `ProviderError` (`InvalidRequest` if the provider has no embeddings), `BackendUnavailable`.
+        Raises a `ProviderError` (`InvalidRequest` if the provider has no embeddings, `BudgetExceeded`, `RateLimited`),
+        `BackendUnavailable`.
         """
         config = config_of(source)
         base = behalf.task_id or f"embedding-{uuid.uuid4().hex}"
-        batches = list(_batches(texts))
         async with self._providers.lease(config) as provider:
             embedder = _embedder(provider)
+            batches = [
+                EmbeddingCall(
+                    id=f"{base}:embed-{behalf.call_id or 'documents'}-{number}",
+                    task_id=base,
+                    provider=provider.name,
+                    config=config,
+                    texts=batch,
+                    behalf=behalf,
+                )
+                for number, batch in enumerate(_batches(texts))
+            ]
             try:
                 async with asyncio.TaskGroup() as group:
-                    asked = [
-                        group.create_task(
-                            self._call(embedder, provider.name, config, batch, behalf, base, number), name="embed"
-                        )
-                        for number, batch in enumerate(batches)
-                    ]
+                    asked = [group.create_task(self._vectors(embedder, batch), name="embed") for batch in batches]
             except BaseExceptionGroup as errors:
                 raise _first_of(errors) from None
         return [vector for task in asked for vector in task.result()]
 
-    async def _call(
-        self,
-        embedder: Embedder,
-        provider: str,
-        config: AgentConfig,
-        texts: Sequence[str],
-        behalf: Behalf,
-        base: str,
-        number: int,
-    ) -> list[list[float]]:
+    async def _vectors(self, embedder: Embedder, batch: EmbeddingCall) -> list[list[float]]:
         for attempt in range(_RETRIES.max_retries + 1):
-            async with self._gate:
-                started_at, outcome = time.time(), CallOutcome.FAILED
-                try:
-                    vectors = await _bounded(embedder, provider, config, texts)
-                    outcome = CallOutcome.COMPLETED
-                except asyncio.CancelledError:
-                    outcome = CallOutcome.CANCELLED
-                    raise
-                except ProviderError as error:
-                    failed = error
-                else:
-                    return vectors
-                finally:
-                    record_id = f"{base}:embed-{behalf.call_id or 'documents'}-{number}:{attempt}"
-                    await self._account(record_id, base, provider, config, texts, behalf, started_at, outcome)
+            failed: ProviderError
+            try:
+                return await self._call(embedder, batch, f"{batch.id}:{attempt}")
+            except Postponed as error:  # nothing was sent
+                failed = RateLimited(str(error), provider=batch.provider, retry_after_s=error.retry_in_s)
+            except ProviderError as error:
+                failed = error
             wait_s = _RETRIES.wait_s(attempt, failed.retry_after_s, random.random) if failed.retryable else None
             if wait_s is None:
                 raise failed
             await asyncio.sleep(wait_s)
         raise failed
 
-    async def _account(
-        self,
-        record_id: str,
-        task_id: str,
-        provider: str,
-        config: AgentConfig,
-        texts: Sequence[str],
-        behalf: Behalf,
-        started_at: float,
-        outcome: CallOutcome,
-    ) -> None:
-        cost_usd: float | None
-        if outcome is CallOutcome.FAILED:
-            usage, cost_usd = TokenUsage(), 0.0  # no vendor bills a call that was refused
-        else:
-            usage = TokenUsage(input_tokens=sum(map(tokens_of, texts)), output_tokens=0)
-            is_free = config.model == LEXICAL
-            cost_usd = 0.0 if is_free else self._prices.cost_usd(provider, config.model, usage)
-        record = UsageRecord(
-            id=record_id,
-            task_id=task_id,
-            provider=provider,
-            model=config.model or "(embedding)",
-            usage=usage,
-            outcome=outcome,
-            started_at=started_at,
-            duration_ms=round((time.time() - started_at) * 1000),
-            cost_usd=cost_usd,
-            estimated=True,
-            agent=behalf.agent,
-            tenant=behalf.tenant,
-            session_id=behalf.session_id,
-            team=behalf.team,
-            role=behalf.role,
-        )
-        await self._state.append_once([self._ledger.log_record(record)])
+    async def _call(self, embedder: Embedder, batch: EmbeddingCall, call_id: str) -> list[list[float]]:
+        gates = () if batch.is_free else now_active(self._gates)
+        intent = batch.intent(call_id)
+        async with self._room:
+            await enter_all(gates, intent)
+            started_at, outcome, failed = time.time(), CallOutcome.FAILED, None
+            try:
+                vectors = await _bounded(embedder, batch.provider, batch.config, batch.texts)
+                outcome = CallOutcome.COMPLETED
+            except asyncio.CancelledError:
+                outcome = CallOutcome.CANCELLED
+                raise
+            except ProviderError as error:
+                failed = error
+                raise
+            finally:
+                entry = batch.entry(call_id, started_at, outcome, self._prices)
+                await leave_all(gates, intent, turn_of(entry, failed), entry)
+                await self._state.append_once([self._ledger.log_record(entry)])
+        return vectors
 
 
 def config_of(source: Datasource) -> AgentConfig:

@@ -20,7 +20,8 @@ from worker.datasources.documents import (
     metadata_of,
     passages_of,
 )
-from worker.datasources.embeddings import NOBODY, Behalf, Embeddings
+from worker.datasources.embedding_call import NOBODY, Behalf
+from worker.datasources.embeddings import Embeddings
 from worker.datasources.errors import IngestFailed
 from worker.datasources.model import Datasource
 from worker.datasources.passages import NewDocument, NewPassage

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from queue_backends import QueueError
-from worker.datasources.embeddings import Behalf
+from worker.datasources.embedding_call import Behalf
 from worker.datasources.errors import DatasourceError
 from worker.datasources.model import Datasource
 from worker.datasources.passages import Passage

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from worker.datasources.documents import MOST_TITLE_CHARS, Document, heading_of
-from worker.datasources.embeddings import Behalf
+from worker.datasources.embedding_call import Behalf
 from worker.datasources.errors import IngestFailed, QueryFailed
 from worker.datasources.ingesting import IngestReport
 from worker.datasources.model import Datasource

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from worker.budgets.warning import BudgetWarning
 from worker.definitions import Definitions
 from worker.net_guard import NetGuard
 from worker.objects import Stored
+from worker.teams.notify.degradation import Degradation
 from worker.teams.notify.delivery import NotifyDelivery
+from worker.teams.notify.links import Links
 from worker.teams.notify.model import Channel, Header, Notify, NotifyEvent
 from worker.teams.notify.outbox import DUE, EVENTS, Happening
 from worker.teams.notify.sending import Persistence
@@ -97,7 +100,12 @@ def _is_open(key: str, value: bytes) -> bool:
 
 @asynccontextmanager
 async def office(
-    backend: Backend, *, guard: NetGuard = HERE, persistence: Persistence = QUICK, delivers: bool = True
+    backend: Backend,
+    *,
+    guard: NetGuard = HERE,
+    persistence: Persistence = QUICK,
+    delivers: bool = True,
+    public_url: str = "",
 ) -> AsyncIterator[Office]:
     """One gateway."""
     async with Definitions(backend.state) as definitions:
@@ -106,7 +114,8 @@ async def office(
             yield here
             return
         outbox = here.notifications.outbox
-        async with NotifyDelivery(outbox, definitions, guard, duty_ttl_s=1.0, persistence=persistence):
+        links = Links(public_url)
+        async with NotifyDelivery(outbox, definitions, guard, links=links, duty_ttl_s=1.0, persistence=persistence):
             yield here
 
 
@@ -159,7 +168,8 @@ async def test_each_end_has_its_event_and_policies_choose(
         assert [each.event for each in await here.last(deaf)] == [""]
         if phase is Phase.FAILED:
             assert receiver.told[0].body["failedStep"] == "write"
-            assert receiver.told[0].body["reason"] == "it went wrong"
+            said = "no model" if reason == "StepFailed" else "it went wrong"  # what the step says, or what the run does
+            assert receiver.told[0].body["reason"] == said
 
 
 async def test_who_is_told(backend: Backend) -> None:
@@ -398,6 +408,68 @@ async def test_a_teams_daily_limit_is_told_of_by_the_policy_that_it_names(backen
         await here.settled()
         [call] = receiver.told
         assert (call.body["event"], call.body["team"]) == ("DailyLimitReached", "report")
+
+
+async def test_an_agent_that_lacks_something_is_told_of(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers find the same at the same time: those who want to hear of it hear once, in kubeswarm's fields."""
+    async with Receiver() as receiver, office(backend) as here:
+        await here.store(Channel(url=receiver.url), rate_limit_s=0, is_for_all=True)
+        await here.store(
+            Channel(url=f"{receiver.url}/deaf"), slug="deaf", on=(NotifyEvent.TEAM_FAILED,), is_for_all=True
+        )
+        what = Degradation(agent="writer", cause='MCP server "search"', reason="connection refused")
+        monkeypatch.setattr("worker.teams.notify.service.time", SimpleNamespace(time=lambda: 1_795_000_000.0))
+        await here.notifications.on_degraded(what)
+        await here.notifications.on_degraded(what)
+        await here.settled()
+        [call] = receiver.told
+        body = call.body
+        assert (body["event"], body["team"], body["phase"]) == ("AgentDegraded", "writer", "Degraded")
+        assert body["message"] == 'Agent "writer" is degraded: MCP server "search" cannot be used'
+        assert body["reason"] == "connection refused"
+
+
+async def test_teams_of_an_agent_hear_of_its_trouble(backend: Backend) -> None:
+    """By the policy that they name, in their own namespace; other teams do not. A role's trouble is its own team's."""
+    agent = plan(notify="team-events")
+    [team] = agent.teams
+    roles = tuple(msgspec.structs.replace(role, agent="writer") for role in team.roles)
+    agent = msgspec.structs.replace(agent, teams=(msgspec.structs.replace(team, roles=roles),))
+    async with Receiver() as receiver, office(backend) as here:
+        await here.store(Channel(url=f"{receiver.url}/acme"), namespace="acme")
+        await here.store(Channel(url=f"{receiver.url}/all"))
+        await here.store(Channel(url=f"{receiver.url}/role"), slug="of-the-role")
+        await here.definitions.teams.create(StoredTeam(slug="report", namespace="acme", plan=agent))
+        await here.definitions.teams.create(StoredTeam(slug="other", plan=plan(notify="of-the-role")))
+        await here.notifications.on_degraded(Degradation(agent="writer", cause="the plugin", reason="it is gone"))
+        await here.settled()
+        assert [call.path for call in receiver.told] == ["/hook/acme"]
+        of_role = Degradation(agent="report/write", cause="the plugin", reason="it is gone", policy="of-the-role")
+        await here.notifications.on_degraded(of_role)
+        await here.settled()
+        assert [call.path for call in receiver.told[1:]] == ["/hook/role"]
+
+
+async def test_with_a_public_address_notifications_link_to_the_dashboard(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the run that ended, in kubeswarm's field and in Slack's message; without the address there is no link."""
+    async with Receiver() as receiver, office(backend, public_url="https://shoal.example.com/ops/") as here:
+        monkeypatch.setenv("SLACK_HOOK", f"{receiver.url}/slack")
+        await here.store(Channel(url=receiver.url), Channel(type="slack", url_env="SLACK_HOOK"))
+        run = await here.ended()
+        await receiver.calls(2)
+        by_path = {call.path: call.body for call in receiver.told}
+        link = f"https://shoal.example.com/ops/dashboard#/runs/{run.header.id}"
+        slack = by_path.pop("/hook/slack")
+        [webhook] = by_path.values()
+        assert webhook["dashboardURL"] == link
+        assert f"<{link}|Open in the dashboard>" in str(slack["blocks"])
+    async with Receiver() as receiver, office(backend) as here:
+        await here.store(Channel(url=receiver.url), slug="second")
+        await here.ended(policy="second")
+        [call] = await receiver.calls(1)
+        assert "dashboardURL" not in call.body
 
 
 async def test_a_test_message_goes_out_whatever_the_limits(backend: Backend) -> None:

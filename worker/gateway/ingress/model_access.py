@@ -25,8 +25,9 @@ from worker.agents.directory import AgentDirectory, overridden
 from worker.agents.roster import Roster
 from worker.call_estimates import CallEstimates
 from worker.call_gates import CallGate, ModelCallIntent
+from worker.gate_row import leave_all, now_active
 from worker.gateway.ingress.ask import Ask
-from worker.gateway.ingress.gated_call import enter, leave
+from worker.gateway.ingress.gated_call import enter
 from worker.gateway.ingress.submission import agent_as_model
 from worker.gateway.operation import Call
 from worker.gateway.problem import Problem
@@ -90,7 +91,7 @@ class ModelAccess:
                     400, f"provider {provider.name!r} has no embeddings: name another model", code="no_embeddings"
                 )
             intent = _intent(config, texts, agent, call.caller.tenant, provider.name)
-            gates = self._gates if any(gate.active for gate in self._gates) else ()
+            gates = now_active(self._gates)
             await enter(gates, intent)
             started_at, clock, outcome = time.time(), time.monotonic(), CallOutcome.FAILED
             try:
@@ -136,7 +137,7 @@ class ModelAccess:
         record = TurnRecord(
             turn=0, attempt=0, outcome=outcome, usage=usage, started_at=started_at, duration_ms=took_ms, is_last=True
         )
-        await leave(gates, intent, record, entry)
+        await leave_all(gates, intent, record, entry)
         await self._backend.state.append_once([self._ledger.log_record(entry)])
         return tokens
 

@@ -10,21 +10,22 @@ import asyncio
 import contextlib
 import math
 import time
-from types import TracebackType
-from typing import Final, Self
+from functools import partial
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 
 from queue_backends import QueueError, StateChange
+from worker.background import BackgroundWork
 from worker.definitions import Definitions
+from worker.deliveries.deliveries import Deliveries
 from worker.engine.lease import TTL_S, Duty
 from worker.following import Following
-from worker.gateway.callback_line import CallbackLine
 from worker.net_guard import NetGuard
-from worker.objects import Stored
-from worker.teams.notify.model import OF_BUDGETS, Notify
+from worker.teams.notify.audience import Audience
+from worker.teams.notify.links import NO_LINKS, Links
 from worker.teams.notify.outbox import (
     DUE,
     EVENTS,
@@ -36,7 +37,6 @@ from worker.teams.notify.outbox import (
     Outbox,
     message_id,
 )
-from worker.teams.notify.payload import NotifyPayload
 from worker.teams.notify.sending import Persistence, attempt, gave_up
 
 RECONCILE_S: Final = 600.0
@@ -47,7 +47,7 @@ RETRY_S: Final = 2.0
 log = structlog.get_logger(__name__)
 
 
-class NotifyDelivery:
+class NotifyDelivery(BackgroundWork):
     """Delivers, while it is entered and has the duty."""
 
     def __init__(
@@ -56,53 +56,37 @@ class NotifyDelivery:
         definitions: Definitions,
         guard: NetGuard,
         *,
+        links: Links = NO_LINKS,
         duty_ttl_s: float = TTL_S,
         persistence: Persistence | None = None,
     ) -> None:
+        duty = Duty(outbox.state, "notify/duty", ttl_s=duty_ttl_s)
+        super().__init__(partial(duty.whenever_held, self._work), name="notifications")
         self._outbox = outbox
-        self._policies = definitions.notifies
-        self._teams = definitions.teams
+        self._audience = Audience(definitions)
+        self._links = links
         self._http = guard.http()
-        self._duty = Duty(outbox.state, "notify/duty", ttl_s=duty_ttl_s)
         self._persistence = persistence or Persistence()
         self._happened: dict[str, Happening] = {}
         self._due: dict[str, Message] = {}
-        self._line = CallbackLine(most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST)
-        self._underway: set[asyncio.Task[None]] = set()
+        self._deliveries = Deliveries(self._deliver, most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST, what="notification")
         self._news = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
         self._following = Following(
             outbox.state, PREFIX, HELLO, what="notifications", changed=self._heard, keep=self._keep_whole
         )
 
-    async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._duty.whenever_held(self._work), name="notifications")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+    async def stop(self) -> None:
+        """Deliver no more; whoever has the duty next goes on."""
+        await super().stop()
         await self._http.aclose()
 
     async def _work(self) -> None:
         """While the duty is ours."""
         self._happened.clear()
         self._due.clear()
-        self._line = CallbackLine(most=AT_ONCE, most_of_one=AT_ONCE_PER_HOST)
-        self._following.start()
-        try:
+        async with self._deliveries.going_on(), self._following:
             while True:
                 await self._do_due()
-        finally:
-            await self._following.stop()
-            underway, self._underway = self._underway, set()
-            for task in underway:
-                task.cancel()
-            if underway:
-                await asyncio.wait(underway)
 
     async def _keep_whole(self) -> None:
         await self._following.read_again_and_again(self._read_all, RECONCILE_S)
@@ -146,10 +130,10 @@ class NotifyDelivery:
             self._happened.pop(happening.id, None)
         now = time.time()
         for number, message in self._due.items():
-            if number not in self._line and (message.next_try_at or 0.0) <= now:
-                self._line.add(number, _host(message))
-        self._begin_next()
-        moments = [each.next_try_at for each in self._due.values() if each.id not in self._line and each.next_try_at]
+            if number not in self._deliveries and (message.next_try_at or 0.0) <= now:
+                self._deliveries.add(number, _host(message))
+        waiting = [each for each in self._due.values() if each.id not in self._deliveries]
+        moments = [each.next_try_at for each in waiting if each.next_try_at]
         await self._wait(min([again_at, *moments]) - now)
 
     async def _wait(self, limit_s: float) -> None:
@@ -160,7 +144,8 @@ class NotifyDelivery:
     # From what has happened to messages
 
     async def _expand(self, happening: Happening) -> None:
-        for policy in self._wanting(happening):
+        payload = msgspec.structs.replace(happening.payload, dashboard_url=self._links.of(happening.payload))
+        for policy in self._audience.of(happening):
             if not await self._outbox.may_tell(happening, policy):
                 log.info("a notification is held back by its rate limit", policy=policy.value.slug, id=happening.id)
                 continue
@@ -172,59 +157,21 @@ class NotifyDelivery:
                     object_id=policy.id,
                     index=index,
                     channel=channel,
-                    payload=happening.payload,
+                    payload=payload,
                 )
                 await self._outbox.send(message)
                 self._know_message(message.id, message)
         await self._outbox.settled(happening)
 
-    def _wanting(self, happening: Happening) -> list[Stored[Notify]]:
-        payload = happening.payload
-        found: dict[int, Stored[Notify]] = {}
-        if name := happening.policy or self._policy_of(payload):
-            named = self._policies.visible(name, payload.namespace)
-            if named is None:
-                log.warning("there is no notification policy of that name", policy=name, team=payload.team)
-            else:
-                found[named.id] = named
-        if happening.is_test:
-            return list(found.values())
-        for each in self._policies.all():
-            if each.value.is_for_all and each.value.namespace in ("", payload.namespace):
-                found.setdefault(each.id, each)
-        return [
-            each
-            for each in found.values()
-            if each.value.is_active and (not each.value.on or payload.event in each.value.on)
-        ]
-
-    def _policy_of(self, payload: NotifyPayload) -> str:
-        """What the team names that a budget is about: who noticed knows its name alone."""
-        stored = self._teams.visible(payload.team, payload.namespace) if payload.event in OF_BUDGETS else None
-        return stored.value.plan.team.notify if stored is not None else ""
-
     # Messages
 
-    def _begin_next(self) -> None:
-        while (number := self._line.take()) is not None:
-            task = asyncio.create_task(self._deliver(number), name=f"notification {number}")
-            self._underway.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task in self._underway:  # otherwise the duty is no longer ours
-            self._underway.discard(task)
-            self._begin_next()
-            self._news.set()
-
     async def _deliver(self, number: str) -> None:
-        line = self._line
         try:
             message = self._due.get(number)
             if message is not None:
                 await self._deliver_one(message)
         finally:
-            line.leave(number)
+            self._news.set()
 
     async def _deliver_one(self, message: Message) -> None:
         try:

@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from worker.budgets.rules import TEAM_PREFIX
 from worker.budgets.warning import BudgetWarning
+from worker.teams.notify.degradation import Degradation
 from worker.teams.notify.model import NotifyEvent
-from worker.teams.run_state import Phase, RunState
+from worker.teams.run_state import Phase, RunState, StepState
 from worker.teams.runs import Run
 from worker.teams.triggers.ends import ended_as
 from worker.teams.triggers.firing import rfc3339
@@ -23,7 +24,7 @@ class NotifyPayload(Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
     event: NotifyEvent
     team: str
-    """The team; of a budget's warning the account, of a provider's its name."""
+    """The team; of a budget's warning the account; of `AgentDegraded` the agent."""
     namespace: str = ""
     """The tenant."""
     phase: str = ""
@@ -60,7 +61,8 @@ def event_of(state: RunState) -> NotifyEvent:
 def payload_of_run(run: Run, event: NotifyEvent) -> NotifyPayload:
     """Of a run that has ended."""
     state, team = run.state, run.header.team
-    failed = next((step.name for step in state.steps if step.phase is Phase.FAILED), "")
+    failed_step = next((step for step in state.steps if step.phase is Phase.FAILED), None)
+    failed = "" if failed_step is None else failed_step.name
     words = {
         NotifyEvent.TEAM_SUCCEEDED: f'Team "{team}" succeeded',
         NotifyEvent.TEAM_CANCELLED: f'A run of team "{team}" was cancelled',
@@ -80,9 +82,16 @@ def payload_of_run(run: Run, event: NotifyEvent) -> NotifyPayload:
         output=shortened(state.output),
         message=words[event],
         cost_usd=state.cost_usd,
-        reason="" if is_good else shortened(state.message or state.reason),
+        reason="" if is_good else shortened(_why(state, failed_step)),
         timestamp=rfc3339(state.ended_at),
     )
+
+
+def _why(state: RunState, failed: StepState | None) -> str:
+    """Of a run that a step has failed, what that step says: the run itself knows no more than that one did."""
+    if failed is not None and failed.message and state.reason == "StepFailed":
+        return failed.message
+    return state.message or state.reason
 
 
 def payload_of_budget(warning: BudgetWarning, at: float) -> NotifyPayload:
@@ -98,6 +107,19 @@ def payload_of_budget(warning: BudgetWarning, at: float) -> NotifyPayload:
         total_tokens=warning.tokens_used,
         cost_usd=warning.usd_used,
         message=warning.text,
+        timestamp=rfc3339(at),
+    )
+
+
+def payload_of_degradation(what: Degradation, at: float) -> NotifyPayload:
+    """Of something that an agent needs and does not have."""
+    return NotifyPayload(
+        event=NotifyEvent.AGENT_DEGRADED,
+        team=what.agent,
+        namespace=what.tenant,
+        phase="Degraded",
+        message=f'Agent "{what.agent}" is degraded: {what.cause} cannot be used',
+        reason=shortened(what.reason),
         timestamp=rfc3339(at),
     )
 

@@ -10,13 +10,22 @@ from msgspec import Struct
 from queue_backends import StateStore
 from worker.budgets.warning import BudgetWarning
 from worker.objects import Stored
+from worker.teams.notify.degradation import Degradation
 from worker.teams.notify.model import Notify, NotifyEvent
 from worker.teams.notify.outbox import Happening, Message, Outbox, happening_id
-from worker.teams.notify.payload import NotifyPayload, event_of, payload_of_budget, payload_of_run
+from worker.teams.notify.payload import (
+    NotifyPayload,
+    event_of,
+    payload_of_budget,
+    payload_of_degradation,
+    payload_of_run,
+)
 from worker.teams.runs import Run
 from worker.teams.triggers.firing import rfc3339
 
 _LOOKED_AT = 500
+_SAME_S = 60.0
+"""What several processes find within this time is one happening."""
 
 
 class DispatchView(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,7 +48,7 @@ class DispatchView(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Notifications:
-    """Tells of runs and budgets. It only writes down; a gateway delivers."""
+    """Tells of runs, budgets and agents. It only writes down; a gateway delivers."""
 
     def __init__(self, state: StateStore) -> None:
         self.outbox = Outbox(state)
@@ -62,6 +71,18 @@ class Notifications:
             Happening(
                 id=happening_id("budget", warning.budget, warning.account, str(now), secrets.token_hex(4)),
                 payload=payload_of_budget(warning, now),
+            )
+        )
+
+    async def on_degraded(self, what: Degradation) -> None:
+        """An agent lacks what it needs. Each worker of a fleet may say so. Raises `BackendUnavailable`."""
+        now = time.time()
+        when = str(int(now // _SAME_S))
+        await self.outbox.put(
+            Happening(
+                id=happening_id("degraded", what.tenant, what.agent, what.cause, when),
+                payload=payload_of_degradation(what, now),
+                policy=what.policy,
             )
         )
 
