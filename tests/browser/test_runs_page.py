@@ -93,3 +93,25 @@ async def test_a_team_is_run_by_its_form_and_ended_by_a_button(desk: Desk, stage
     reader = await desk.open(f"runs/{run_id}", key=stage.server.make_key(["ops.read", "tasks.read"]))
     await expect(reader.locator(".facts .badge").first).to_have_text("Cancelled")
     await expect(reader.get_by_role("button", name="Cancel run")).to_have_count(0)
+
+
+async def test_the_list_of_runs_follows_the_feed(desk: Desk, stage: Stage, axe: str) -> None:
+    """A run that begins and ends while somebody looks shows by itself: the page asks again because the feed told it of
+    a change, for the state of the list that it was told of."""
+    page = await desk.open("runs")
+    await settled(page)
+    dark = await desk.open("runs?phase=active", is_dark=True)
+    await settled(dark)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/v1/runs?" in request.url else None)
+    run_id = await in_thread(start, stage, magazine(), topic="the feed")
+    row = page.locator("tbody tr", has_text=run_id)
+    await expect(row).to_contain_text("Waiting")
+    await expect(dark.locator("tbody tr", has_text=run_id)).to_contain_text("Waiting")
+    assert any("version=" in url for url in asked), asked
+    assert await violations(dark, axe) == []
+    await desk.keep(dark, "runs-active-dark")
+    await in_thread(stage.do, lambda gateway: gateway.runs.cancel(run_id))
+    await expect(row).to_contain_text("Cancelled")
+    await expect(dark.locator("tbody tr", has_text=run_id)).to_have_count(0)
+    await desk.keep(page, "runs-live")

@@ -83,6 +83,19 @@ def test_workers_are_listed(shoal: Shoal, with_backend: WithBackend) -> None:
     assert [(worker["pid"], worker["draining"]) for worker in listed] == [(1, False), (2, True)]
 
 
+def test_what_cost_is_not_known_is_said_to_be_so(shoal: Shoal, with_backend: WithBackend) -> None:
+    """A worker none of whose calls has a price, beside an idle one: neither the list nor the frame shows it as free."""
+    unpriced = LastMinute(seconds=60, tasks=42, tokens=12_345, is_unpriced=True)
+    present(with_backend, a_worker(1, cost_usd=0.0, is_unpriced=True, last_minute=unpriced))
+    listed, frame = shoal("workers").out, shoal("top", "--once").out
+    assert "$" not in listed
+    assert listed.splitlines()[1].split().count("?") == 1
+    assert "cost/h ?" in frame
+    present(with_backend, a_worker(1, cost_usd=0.0, last_minute=LastMinute(seconds=60)))
+    assert "$0.00" in shoal("workers").out
+    assert "cost/h $0.00" in shoal("top", "--once").out
+
+
 def test_drain_asks_the_workers_that_are_named(shoal: Shoal, with_backend: WithBackend) -> None:
     """By the beginning of the id or by host and process; the others hear nothing."""
     one, two, three = workers = a_worker(1), a_worker(2), a_worker(3)

@@ -35,6 +35,15 @@ def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
 '''
+OWN_PROVIDER = (
+    TOOLS
+    + """
+import providers
+from providers.scripted import ScriptedProvider
+
+providers.register("tests-own", ScriptedProvider)
+"""
+)
 
 
 @pytest.fixture
@@ -132,6 +141,24 @@ def test_a_provider_without_a_model_is_refused(shoal: Shoal) -> None:
     outcome = shoal("run", "hello", "--provider", "anthropic")
     assert outcome.code == 2
     assert "provider 'anthropic' needs a model" in outcome.err
+
+
+def test_a_provider_that_nobody_knows_is_refused_at_once(shoal: Shoal) -> None:
+    """Exit code 2 with the names there are; the flag counts, not the file's agent that it overrides."""
+    Path("shoal.yaml").write_text("agents: {poet: {model: x, provider: nosuch}, tester: {model: mock}}")
+    for given in (["--model", "x", "--provider", "nosuch"], ["--agent", "poet"]):
+        outcome = shoal("run", "hello", *given)
+        assert outcome.code == 2
+        assert outcome.err.startswith('error: unknown provider "nosuch" — did you register it')
+    assert shoal("run", "hello", "--agent", "poet", "--provider", "mock").code == 0
+    assert shoal("run", "hello", "--agent", "tester").code == 0
+
+
+def test_a_file_of_tools_may_register_the_provider(shoal: Shoal, tmp_path: Path) -> None:
+    """It is loaded after the look at the provider's name, which therefore waits for the call."""
+    (tmp_path / "own.py").write_text(OWN_PROVIDER)
+    outcome = shoal("run", "hello", "--provider", "tests-own", "--model", "x", "--tools", str(tmp_path / "own.py"))
+    assert (outcome.code, outcome.out) == (0, "mock response\n")
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,29 @@ def test_without_watch_there_is_the_ending_alone(shoal: Shoal, flow: str) -> Non
     assert without_times(outcome.out) == ("\nFlow Succeeded in 0.0s — total: 17 tokens\n\nOutput:\nmock response\n")
 
 
+def test_a_trace_tells_what_happened_before_the_result(shoal: Shoal, flow: str) -> None:
+    """Each step's beginning, task and end, in their order; where programs read, it is refused."""
+    outcome = shoal("run", flow, "--provider", "mock", "--trace")
+    lines = outcome.out.splitlines()
+    result = next(number for number, line in enumerate(lines) if line.startswith("Flow Succeeded"))
+    told = [line.split("  ", 3) for line in lines[:result]]
+    assert outcome.code == 0
+    words = " ".join(" ".join(" ".join(each).split()) for each in told)
+    order = [
+        "run begins",
+        "research begins",
+        "research step ended",
+        "extra skipped",
+        "summarize begins",
+        "run succeeded",
+    ]
+    places = [words.index(word) for word in order]
+    assert places == sorted(places)
+    refused = shoal("run", flow, "--provider", "mock", "--trace", "--output", "json")
+    assert refused.code == 2
+    assert "shoal runs show RUN --json" in refused.err
+
+
 def test_json_is_arks_document(shoal: Shoal, flow: str) -> None:
     """Indented by two, steps in the file's order, no output where there is none, nothing else on stdout."""
     outcome = shoal("run", flow, "--watch", "--provider", "mock", "--output", "json")
@@ -314,3 +337,14 @@ def test_variables_of_the_file_are_there_for_its_time_alone(
         assert (os.environ["THERE"], os.environ["NEW"]) == ("before", "file")
     assert os.environ["THERE"] == "before"
     assert "NEW" not in os.environ
+
+
+@pytest.mark.parametrize("by", ["flag", "file"])
+def test_a_provider_that_nobody_knows_is_refused_before_the_run_begins(shoal: Shoal, flow: str, by: str) -> None:
+    """Exit code 2 with the names there are, and no run is left behind."""
+    if by == "file":
+        Path(flow).write_text(FLOW.replace("model: gpt-4o", "model: gpt-4o\n  provider: nope"))
+    outcome = shoal("run", flow, *(["--provider", "nope"] if by == "flag" else []))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith('error: unknown provider "nope" — did you register it with providers.register? ')
+    assert "scripted" in outcome.err

@@ -78,7 +78,7 @@ async def _make(gateway: Gateway, server: GatewayServer) -> Acme:
     parameters = {
         "/v1/keys/": {"id": key.slug},
         "/v1/approvals/": {"id": question.id},
-        "/v1/tasks/": {"id": task["id"]},
+        "/v1/tasks/": {"id": task["id"], "name": "report.md"},
         "/v1/runs/": {"id": run, "step": "write"},
         "/v1/sessions/": {"id": session["id"], "cid": talk["id"]},
         "/v1/agents/": slug,
@@ -233,7 +233,7 @@ async def test_a_key_of_one_app_uses_no_agent_of_another(gateway_server: Gateway
 
 def _is_anothers(operation: Operation) -> bool:
     """What is shown to operators of the whole fleet, or has to exist in ways that `_make` does not care for."""
-    return operation.path.startswith(("/v1/ops/", "/api/v1/plugins/"))
+    return operation.is_file or operation.path.startswith(("/v1/ops/", "/api/v1/plugins/"))
 
 
 def _body_for(operation: Operation) -> Any:

@@ -128,7 +128,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) ->
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Say it.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
 def app() -> None:
     """The root of all commands."""
 

@@ -8,6 +8,7 @@ import getpass
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -72,11 +73,12 @@ def _tell(call: Invocation, worker: Presence, what: str) -> None:
 
 async def _left(state: StateStore, workers: Workers, chosen: Sequence[Presence], timeout_s: float) -> set[str]:
     """Wait until they are gone; return who is not."""
+    from worker.background import BackgroundWork
+
     remaining = {worker.id for worker in chosen}
     deadline = time.monotonic() + timeout_s
     changed = asyncio.Event()
-    listening = asyncio.create_task(_note_changes(state, changed))
-    try:
+    async with BackgroundWork(partial(_note_changes, state, changed), name="workers that leave"):
         while True:
             changed.clear()
             remaining = {worker_id for worker_id in remaining if await workers.is_there(worker_id)}
@@ -86,9 +88,6 @@ async def _left(state: StateStore, workers: Workers, chosen: Sequence[Presence],
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(rest_s, _RECHECK_S)):
                     await changed.wait()
-    finally:
-        listening.cancel()
-        await asyncio.wait([listening])
 
 
 async def _note_changes(state: StateStore, changed: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ from queue_backends import Backend, BackendMisconfigured, QueueError, Task, Task
 from worker.cli.failures import FAILED, OK
 from worker.cli.follow import follow
 from worker.cli.invocation import Invocation
+from worker.cli.known_provider import refuse_unknown_providers
 from worker.cli.model_choice import with_model
 from worker.cli.task_file import SUFFIXES, Job, read_job
 from worker.errors import AgentNotFound
@@ -87,12 +88,20 @@ async def _run_here(call: Invocation, settings: Settings, task: Task) -> int:
     from worker.client import Fleet
 
     async with _own_queue(call, settings) as backend:
+        await refuse_unknown_providers(settings, backend.state, [_provider_of(settings, task)])
         fleet = Fleet(backend)
         started_at = time.monotonic()
         handle = await fleet.submit(task)
         async with open_worker(settings, backend):
             result = await _watched(call, fleet, handle, started_at)
     return OK if result.ok else FAILED
+
+
+def _provider_of(settings: Settings, task: Task) -> str:
+    """What the task's agent, or a flag, names; empty where a route or the model's name decides."""
+    config = settings.agents[task.agent] if task.agent else settings.agent
+    named = task.overrides.get("provider", "")
+    return named or ("" if task.overrides.get("route") or config.route else config.provider)
 
 
 @asynccontextmanager

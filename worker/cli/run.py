@@ -14,7 +14,7 @@ from worker.cli.parameters import DURATION
 _KIND = re.compile(r"""^(\ufeff)?(["']?)(kind|apiVersion)\2\s*:""", re.MULTILINE)
 """A key at a line's very beginning is one of the document itself."""
 _OF_TASKS = ("route", "agent", "system")
-_OF_TEAMS = ("watch", "inputs", "flow", "dry_run", "output", "no_mcp", "resume", "detach")
+_OF_TEAMS = ("watch", "inputs", "flow", "dry_run", "output", "no_mcp", "resume", "detach", "trace")
 _FLAGS = {"inputs": "--input", "dry_run": "--dry-run", "no_mcp": "--no-mcp"}
 
 
@@ -42,6 +42,7 @@ _FLAGS = {"inputs": "--input", "dry_run": "--dry-run", "no_mcp": "--no-mcp"}
 @click.option("--agent", metavar="NAME", help="Task: an agent that shoal.yaml declares.")
 @click.option("--system", help="Task: the system prompt.  [env: AGENT_SYSTEM_PROMPT]")
 @click.option("--watch", is_flag=True, help="Team: show what happens while it happens.")
+@click.option("--trace", is_flag=True, help="Team: tell at the end what happened when, before the result.")
 @click.option(
     "--input", "inputs", multiple=True, metavar="K=V", help="Team: its input; or a JSON object, or @file. Repeatable."
 )

@@ -33,6 +33,8 @@ class Look(Struct, frozen=True, kw_only=True):
 
     is_shown: bool = False
     """While it happens."""
+    is_traced: bool = False
+    """At the end: all that happened, and when."""
     output: str = "text"
     """How the end is told: `text`, `json`, or the name of a file for the output."""
 
@@ -75,8 +77,17 @@ class Session:
         if state is None:
             self._screen.note(f"left run {run_id}; {self._what_now(run_id, asked)}", "warn")
             return INTERRUPTED
+        if self._look.is_traced:
+            await self._trace(run_id, state)
         code = show_result(self._call, plan, state, self._look)
         return INTERRUPTED if asked.cancel.is_set() and state.phase is Phase.CANCELLED else code
+
+    async def _trace(self, run_id: str, state: RunState) -> None:
+        """What happened, as `shoal runs show` tells it."""
+        from worker.cli.run_timeline import COLUMNS, read_events, timeline
+
+        self._screen.line()
+        self._screen.table(COLUMNS, timeline(await read_events(self._runs, run_id), state))
 
     def _what_now(self, run_id: str, asked: Interrupts) -> str:
         if asked.cancel.is_set():  # twice: it may not have come to its end

@@ -25,6 +25,7 @@ from worker.teams.run_events import (
     TaskSubmitted,
 )
 from worker.teams.run_state import Phase, RunState
+from worker.teams.runs import Runs
 
 COLUMNS = (Column("at", right=True), Column("step"), Column("what"), Column("details", wide=True))
 _WIDTH = 120
@@ -33,6 +34,16 @@ _OUTCOMES: dict[str, str | Cell] = {
     "reject": Cell("rejected", "bad"),
     "skip": Cell("to be skipped", "warn"),
 }
+
+
+async def read_events(runs: Runs, run_id: str) -> list[Event]:
+    """All that has happened to a run, as far as this version can read it. Raises `BackendUnavailable`."""
+    cursor, found = "", list[Event]()
+    while True:
+        cursor, events = await runs.read_on(run_id, cursor)
+        if not events:
+            return found
+        found += [event for event in events if event is not None]
 
 
 def timeline(events: Sequence[Event], state: RunState) -> list[tuple[str | Cell, ...]]:

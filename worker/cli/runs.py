@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -160,21 +160,20 @@ def _took(started_at: float, ended_at: float) -> str:
 
 async def _show(call: Invocation, run_id: str) -> int:
     from worker.cli.run_nesting import read_nested
+    from worker.cli.run_timeline import COLUMNS, read_events, timeline
     from worker.teams.runs import Runs
 
     async with call.fleet() as fleet:
         there = Runs(fleet.backend.state)
         run = await there.read(run_id)
         is_interrupted = await _is_interrupted(there, run)
-        events = await _events(there, run_id)
+        events = await read_events(there, run_id)
         nested = {} if call.screen.as_json else await read_nested(there, run.state)
     if call.screen.as_json:
         from worker.cli.run_documents import run_document
 
         call.screen.json({**run_document(run, events), "is_interrupted": is_interrupted})
         return OK
-    from worker.cli.run_timeline import COLUMNS, timeline
-
     call.screen.fields(_facts(run, is_interrupted=is_interrupted))
     call.screen.line()
     _write_tree(call, run, nested)
@@ -191,15 +190,6 @@ async def _is_interrupted(there: Runs, run: Run) -> bool:
     """Whether nobody drives it though it has not ended, and nobody will by himself."""
     summary = None if run.state.phase.is_final else await there.index.summary(run.header.id)
     return summary is not None and summary.is_interrupted
-
-
-async def _events(there: Runs, run_id: str) -> list[Any]:
-    cursor, found = "", list[Any]()
-    while True:
-        cursor, events = await there.read_on(run_id, cursor)
-        if not events:
-            return found
-        found += [event for event in events if event is not None]
 
 
 def _facts(run: Run, *, is_interrupted: bool) -> list[tuple[str, str | Cell]]:

@@ -38,7 +38,12 @@ _HTTP_PACKAGES = ("starlette", "uvicorn", "jwt")
 )
 @click.option("--host", help="Address of the HTTP API; others need keys.  [env: SHOAL_HTTP_HOST; default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Its port; 0: any.  [env: SHOAL_HTTP_PORT; default: 8000]")
-@click.option("--no-http", is_flag=True, help="Take in plugins alone.")
+@click.option(
+    "--no-http",
+    is_flag=True,
+    help="Take in plugins alone: it fires no triggers, goes on with no runs of teams, and delivers no callbacks and "
+    "notifications.",
+)
 @click.option("--grpc-host", help="Address that plugins register at.  [env: SHOAL_GRPC_ADDR; default: 127.0.0.1]")
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), help="Its port; 0: any free one.  [default: 9090]")
 @click.option("--no-grpc", is_flag=True, help="Take in no plugins.")

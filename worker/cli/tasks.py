@@ -142,6 +142,7 @@ def _facts(status: TaskStatus) -> list[tuple[str, str | Cell]]:
             ("used", ending(result).rpartition(" · ")[0]),
             ("error", Cell(result.error, "bad")),
             ("output", result.output),
+            *((f"file {name}", url) for name, url in result.artifacts.items()),
         ]
     return [(name, value) for name, value in facts if (value.text if isinstance(value, Cell) else value)]
 

@@ -25,7 +25,7 @@ def took_s(state: RunState) -> float:
 
 
 def write_text(screen: Screen, team: Team, state: RunState) -> None:
-    """`Flow Succeeded in 3.1s — total: 2154 tokens`, then the output."""
+    """`Flow Succeeded in 3.1s — total: 2154 tokens`, then the output, and where files are."""
     cost = f"  ${state.cost_usd:.6f}" if team.word != "flow" and state.cost_usd else ""
     style = {Phase.SUCCEEDED: "good", Phase.FAILED: "bad"}.get(state.phase, "warn")
     screen.line()
@@ -36,6 +36,12 @@ def write_text(screen: Screen, team: Team, state: RunState) -> None:
         screen.line()
         screen.line("Output:", "dim")
         screen.line(clean(state.output) if screen.out.isatty() else state.output)
+    if any(step.artifacts for step in state.steps):
+        screen.line()
+        screen.line("Files:", "dim")
+        for step in state.steps:
+            for name, url in step.artifacts.items():
+                screen.line(one_line(f"{step.name}.{name}: {url}"))
 
 
 def failure_text(team: Team, state: RunState) -> str:
@@ -77,6 +83,8 @@ def _step_document(step: StepState, *, shows_cost: bool) -> dict[str, Any]:
         document["cost_usd"] = f"{step.cost_usd:.6f}"
     if output := step.raw_output or step.output:
         document["output"] = output
+    if step.artifacts:
+        document["artifacts"] = step.artifacts
     return document
 
 

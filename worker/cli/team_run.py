@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from worker.cli.failures import OK
 from worker.cli.invocation import Invocation
+from worker.cli.known_provider import providers_of_plan, refuse_unknown_providers
 from worker.cli.model_choice import with_model
 from worker.cli.team_input import read_inputs
 from worker.cli.team_output import unwritable
@@ -71,6 +72,12 @@ def _check(call: Invocation, file: Path | None, options: Mapping[str, Any]) -> N
                 raise click.UsageError(f"{flag} cannot be changed for a run that has begun", context)
     elif file is None and options["dry_run"]:
         raise click.UsageError("--dry-run needs a file to check", context)
+    if options["trace"] and (call.screen.as_json or options["output"] == "json"):
+        raise click.UsageError("--trace is for people; for programs there is: shoal runs show RUN --json", context)
+    if options["detach"] and options["trace"]:
+        raise click.UsageError(
+            "--trace is told at the end, which --detach does not wait for: shoal runs show RUN", context
+        )
     if options["detach"] and not call.is_queue_given:
         raise click.UsageError("--detach needs --queue: a run in this process ends with it", context)
     if options["tools"] and call.is_queue_given:
@@ -103,7 +110,7 @@ async def _run(call: Invocation, bundle: Bundle | None, given: dict[str, Any], o
         plan, in_file = _chosen(call, bundle, flow) if bundle is not None else (await _stored(call, flow), {})
         fresh = Fresh(plan=shaped(plan, wishes), given={**in_file, **given})
         check_input(fresh.plan.team, fresh.given)  # before anything is opened for it
-    look = Look(is_shown=options["watch"], output=options["output"] or "text")
+    look = Look(is_shown=options["watch"], is_traced=options["trace"], output=options["output"] or "text")
     if call.is_queue_given:
         return await _run_on_fleet(call, settings, fresh or options["resume"], look, is_detached=options["detach"])
     return await _run_here(call, settings, fresh or options["resume"], look)
@@ -158,16 +165,31 @@ async def _run_here(call: Invocation, settings: Settings, wanted: Fresh | str, l
             call.screen.note(f"run {run_id} has ended already", "warn")
             return show_result(call, plan, run.state, look)
         _refuse_other_place(run, is_local=True)
+    settings = _with_store(settings, plan)
     async with AsyncExitStack() as stack:
+        own = set[str]()
         if needs_model(plan):
             settings = await stack.enter_async_context(with_model(settings, call.screen))
+            own = {settings.agent.provider} if not settings.agent.route else own
         settings = replace(settings, grace_s=0.0)  # what is under way when we leave is handed back, to go on later
         slots = 2 * sum(len(team.steps) + len(team.roles) for team in plan.teams)
         here = local_fleet(settings, run_id=run_id, slots=slots, note=lambda text: call.screen.note(text, "warn"))
         backend, runs, driver = await stack.enter_async_context(here)
         if isinstance(wanted, Fresh):
+            await refuse_unknown_providers(settings, backend.state, {*own, *providers_of_plan(plan)})
             await runs.start(plan, wanted.given, run_id=run_id, is_local=True)
         return await Session(call, backend, runs, driver, look).run(plan, run_id)
+
+
+def _with_store(settings: Settings, plan: Plan) -> Settings:
+    """What the team's `artifactStore` says counts where no store is configured. A step that shall put out files has to
+    have something to make them with."""
+    if settings.artifacts.store_url or not plan.team.artifact_dir:
+        return settings
+    folder = Path(plan.team.artifact_dir).expanduser().absolute()
+    has_files = any(step.output_artifacts for step in plan.team.steps)
+    chosen = replace(settings.artifacts, store_url=folder.as_uri(), tools=settings.artifacts.tools or has_files)
+    return replace(settings, artifacts=chosen)
 
 
 async def _run_on_fleet(

@@ -11,12 +11,14 @@ from queue_backends import CallOutcome, TaskResult
 from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, duration, moment, shorten, usd
 from worker.journal import (
+    SIDE_TURNS,
     STEP_TURNS,
     AttemptEnded,
     ModelCall,
     Moment,
     PluginStep,
     Recalled,
+    SideCall,
     Switched,
     TakenOver,
     ToolFinished,
@@ -73,9 +75,13 @@ def _step_and_turn(turn: str) -> str:
 def _steps(moments: Sequence[Moment]) -> Iterator[tuple[Any, ...]]:
     finished = {each.entry.key: each.entry for each in moments if isinstance(each.entry, ToolFinished)}
     started = {each.entry.key for each in moments if isinstance(each.entry, ToolStarted)}
+    beside = {SIDE_TURNS + each.entry.number: each.entry for each in moments if isinstance(each.entry, SideCall)}
     for each in moments:
         entry = each.entry
         match entry:
+            case ModelCall(turn=turn) if turn in beside:
+                _, _, *cells = _model_call(entry)
+                yield (entry.usage.started_at, entry.worker, "", beside[turn].what, *cells)
             case ModelCall():
                 yield (entry.usage.started_at, entry.worker, *_model_call(entry))
             case Switched(turn=turn, switch=switch):

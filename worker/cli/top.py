@@ -39,6 +39,7 @@ def top(call: Invocation, interval_s: float, once: bool) -> int:
 
 
 async def _top(call: Invocation, interval_s: float, *, once: bool) -> int:
+    from worker.background import BackgroundWork
     from worker.fleet.monitor import Monitor
 
     async with call.fleet() as fleet:
@@ -47,16 +48,12 @@ async def _top(call: Invocation, interval_s: float, *, once: bool) -> int:
         if once:
             await _write_frame(call, monitor)
             return OK
-        following = asyncio.create_task(monitor.follow(), name="follow workers")
-        try:
+        async with BackgroundWork(monitor.follow, name="follow workers"):
             with _leaving(call) as leaving:
                 if call.screen.fancy:
                     await _draw(call, monitor, interval_s, leaving)
                 else:
                     await _write_frames(call, monitor, interval_s, leaving)
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
     return OK
 
 

@@ -9,8 +9,9 @@ from rich.text import Text
 from queue_backends import QueueStats
 from worker.cli.screen import Column, clean
 from worker.cli.wording import count, duration, megabytes, moment, short_count, shorten, usd
-from worker.fleet.monitor import Snapshot, oldest_tasks, per_minute
+from worker.fleet.monitor import Snapshot, oldest_tasks, per_minute, usd_per_hour
 from worker.fleet.presence import Presence, RunningTask
+from worker.known_cost import known_cost_usd
 
 _WIDE = 130
 """From so many columns on, the tables have more of them."""
@@ -81,7 +82,7 @@ def _rates_line(snapshot: Snapshot, *, is_wide: bool) -> Text:
         parts.insert(0, _figure("slots", f"{count(busy)}/{count(slots)}"))
     if today := snapshot.today:
         tokens = today.input_tokens + today.output_tokens
-        parts.append(_figure("today", f"{short_count(tokens)} tokens, {usd(today.cost_usd)}"))
+        parts.append(_figure("today", f"{short_count(tokens)} tokens, {usd(known_cost_usd(today))}"))
     return _in_line(parts)
 
 
@@ -120,7 +121,7 @@ def _worker_row(worker: Presence, now: float, *, is_wide: bool) -> list[Text]:
     if is_wide:
         row += [
             Text(short_count(round(per_minute(span, span.tokens)))),
-            Text(usd(60 * per_minute(span, span.cost_usd))),
+            Text(usd(usd_per_hour(span))),
             Text(count(worker.tasks_done)),
             Text(count(worker.tasks_failed), style="red" if worker.tasks_failed else "dim"),
             Text(str(worker.health_port) if worker.health_port else ""),

@@ -15,6 +15,7 @@ from worker.cli.usage_carrying import export_records, stream_records
 from worker.cli.usage_plot import bars
 from worker.cli.usage_span import span_options
 from worker.cli.wording import count, duration, moment, usd
+from worker.known_cost import known_cost_usd
 
 if TYPE_CHECKING:
     from worker.ledger.grouping import Group
@@ -191,7 +192,7 @@ def _tokens(totals: UsageTotals | Group) -> tuple[str, ...]:
 
 
 def _cost(totals: UsageTotals | Group) -> str:
-    return "?" if totals.unpriced_calls == totals.calls else usd(totals.cost_usd)
+    return usd(known_cost_usd(totals))
 
 
 def _group_row(group: Group) -> tuple[str | Cell, ...]:

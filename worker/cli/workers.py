@@ -59,7 +59,7 @@ def _row(worker: Presence) -> tuple[str | Cell, ...]:
         count(worker.tasks_done),
         Cell(count(worker.tasks_failed) if worker.tasks_failed else "", "bad"),
         count(worker.tokens),
-        usd(worker.cost_usd),
+        usd(worker.known_cost_usd),
         megabytes(worker.rss_bytes),
         duration(time.time() - worker.started_at),
         Cell("draining", "warn") if worker.draining else Cell("works", "good"),

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import NamedTuple
 
 import psutil
 import structlog
@@ -28,6 +29,7 @@ from worker.fleet.presence import (
     Workers,
 )
 from worker.health import HealthServer
+from worker.known_cost import is_unpriced
 from worker.metrics import Metrics
 from worker.task_run import TaskRun
 from worker.usage import UsageLedger
@@ -42,6 +44,18 @@ _GOODBYE_S = 2.0
 _MINUTE_S = 60.0
 
 log = structlog.get_logger(__name__)
+
+
+class _Totals(NamedTuple):
+    """What a worker had done by some moment, since its start."""
+
+    at: float
+    """By the monotonic clock."""
+    tasks: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+    calls: int = 0
+    unpriced_calls: int = 0
 
 
 class Heartbeat:
@@ -69,8 +83,8 @@ class Heartbeat:
         self._host = socket.gethostname()
         self._version = version()
         self._started_at = time.time()
-        self._history: deque[tuple[float, int, int, float]] = deque([(time.monotonic(), 0, 0, 0.0)])
-        """Tasks, tokens and USD at moments of the last minute."""
+        self._history = deque([_Totals(at=time.monotonic())])
+        """At moments of the last minute."""
         self._now = asyncio.Event()
         self._is_leaving = False
         self._was_asked = False
@@ -147,6 +161,7 @@ class Heartbeat:
             tasks_failed=failed,
             tokens=self._ledger.tokens,
             cost_usd=round(self._ledger.cost_usd, 6),
+            is_unpriced=is_unpriced(self._ledger.calls, self._ledger.unpriced_calls),
             last_minute=self._last_minute(done),
             rss_bytes=self._process.memory_info().rss,
             health_port=self._server.port if self._server else 0,
@@ -157,17 +172,25 @@ class Heartbeat:
         )
 
     def _last_minute(self, done: int) -> LastMinute:
-        now = time.monotonic()
-        history = self._history
-        history.append((now, done, self._ledger.tokens, self._ledger.cost_usd))
-        while len(history) > 2 and history[1][0] <= now - _MINUTE_S:
+        ledger, history = self._ledger, self._history
+        now = _Totals(
+            at=time.monotonic(),
+            tasks=done,
+            tokens=ledger.tokens,
+            cost_usd=ledger.cost_usd,
+            calls=ledger.calls,
+            unpriced_calls=ledger.unpriced_calls,
+        )
+        history.append(now)
+        while len(history) > 2 and history[1].at <= now.at - _MINUTE_S:
             history.popleft()
-        then, tasks, tokens, cost_usd = history[0]
+        then = history[0]
         return LastMinute(
-            seconds=round(now - then, 1),
-            tasks=done - tasks,
-            tokens=self._ledger.tokens - tokens,
-            cost_usd=round(self._ledger.cost_usd - cost_usd, 6),
+            seconds=round(now.at - then.at, 1),
+            tasks=now.tasks - then.tasks,
+            tokens=now.tokens - then.tokens,
+            cost_usd=round(now.cost_usd - then.cost_usd, 6),
+            is_unpriced=is_unpriced(now.calls - then.calls, now.unpriced_calls - then.unpriced_calls),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -26,7 +27,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     workers: tuple[Presence, ...] = ()
     tasks_per_minute: float = 0.0
     tokens_per_minute: float = 0.0
-    cost_usd_per_hour: float = 0.0
+    cost_usd_per_hour: float | None = 0.0
+    """None: there were calls, and of none the price is known."""
     today: UsageTotals | None = None
     """The UTC day's totals, of all that write usage records."""
     problem: str = ""
@@ -64,14 +66,13 @@ class Monitor:
         except QueueError as error:
             problem = str(error)
         workers = tuple(self._changes.workers)
-        usd_per_minute = sum(per_minute(worker.last_minute, worker.last_minute.cost_usd) for worker in workers)
         self._last = Snapshot(
             at=now,
             queue=queue,
             workers=workers,
             tasks_per_minute=sum(per_minute(worker.last_minute, worker.last_minute.tasks) for worker in workers),
             tokens_per_minute=sum(per_minute(worker.last_minute, worker.last_minute.tokens) for worker in workers),
-            cost_usd_per_hour=60 * usd_per_minute,
+            cost_usd_per_hour=_usd_per_hour(workers),
             today=today,
             problem=problem,
         )
@@ -81,6 +82,17 @@ class Monitor:
 def per_minute(span: LastMinute, amount: float) -> float:
     """An amount of a worker's last minute as a rate."""
     return 60 * amount / max(span.seconds, _LEAST_SPAN_S)
+
+
+def usd_per_hour(span: LastMinute) -> float | None:
+    """The cost of a worker's last minute as a rate; None: not known."""
+    return None if span.known_cost_usd is None else 60 * per_minute(span, span.known_cost_usd)
+
+
+def _usd_per_hour(workers: Sequence[Presence]) -> float | None:
+    rates = [usd_per_hour(worker.last_minute) for worker in workers]
+    known = sum(rate for rate in rates if rate is not None)
+    return known if known or None not in rates else None
 
 
 def oldest_tasks(workers: tuple[Presence, ...], limit: int) -> list[tuple[RunningTask, Presence]]:

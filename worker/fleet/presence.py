@@ -56,6 +56,13 @@ class LastMinute(Struct, frozen=True, kw_only=True):
     tasks: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+    is_unpriced: bool = False
+    """Calls were made, and of none the price is known: `cost_usd` says nothing."""
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What to show as its cost."""
+        return None if self.is_unpriced else self.cost_usd
 
 
 class CircuitState(Struct, frozen=True, kw_only=True):
@@ -86,12 +93,19 @@ class Presence(Struct, frozen=True, kw_only=True):
     tasks_failed: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
+    is_unpriced: bool = False
+    """As in `LastMinute`."""
     last_minute: LastMinute = LastMinute()
     rss_bytes: int = 0
     health_port: int = 0
     """0: it serves no health pages."""
     circuits: tuple[CircuitState, ...] = ()
     """Of all targets that its routes have named, at most `MOST_CIRCUITS`."""
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What to show as its cost."""
+        return None if self.is_unpriced else self.cost_usd
 
 
 class DrainRequest(Struct, frozen=True, kw_only=True):

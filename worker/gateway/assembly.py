@@ -12,6 +12,8 @@ from worker.agents.declarations import Declarations
 from worker.agents.roster import Roster
 from worker.approvals.announcing import Announcing
 from worker.approvals.waking import AnsweredTasks
+from worker.artifacts import ArtifactStore
+from worker.artifacts.opening import open_store
 from worker.datasources.opening import open_datasources
 from worker.definitions import Definitions
 from worker.gateway.approval_desk import ApprovalDesk
@@ -22,6 +24,7 @@ from worker.gateway.context import Gateway
 from worker.gateway.ingress.model_access import ModelAccess
 from worker.gateway.keys import ApiKeys
 from worker.gateway.ops.room import OpsRoom
+from worker.gateway.run_changes import RunChanges
 from worker.gateway.run_hub import RunHub
 from worker.gateway.trigger_desk import TriggerDesk
 from worker.live_settings import LiveSettings
@@ -30,8 +33,10 @@ from worker.sealing import Sealer
 from worker.sessions.assembly import sessions_of
 from worker.sessions.watch import ChatWatch
 from worker.settings import Settings
+from worker.settings.artifacts import ArtifactSettings
 from worker.teams.drivers import RunDrivers
 from worker.teams.notify.delivery import NotifyDelivery
+from worker.teams.notify.links import Links
 from worker.teams.notify.service import Notifications
 from worker.teams.run_spans import run_spans
 from worker.teams.runs import Runs
@@ -54,7 +59,8 @@ async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Ga
         oidc = _oidc(settings, stack)
         notifications = Notifications(backend.state)
         guard = NetGuard(allowed=settings.allow_private_addresses)
-        await stack.enter_async_context(NotifyDelivery(notifications.outbox, definitions, guard))
+        links = Links(settings.gateway.public_url)
+        await stack.enter_async_context(NotifyDelivery(notifications.outbox, definitions, guard, links=links))
         triggers = Triggers(definitions, runs, roster, notifications=notifications)
         await stack.enter_async_context(triggers)
         spans = await stack.enter_async_context(run_spans())
@@ -62,6 +68,7 @@ async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Ga
         await stack.enter_async_context(drivers)
         await stack.enter_async_context(Announcing(backend.state, settings.approval, guard))
         approvals = await stack.enter_async_context(ApprovalDesk(backend))
+        run_changes = await stack.enter_async_context(RunChanges(runs))
         await stack.enter_async_context(AnsweredTasks(backend, approvals.store))
         yield Gateway(
             settings=settings,
@@ -80,11 +87,13 @@ async def open_gateway(settings: Settings, backend: Backend) -> AsyncIterator[Ga
             sessions=sessions_of(settings, backend),
             chats=await stack.enter_async_context(ChatWatch(backend.state)),
             approvals=approvals,
-            ops=await stack.enter_async_context(OpsRoom(settings, backend, live, definitions, approvals)),
+            ops=await stack.enter_async_context(OpsRoom(settings, backend, live, definitions, approvals, run_changes)),
             notifications=notifications,
             trigger_desk=TriggerDesk(triggers, definitions, settings.gateway, keys, oidc),
             runs=runs,
             run_hub=await stack.enter_async_context(RunHub(runs)),
+            run_changes=run_changes,
+            artifacts=_artifacts(settings.artifacts, stack),
         )
 
 
@@ -98,6 +107,14 @@ def _oidc(settings: Settings, stack: AsyncExitStack) -> Oidc | None:
     http = guarded_transport(settings.allow_private_addresses)
     stack.push_async_callback(http.aclose)
     return Oidc(gateway, IssuerKeys(gateway.oidc_issuer, http, jwks_url=gateway.oidc_jwks_url))
+
+
+def _artifacts(settings: ArtifactSettings, stack: AsyncExitStack) -> ArtifactStore | None:
+    if not settings.store_url:
+        return None
+    store = open_store(settings.store_url, timeout_s=settings.timeout_s)
+    stack.push_async_callback(store.aclose)
+    return store
 
 
 async def _callbacks(settings: Settings, backend: Backend, stack: AsyncExitStack) -> Callbacks:

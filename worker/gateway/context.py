@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worker.agent_plugins.registry import AgentPlugins
     from worker.agents.declarations import Declarations
     from worker.agents.roster import Roster
+    from worker.artifacts import ArtifactStore
     from worker.datasources.datasources import Datasources
     from worker.gateway.approval_desk import ApprovalDesk
     from worker.gateway.callbacks import Callbacks
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from worker.gateway.keys import ApiKeys
     from worker.gateway.oidc import Oidc
     from worker.gateway.ops.room import OpsRoom
+    from worker.gateway.run_changes import RunChanges
     from worker.gateway.run_hub import RunHub
     from worker.gateway.trigger_desk import TriggerDesk
     from worker.sessions.store import Sessions
@@ -70,3 +72,7 @@ class Gateway(Struct, kw_only=True):
     """Runs of teams."""
     run_hub: RunHub
     """Runs, told to all who watch them."""
+    run_changes: RunChanges
+    """Lists of runs, shared among all who watch them."""
+    artifacts: ArtifactStore | None = None
+    """Files that tasks have made; None: nobody said where they are."""

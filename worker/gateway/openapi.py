@@ -181,6 +181,8 @@ def _success(operation: Operation, types: _Types) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if operation.is_stream or _may_stream(operation):
         content["text/event-stream"] = {"schema": {"type": "string"}}
+    if operation.is_file:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     if operation.result is not None:
         content["application/json"] = {"schema": types.of(operation.result)}
     if content:

@@ -76,6 +76,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """Further statuses that it may answer with; 400, 401, 403, 413, 429, 500 and 503 are understood."""
     is_stream: bool = False
     """Answers with `text/event-stream`."""
+    is_file: bool = False
+    """Answers with the bytes of a file."""
     style: ErrorStyle = ErrorStyle.PROBLEM
     max_body_bytes: int | None = None
     """None: the gateway's own limit."""

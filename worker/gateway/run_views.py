@@ -47,6 +47,8 @@ class RunsQuery(Struct, frozen=True, kw_only=True):
     tenant: Name = ""
     limit: Annotated[int, Meta(ge=1, le=MOST_RUNS)] = 50
     cursor: Annotated[str, Meta(max_length=500)] = ""
+    version: Annotated[int, Meta(ge=0)] = 0
+    """Of the part `runs` of the feed `/v1/ops/events`, by those who ask again because of it: they share one look."""
 
 
 class RunListItem(Struct, frozen=True, kw_only=True):

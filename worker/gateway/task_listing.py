@@ -8,17 +8,14 @@ bounded number of tasks, so that one with few hits, or none, may still have a `n
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import Struct
 
 from queue_backends import TaskState, TaskStatus
+from worker.gateway.list_cursor import decode_cursor, encode_cursor
 from worker.gateway.operation import Call
 from worker.gateway.ownership import TaskRecord, may_see, read_record, records_of
-from worker.gateway.problem import Problem
 from worker.gateway.task_views import ListQuery, TaskPage, TaskView, view_of
 
 MOST_LISTED = 10_000
@@ -43,7 +40,7 @@ class _Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 async def list_tasks(call: Call, query: ListQuery) -> TaskPage:
     """One page. Raises `Problem` 400 for a cursor that is none."""
-    cursor = _decoded(query.cursor)
+    cursor = decode_cursor(query.cursor, _Cursor, most=MOST_LISTED)
     tenant = call.caller.tenant
     if tenant and query.tenant not in ("", tenant):
         return TaskPage(tasks=())
@@ -74,7 +71,7 @@ async def _page(call: Call, query: ListQuery, items: Sequence[Item], start: int,
                 break
     more = position < len(items) or (is_cut and position < MOST_LISTED)
     last_ids = tuple(item.id for item in items[max(0, position - _REMEMBERED) : position])
-    return TaskPage(tasks=views, next_cursor=_encoded(position, last_ids) if more and position else None)
+    return TaskPage(tasks=views, next_cursor=encode_cursor(_Cursor(position, last_ids)) if more and position else None)
 
 
 async def _looked_at(call: Call, items: Sequence[Item]) -> list[Found]:
@@ -107,21 +104,3 @@ def _start(ids: Sequence[str], cursor: _Cursor) -> int:
     places = {task_id: place for place, task_id in enumerate(ids)}
     known = [places[task_id] for task_id in cursor.last_ids if task_id in places]
     return known[-1] + 1 if known else min(cursor.position, len(ids))
-
-
-def _encoded(position: int, last_ids: tuple[str, ...]) -> str:
-    raw = msgspec.json.encode(_Cursor(position, last_ids))
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _decoded(text: str) -> _Cursor:
-    if not text:
-        return _Cursor()
-    try:
-        raw = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
-        cursor = msgspec.json.decode(raw, type=_Cursor)
-    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError):
-        cursor = _Cursor(-1)
-    if cursor.position < 0 or cursor.position > MOST_LISTED:
-        raise Problem(400, "cursor is none that this list gave: begin without one", code="invalid_cursor")
-    return cursor

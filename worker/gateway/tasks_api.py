@@ -17,6 +17,7 @@ from worker.gateway.caller import Scope
 from worker.gateway.operation import Answer, Call, Operation
 from worker.gateway.ownership import may_see, owned_status, read_record
 from worker.gateway.problem import Problem
+from worker.gateway.task_artifacts import artifact_of_task
 from worker.gateway.task_listing import list_tasks
 from worker.gateway.task_retry import retry_task
 from worker.gateway.task_stream import stream_task
@@ -224,6 +225,14 @@ OPERATIONS: tuple[Operation, ...] = (
         result=ResultView,
         also={202: TaskView},
         errors=(404,),
+    ),
+    _operation(
+        "GET",
+        "/tasks/{id}/artifacts/{name}",
+        artifact_of_task,
+        "A file that the task has made",
+        is_file=True,
+        errors=(404, 502),
     ),
     _operation(
         "GET",

@@ -116,9 +116,7 @@ class Driver:
             return
         if self._on_end is not None:
             await self._on_end(run)
-        await persistently(
-            lambda: prune(self._runs, run.plan.find(run.header.team), run.header.tenant), "forget old runs"
-        )
+        await persistently(lambda: prune(self._runs, run), "forget old runs")
         await persistently(lambda: self._runs.active.drop(run_id), "finish a run")
 
     @asynccontextmanager

@@ -31,7 +31,8 @@ class Sample(Struct, frozen=True, kw_only=True):
     slots: int = 0
     tasks_per_minute: float = 0.0
     tokens_per_minute: float = 0.0
-    cost_usd_per_hour: float = 0.0
+    cost_usd_per_hour: float | None = 0.0
+    """None: not known."""
 
 
 class Series(Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class Series(Struct, frozen=True, kw_only=True):
     slots: list[int]
     tasks_per_minute: list[float]
     tokens_per_minute: list[float]
-    cost_usd_per_hour: list[float]
+    cost_usd_per_hour: list[float | None]
 
 
 class History:
@@ -84,7 +85,7 @@ def sample_of(snapshot: Snapshot) -> Sample | None:
     stats = snapshot.queue
     if stats is None or snapshot.problem:
         return None
-    age_s = stats.oldest_ready_age_s
+    age_s, usd_per_hour = stats.oldest_ready_age_s, snapshot.cost_usd_per_hour
     return Sample(
         at=round(snapshot.at, 1),
         ready=stats.ready,
@@ -96,7 +97,7 @@ def sample_of(snapshot: Snapshot) -> Sample | None:
         slots=sum(worker.slots for worker in snapshot.workers),
         tasks_per_minute=round(snapshot.tasks_per_minute, 1),
         tokens_per_minute=round(snapshot.tokens_per_minute, 1),
-        cost_usd_per_hour=round(snapshot.cost_usd_per_hour, 6),
+        cost_usd_per_hour=None if usd_per_hour is None else round(usd_per_hour, 6),
     )
 
 
@@ -106,6 +107,7 @@ def _minute_of(sample: Sample) -> int:
 
 def _summed_up(samples: list[Sample]) -> Sample:
     ages = [sample.oldest_ready_age_s for sample in samples if sample.oldest_ready_age_s is not None]
+    costs = [sample.cost_usd_per_hour for sample in samples if sample.cost_usd_per_hour is not None]
     return Sample(
         at=samples[0].at,
         ready=max(sample.ready for sample in samples),
@@ -117,7 +119,7 @@ def _summed_up(samples: list[Sample]) -> Sample:
         slots=max(sample.slots for sample in samples),
         tasks_per_minute=_mean(sample.tasks_per_minute for sample in samples),
         tokens_per_minute=_mean(sample.tokens_per_minute for sample in samples),
-        cost_usd_per_hour=_mean(sample.cost_usd_per_hour for sample in samples),
+        cost_usd_per_hour=_mean(costs) if costs else None,
     )
 
 

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import structlog
 
 from queue_backends import Backend, QueueError, TaskState
+from worker.background import BackgroundWork
 from worker.budgets.live import rules_in_force
 from worker.definitions import Definitions
 from worker.fleet.monitor import Monitor, Snapshot
@@ -23,6 +22,8 @@ from worker.gateway.ops.limits_view import LimitsView, limits_view
 from worker.gateway.ops.provider_checks import ProviderChecks
 from worker.gateway.ops.usage_book import UsageBook, UsageFilter
 from worker.gateway.ops.views import RunningView, queue_view, running_views, workers_view
+from worker.gateway.run_changes import RunChanges
+from worker.known_cost import known_cost_usd
 from worker.ledger.grouping import Group
 from worker.live_settings import LiveSettings
 from worker.settings import Settings
@@ -40,7 +41,7 @@ DAY_S = 86_400.0
 log = structlog.get_logger(__name__)
 
 
-class OpsRoom:
+class OpsRoom(BackgroundWork):
     """Entered (`async with`), it samples the queue all the time and reads more while somebody watches."""
 
     def __init__(
@@ -50,9 +51,12 @@ class OpsRoom:
         live: LiveSettings,
         definitions: Definitions | None = None,
         approvals: ApprovalDesk | None = None,
+        run_changes: RunChanges | None = None,
     ) -> None:
         """With `definitions`, the agents' own budgets are among the fleet's."""
+        super().__init__(self._observe, name="ops room")
         self._approvals = approvals
+        self._run_changes = run_changes
         self._settings = settings
         self._definitions = definitions
         self._backend = backend
@@ -69,22 +73,6 @@ class OpsRoom:
         self._budgets: BudgetsView | None = None
         self._limits: LimitsView | None = None
         self._accounts_due_at = 0.0
-        self._working: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        """Begin to sample."""
-        self._working = asyncio.create_task(self._work(), name="ops room")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.wait([self._working])
-            if not self._working.cancelled() and (died := self._working.exception()):
-                log.error("the ops room had stopped working", error=repr(died))
-            self._working = None
 
     async def refresh(self) -> Snapshot:
         """The fleet as it is now, asked anew: for those who have just changed something."""
@@ -110,7 +98,7 @@ class OpsRoom:
         running = [status for status in statuses if status.state is TaskState.RUNNING]
         return [view for view in running_views(running, self.snapshot.workers) if view.tenant == tenant]
 
-    async def _work(self) -> None:
+    async def _observe(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(), name="follow workers")
             group.create_task(self._sample_and_tell(), name="sample the queue")
@@ -191,6 +179,8 @@ class OpsRoom:
         if self._approvals is not None:
             waiting = self._approvals.open(tenant)
             parts["approvals"] = {"open": len(waiting), "version": self._approvals.version}
+        if self._run_changes is not None:
+            parts["runs"] = {"version": self._run_changes.tell(tenant)}
         if self._budgets is not None:
             parts["budgets"] = self._budgets.for_tenant(tenant)
         if self._limits is not None:
@@ -200,15 +190,19 @@ class OpsRoom:
     def _rates(self, snapshot: Snapshot, tenant: str) -> dict[str, object]:
         if tenant:
             today = self.usage.total(UsageFilter(since=snapshot.at // DAY_S * DAY_S, tenant=tenant))
-            return {"today": {"calls": today.calls, "tokens": _tokens(today), "cost_usd": today.cost_usd}}
-        known = snapshot.today
+            return {"today": _spent(today)}
+        known, usd_per_hour = snapshot.today, snapshot.cost_usd_per_hour
         return {
             "tasks_per_minute": round(snapshot.tasks_per_minute, 1),
             "tokens_per_minute": round(snapshot.tokens_per_minute),
-            "cost_usd_per_hour": round(snapshot.cost_usd_per_hour, 4),
-            "today": {"calls": known.calls, "tokens": _tokens(known), "cost_usd": known.cost_usd} if known else None,
+            "cost_usd_per_hour": None if usd_per_hour is None else round(usd_per_hour, 4),
+            "today": _spent(known) if known else None,
         }
 
 
-def _tokens(used: UsageTotals | Group) -> int:
-    return used.input_tokens + used.output_tokens
+def _spent(used: UsageTotals | Group) -> dict[str, object]:
+    return {
+        "calls": used.calls,
+        "tokens": used.input_tokens + used.output_tokens,
+        "cost_usd": known_cost_usd(used),
+    }

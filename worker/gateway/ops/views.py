@@ -98,8 +98,9 @@ def _worker(worker: Presence, tenant: str) -> JsonObject:
     if tenant:
         worker = replace(worker, tokens=0, cost_usd=0.0, last_minute=LastMinute())
     plain = {name: getattr(worker, name) for name in worker.__struct_fields__ if name != "tasks"}
+    plain["cost_usd"] = worker.known_cost_usd
     if tenant:
-        for name in ("tokens", "cost_usd", "last_minute"):
+        for name in ("tokens", "cost_usd", "is_unpriced", "last_minute"):
             del plain[name]
     return plain
 

@@ -54,6 +54,11 @@ export function usd(amount) {
   return `$${amount.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: digits }).replaceAll(",", " ")}`;
 }
 
+/** What was spent on calls, or null where of none of them the price is known. */
+export function knownCost(spent) {
+  return spent.calls && spent.unpriced_calls === spent.calls ? null : spent.cost_usd;
+}
+
 /** `68 MB`, `1.2 GB`. */
 export function bytes(size) {
   if (!size) return "–";

@@ -2,11 +2,12 @@
 
 import { get } from "../../kit/api.js";
 import { h, patch } from "../../kit/dom.js";
-import { count, duration, short, usd } from "../../kit/format.js";
+import { count, duration, knownCost, short, usd } from "../../kit/format.js";
 import { failed } from "../../kit/notice.js";
 import { Plot } from "../../kit/plot.js";
 import { emptyState, figure } from "../../kit/table.js";
 import { choice } from "../choice.js";
+import { depthPlot } from "../depth_plot.js";
 import { History, SPANS } from "../history.js";
 import { pausedBanner } from "../banners.js";
 import { runningTable } from "../running_table.js";
@@ -30,17 +31,7 @@ class Overview {
     this.tools = h("div", { class: "tools" });
     this.running = h("div");
     this.workers = h("div");
-    this.depth = new Plot({
-      title: "Queue depth",
-      format: short,
-      whole: true,
-      series: [
-        { name: "ready", tone: 1 },
-        { name: "running", tone: 2 },
-        { name: "delayed", tone: 3 },
-      ],
-      empty: "No samples yet: the gateway takes one every two seconds.",
-    });
+    this.depth = depthPlot("Queue depth");
     this.age = new Plot({
       title: "Age of the oldest waiting task",
       format: duration,
@@ -57,7 +48,7 @@ class Overview {
       kind: "bars",
       format: usd,
       series: [{ name: "cost", tone: 4 }],
-      empty: "Nothing was spent in the last 24 hours.",
+      empty: "Nothing was spent in the last 24 hours, as far as prices are known.",
     });
     this.element = h(
       "div",
@@ -184,7 +175,7 @@ class Overview {
       const byHour = new Map(usage.groups.map((group) => [group.hour, group.cost_usd]));
       const values = hours.map((hour) => byHour.get(hour.name) ?? 0);
       this.cost.show(
-        usage.total.calls
+        usage.total.calls && knownCost(usage.total) !== null
           ? {
               x: hours.map((hour) => hour.at),
               labels: hours.map((hour) => hour.label),

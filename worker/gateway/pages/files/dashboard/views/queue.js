@@ -3,11 +3,11 @@
 import { get, post } from "../../kit/api.js";
 import { confirm } from "../../kit/dialog.js";
 import { actions, h, patch } from "../../kit/dom.js";
-import { ago, ahead, clipped, count, duration, short } from "../../kit/format.js";
+import { ago, ahead, clipped, count, duration } from "../../kit/format.js";
 import { done, failed } from "../../kit/notice.js";
-import { Plot } from "../../kit/plot.js";
 import { badge, emptyState, figure, table } from "../../kit/table.js";
 import { pausedBanner } from "../banners.js";
+import { depthPlot } from "../depth_plot.js";
 import { History } from "../history.js";
 import { taskHref } from "../running_table.js";
 
@@ -32,17 +32,7 @@ class Queue {
     this.control = h("div", { class: "tools" });
     this.figures = h("div");
     this.slot = h("div");
-    this.depth = new Plot({
-      title: "Queue depth, last 15 min",
-      format: short,
-      whole: true,
-      series: [
-        { name: "ready", tone: 1 },
-        { name: "running", tone: 2 },
-        { name: "delayed", tone: 3 },
-      ],
-      empty: "No samples yet: the gateway takes one every two seconds.",
-    });
+    this.depth = depthPlot("Queue depth, last 15 min");
     this.element = h(
       "div",
       {},

@@ -1,4 +1,5 @@
-// Runs of teams, the newest first; the list keeps itself up to date.
+// Runs of teams, the newest first. The feed says when something has changed; the list is read again then, and now and
+// then for what the feed does not tell: a run whose process died, a feed that is away.
 
 import { get } from "../../kit/api.js";
 import { actions, h, patch } from "../../kit/dom.js";
@@ -11,7 +12,7 @@ import { FINAL, PHASE_TONES, runHref, took } from "../phases.js";
 const CHOICES = { all: "All", active: "Active", Succeeded: "Succeeded", Failed: "Failed", Cancelled: "Cancelled" };
 const ACTIVE = "Pending,Running,Validating,Waiting";
 const PAGE = 50;
-const REREAD_MS = 2000;
+const REREAD_MS = 15000;
 
 export const runs = {
   title: "Runs",
@@ -36,7 +37,7 @@ class Runs {
     );
     actions(this.element, { more: () => this.#load(this.cursor) });
     this.navigate({ query });
-    this.timer = setInterval(() => !document.hidden && this.#load(""), REREAD_MS);
+    this.timer = setInterval(() => !document.hidden && this.#load("", { isShared: false }), REREAD_MS);
   }
 
   navigate({ query }) {
@@ -53,7 +54,8 @@ class Runs {
     this.#draw();
   }
 
-  update() {
+  update(changed) {
+    if (changed.has("runs") && this.fleet.part("runs").version !== this.seen) this.#load("");
     if (this.found) this.#draw();
   }
 
@@ -61,15 +63,23 @@ class Runs {
     clearInterval(this.timer);
   }
 
-  async #load(cursor) {
+  /** With the feed's version, so that all pages that are open share what the gateway reads for it. */
+  async #load(cursor, { isShared = true } = {}) {
     const { phase, team } = this;
+    const version = this.fleet.part("runs")?.version;
     const query = new URLSearchParams({ limit: PAGE });
     if (phase !== "all") query.set("phase", phase === "active" ? ACTIVE : phase);
     if (team) query.set("team", team);
     if (cursor) query.set("cursor", cursor);
+    else {
+      this.seen = version;
+      this.asked = query;
+      if (isShared && version) query.set("version", version);
+    }
     try {
       const page = await get(`/v1/runs?${query}`);
       if (phase !== this.phase || team !== this.team) return;
+      if (!cursor && query !== this.asked) return; // a newer one is under way
       this.problem = "";
       if (cursor) this.older = [...this.older, ...page.runs];
       else this.found = page.runs;

@@ -2,7 +2,7 @@
 
 import { get } from "../../kit/api.js";
 import { h, patch } from "../../kit/dom.js";
-import { count, duration, percent, short, usd } from "../../kit/format.js";
+import { count, duration, knownCost, percent, short, usd } from "../../kit/format.js";
 import { Plot } from "../../kit/plot.js";
 import { emptyState, figure, table } from "../../kit/table.js";
 import { choice } from "../choice.js";
@@ -142,7 +142,7 @@ class Usage {
       h(
         "div",
         { class: "figures" },
-        figure("Cost", usd(total.cost_usd), {
+        figure("Cost", usd(knownCost(total)), {
           hint: total.unpriced_calls ? `+ ${short(total.unpriced_calls)} unpriced calls` : "all calls are priced",
         }),
         figure("Calls", count(total.calls), {
@@ -154,7 +154,7 @@ class Usage {
         figure("Output tokens", short(total.output_tokens), {
           hint: total.reasoning_tokens ? `${short(total.reasoning_tokens)} reasoning` : "",
         }),
-        figure("Per call", total.calls ? usd(total.cost_usd / total.calls) : "–", {
+        figure("Per call", total.calls ? usd(perCall(total)) : "–", {
           hint: total.calls ? `${duration(total.duration_s / total.calls)} on average` : "",
         }),
       ),
@@ -228,7 +228,7 @@ class Usage {
         key: group[this.by] || "(none)",
         cells: [
           group[this.by] || h("span", { class: "muted" }, this.#unnamed),
-          group.unpriced_calls === group.calls
+          knownCost(group) === null
             ? h("span", { title: "The price of this model is not known" }, "?")
             : usd(group.cost_usd),
           h(
@@ -256,6 +256,12 @@ class Usage {
       })),
     });
   }
+}
+
+/** Of those whose price is known. */
+function perCall(total) {
+  const cost = knownCost(total);
+  return cost === null ? null : cost / Math.max(1, total.calls - total.unpriced_calls);
 }
 
 /** All hours or days (UTC) of a period, so that those without usage have their place. */
