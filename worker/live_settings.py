@@ -8,7 +8,6 @@ A setting that is unset leaves an empty value behind for a month, so that a proc
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -18,6 +17,7 @@ import structlog
 from queue_backends import StateChange, StateStore
 from worker.errors import BadSetting
 from worker.following import Following
+from worker.listeners import Listeners
 from worker.sealing import CannotOpen, Sealer
 from worker.setting_keys import check_key, is_secret
 
@@ -48,7 +48,7 @@ class LiveSettings:
         self._sealer = Sealer.from_environment() if sealer is None else sealer
         self._values: dict[str, str] = {}
         self._unreadable: dict[str, str] = {}
-        self._callbacks: list[Changed] = []
+        self._listeners = Listeners[Changed]()
         self._following = Following(
             state, PREFIX, _HELLO, what="live settings", changed=self._heard, keep=self._keep_whole
         )
@@ -81,13 +81,7 @@ class LiveSettings:
 
     def on_change(self, callback: Changed) -> Callable[[], None]:
         """Call back, in this event loop, for each change from now on; call what is returned to stop that."""
-        self._callbacks.append(callback)
-
-        def forget() -> None:
-            with contextlib.suppress(ValueError):
-                self._callbacks.remove(callback)
-
-        return forget
+        return self._listeners.add(callback)
 
     # Writing
 
@@ -175,7 +169,7 @@ class LiveSettings:
         return value
 
     def _tell(self, key: str, value: str | None) -> None:
-        for callback in tuple(self._callbacks):
+        for callback in self._listeners:
             try:
                 callback(key, value)
             except Exception:  # the others are told all the same

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct, field
 
 from providers.pricing import PriceBook
@@ -24,6 +26,10 @@ from worker.telemetry import Telemetry
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.outputs import OutputStore
 from worker.usage import UsageLedger
+
+if TYPE_CHECKING:
+    from worker.artifacts.artifacts import Artifacts
+    from worker.loop_policy.policies import LoopPolicies
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -68,5 +74,9 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     """None: tasks of teams cannot be run, and no task can make others."""
     approvals: ToolApprovals | None = None
     """None: nobody can be asked, and no call waits for anybody."""
+    loop_policies: LoopPolicies | None = None
+    """None: runs have none."""
+    artifacts: Artifacts | None = None
+    """None: files that tasks make are not kept."""
     team: str = ""
     role: str = ""

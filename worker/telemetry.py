@@ -160,6 +160,16 @@ class Telemetry:
             ark_prefix="tool",
         )
 
+    def advice(self, *, advisor: str, tool: str) -> Span:
+        """An advisor is asked. Names are kubeswarm's."""
+        if self._tracer is None:
+            return OFF
+        named: dict[str, str | bool | int | None] = {
+            "kubeswarm.advisor.name": advisor,
+            "kubeswarm.advisor.tool_name": tool,
+        }
+        return self._start("advisor.consult", "INTERNAL", named, ark_prefix="advisor")
+
     async def shutdown(self, timeout_s: float = 5.0) -> None:
         """Send what is left and stop, within `timeout_s`; what an endpoint does not take by then is dropped."""
         if self._provider is None and self._otlp_metrics is None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from providers import AgentConfig, Message, TextDelta, ToolCall, TurnRequest, UnknownProvider, register
@@ -22,10 +23,12 @@ from tests.remote.go_peer import GoClient, GoServer, Refusal, b64, unb64
 from tests.remote.python_peer import PLUGIN_SERVICE, FaultyPlugin, MendedPlugin, PythonClient
 from tests.servers import Server
 from worker.approvals import Approvals
+from worker.background import BackgroundWork
 from worker.engine import Engine, engine_running
 from worker.errors import ApprovalDecided, BadSetting
 from worker.remote_providers import RemoteActions, RemoteDirectory, RemoteProviders
 from worker.settings.plugins import ExternalPlugin, PluginSettings
+from worker.teams.notify.outbox import Happening, Outbox
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.interfaces import ToolContext
 
@@ -250,6 +253,26 @@ async def test_unreachable_plugin_gets_no_call_until_it_is_back(engines: Engines
         assert await said(engine) == "Hi"
 
 
+async def test_those_who_want_to_hear_of_a_plugin_that_nobody_can_call_do(engines: Engines, backend: Backend) -> None:
+    """Once its last process is not well, there is something to tell: by then, and not while another one works."""
+    outbox = Outbox(backend.state)
+    async with engines(health_check_interval="200ms") as engine, go_provider() as first, go_provider() as second:
+        for number, peer in enumerate((first, second)):
+            await go(engine).call("RegisterPlugin", registration(peer, instance_id=f"number-{number}"))
+        await until(lambda: len(engine.directory.instances("my_llm")) == 2, engine)
+        await first.stop()
+        await until(lambda: any(not each.healthy for each in engine.directory.instances("my_llm")), engine)
+        assert [key async for key, _ in outbox.all()] == []
+        await second.stop()
+        await until(lambda: not any(each.healthy for each in engine.directory.instances("my_llm")), engine)
+        async with asyncio.timeout(30):
+            while not (found := [value async for _, value in outbox.all()]):
+                await asyncio.sleep(0.01)
+    [happening] = [msgspec.json.decode(value, type=Happening) for value in found]
+    assert (happening.payload.event, happening.payload.team) == ("AgentDegraded", "my_llm")
+    assert "cannot be reached" in happening.payload.reason
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
@@ -391,6 +414,28 @@ async def test_engine_outlives_its_store(durable_server: Server, stream: str) ->
         await asyncio.to_thread(durable_server.start)
         assert (await go(engine).call("Heartbeat", beat))["re_register_required"] is False
         assert await said(engine) == "Hi"
+
+
+async def test_its_keeper_ends_before_its_plugins(engines: Engines, backend: Backend, tmp_path: Path) -> None:
+    """Otherwise the keeper would find those ill that are being ended, and tell people of it at each deploy."""
+    given_back: list[str] = []
+    held, both_held = set[str](), asyncio.Event()
+
+    async def note() -> None:
+        async for change in backend.state.watch("engine/"):
+            if change.value is None:
+                given_back.append(change.key)
+            else:
+                held.add(change.key)
+            if len(held) == 2:
+                both_held.set()
+
+    async with BackgroundWork(note, name="duties"), asyncio.timeout(LIMIT_S):
+        async with engines(dir=str(tmp_path)):
+            await both_held.wait()
+        while len(given_back) < 2:
+            await asyncio.sleep(0.01)  # the watch has no end to wait for
+    assert [key.partition("/")[2].partition("/")[0] for key in given_back] == ["keeper", "plugins-dir"]
 
 
 async def test_people_approve(engines: Engines, backend: Backend) -> None:

@@ -8,6 +8,7 @@ from providers import AgentConfig
 from queue_backends import BackendOptions
 from worker.settings import SETTINGS, Settings, load_settings
 from worker.settings.approvals import ApprovalSettings
+from worker.settings.artifacts import ArtifactSettings
 from worker.settings.gateway import GatewaySettings
 from worker.settings.plugins import PluginSettings
 from worker.settings.reference import markdown
@@ -23,7 +24,8 @@ def test_every_field_is_a_setting() -> None:
     fields |= {f"plugins.{name}" for name in PluginSettings.__struct_fields__}
     fields |= {f"gateway.{name}" for name in GatewaySettings.__struct_fields__}
     fields |= {f"approval.{name}" for name in ApprovalSettings.__struct_fields__}
-    others = {"agent", "agents", "approval", "backend", "gateway", "plugins", "sources"}
+    fields |= {f"artifacts.{name}" for name in ArtifactSettings.__struct_fields__}
+    others = {"agent", "agents", "approval", "artifacts", "backend", "gateway", "plugins", "sources"}
     fields |= set(Settings.__struct_fields__) - others
     assert fields - keys == set()
     assert keys - fields == {"agent.system_prompt_path"}

@@ -12,6 +12,7 @@ from queue_backends.capabilities import Capability
 from worker.net_guard import NetGuard, Reach
 from worker.teams.child_ends import ChildEnds
 from worker.teams.memory.memories import Memories
+from worker.teams.notify.service import Notifications
 from worker.teams.role_tools import RoleTools
 from worker.teams.routed_queues import RoutedQueues
 from worker.teams.team_work import TeamWork
@@ -35,7 +36,12 @@ async def team_work(
     guard, outside = NetGuard(Reach.NETWORK, allowed=allowed), NetGuard(allowed=allowed)
     async with (
         RoleTools(
-            http, guard=guard, outside=outside, allows_commands=settings.team_commands, with_mcp=settings.team_mcp
+            http,
+            guard=guard,
+            outside=outside,
+            allows_commands=settings.team_commands,
+            with_mcp=settings.team_mcp,
+            on_degraded=Notifications(backend.state).on_degraded,
         ) as tools,
         RoutedQueues(settings.team_routes, open_url) as routes,
         Memories(backend.state, options=settings.backend, embeddings=embeddings) as memories,

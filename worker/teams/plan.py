@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from providers import AgentConfig
 from queue_backends.messages import JsonObject, encode_json
+from worker.loop_policy.model import LoopPolicy
 from worker.teams.errors import TeamNotFound
 from worker.tools.config import McpServer, WebhookTool
 
@@ -47,6 +48,8 @@ class MemorySpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     embed_model: str = ""
     embed_provider: str = ""
     embed_dimensions: int = 0
+    embed_base_url: str = ""
+    embed_api_key_env: str = ""
     top_k: int = 3
     min_similarity: float = 0.70
     recalls: bool = True
@@ -82,6 +85,10 @@ class Role(Struct, frozen=True, kw_only=True, omit_defaults=True):
     daily_tokens: int = 0
     """Tokens in any 24 hours; 0: no limit."""
     memory: MemorySpec | None = None
+    loop_policy: LoopPolicy | None = None
+    """What happens around its tool calls; None: as its agent, or the worker, has it."""
+    advisors: dict[str, AgentConfig] = {}
+    """Advisors of its loop policy that are agents of the same file: by name, what they are asked with."""
     capabilities: tuple[Capability, ...] = ()
 
 

@@ -7,6 +7,7 @@ role's tools alone: two teams may have servers of the same name.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import time
@@ -22,17 +23,20 @@ from providers.transport import Transport
 from queue_backends.messages import encode_json
 from worker.errors import AgentUnusable, BadSetting, Postponed
 from worker.net_guard import AddressRefused, Http, NetGuard, Reach
+from worker.teams.notify.degradation import Degradation, OnDegraded
 from worker.teams.plan import Role, Team
 from worker.teams.team_tools import team_tools
 from worker.tools.catalogue import KIND_ORDER, ToolCatalogue
 from worker.tools.config import McpServer, check_mcp_servers, check_webhook_tools
-from worker.tools.mcp import McpConnection
+from worker.tools.mcp import LONG_AWAY_S, McpConnection
 from worker.tools.read_output import READ_OUTPUT
 from worker.tools.webhook import Webhook
 
 IDLE_S = 300.0
 MOST_SERVERS = 100
 MOST_SETS = 1000
+MOST_TOLD_OF = 20
+"""Roles with the same server that are told of when it is away."""
 FIRST_ATTEMPT_S = 15.0
 NO_ROOM_S = 5.0
 """After so long a task comes back that found all connections in use."""
@@ -65,6 +69,8 @@ class _Server(Struct, eq=False):
     sets: int = 0
     """How many sets of tools have it."""
     opened_at: float = field(default_factory=time.monotonic)
+    needed_by: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Tenant and `<team>/<role>` -> the notification policy that the team names."""
 
 
 class _Set(Struct, eq=False):
@@ -91,10 +97,13 @@ class RoleTools:
         idle_s: float = IDLE_S,
         most_servers: int = MOST_SERVERS,
         first_attempt_s: float = FIRST_ATTEMPT_S,
+        on_degraded: OnDegraded | None = None,
+        long_away_s: float = LONG_AWAY_S,
     ) -> None:
         """`http` stays the caller's to close; `guard` says where servers may be, `outside` where those of callers'
         own files may be. `allows_commands`: whether a plan may
-        have programs started here. Without `with_mcp`, no server is connected to."""
+        have programs started here. Without `with_mcp`, no server is connected to. `on_degraded` hears of roles whose
+        server is away for longer than `long_away_s`."""
         self._http = http
         self._guard = guard or NetGuard(Reach.NETWORK)
         self._outside = outside or NetGuard()
@@ -105,6 +114,8 @@ class RoleTools:
         self._idle_s = idle_s
         self._most_servers = most_servers
         self._first_attempt_s = first_attempt_s
+        self._on_degraded = on_degraded
+        self._long_away_s = long_away_s
         self._sets: dict[str, _Set] = {}
         self._servers: dict[str, _Server] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -137,8 +148,8 @@ class RoleTools:
         finally:
             await self._outside_http.aclose()
 
-    async def take(self, team: Team, role: Role) -> OwnTools | None:
-        """The role's own tools; None if it has none. To be given back.
+    async def take(self, team: Team, role: Role, tenant: str = "") -> OwnTools | None:
+        """The role's own tools; None if it has none. To be given back. `tenant` is whose run it is.
 
         Waits for the first attempt to reach each server; those that cannot be reached have no tools, and are tried
         again meanwhile. Raises `AgentUnusable` for a declaration that cannot work, or a command that is not allowed;
@@ -154,6 +165,10 @@ class RoleTools:
             self._check(team, role, servers)
             found = self._sets[key] = self._opened(key, servers, role, team)
         found.users += 1
+        for digest in found.servers:
+            needed_by = self._servers[digest].needed_by
+            if len(needed_by) < MOST_TOLD_OF:
+                needed_by[tenant, f"{team.name}/{role.name}"] = team.notify
         try:
             await self._first_attempts(found)
         except BaseException:
@@ -219,10 +234,25 @@ class RoleTools:
         found = self._servers.get(digest)
         if found is None:
             assert self._group is not None  # noqa: S101 - it is entered before any run begins
-            connection = McpConnection(server, self._http_of(team), guard=self._guard_of(team), environ=self._environ)
+            connection = McpConnection(
+                server,
+                self._http_of(team),
+                guard=self._guard_of(team),
+                environ=self._environ,
+                on_long_away=functools.partial(self._tell, digest),
+                long_away_s=self._long_away_s,
+            )
             serving = self._group.create_task(connection.serve(), name=f"tool server {server.name} of a role")
             found = self._servers[digest] = _Server(connection, serving)
         return found
+
+    async def _tell(self, digest: str, server: str, reason: str) -> None:
+        found = self._servers.get(digest)
+        if found is None or self._on_degraded is None:
+            return
+        for (tenant, agent), policy in tuple(found.needed_by.items()):
+            cause = f'MCP server "{server}"'
+            await self._on_degraded(Degradation(agent=agent, cause=cause, reason=reason, tenant=tenant, policy=policy))
 
     def _make_room(self, wanted: int) -> None:
         idle = sorted(

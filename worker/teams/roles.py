@@ -12,6 +12,7 @@ from providers import AgentConfig
 from queue_backends import Task
 from worker.agents.resolved import ResolvedAgent
 from worker.errors import AgentUnusable
+from worker.loop_policy.model import LoopPolicy, in_force
 from worker.settings.file import inherit
 from worker.teams.errors import PlanNotFound, TeamNotFound
 from worker.teams.marks import Marks
@@ -30,8 +31,15 @@ FindAgent = Callable[[str, str], ResolvedAgent]
 class Roles:
     """Resolves tasks of teams. `default` is the worker's own agent, which roles have what they leave open from."""
 
-    def __init__(self, plans: PlansInUse, default: AgentConfig, find_agent: FindAgent) -> None:
+    def __init__(
+        self,
+        plans: PlansInUse,
+        default: AgentConfig,
+        find_agent: FindAgent,
+        loop_policy: LoopPolicy | None = None,
+    ) -> None:
         self._plans = plans
+        self._loop_policy = loop_policy
         self._default = default
         self._find_agent = find_agent
         self._known: dict[tuple[str, str, str], ResolvedAgent] = {}
@@ -56,7 +64,16 @@ class Roles:
         if role.agent:  # whoever changes it changes what the next task goes by
             found = self._declared(role, team, task.tenant)
         else:
-            found = ResolvedAgent(config=role_config(role, team, self._default), role=role, team=team)
+            found = ResolvedAgent(
+                config=role_config(role, team, self._default),
+                role=role,
+                team=team,
+                loop_policy=in_force(role.loop_policy, self._loop_policy),
+                advisors={
+                    name: role_config(replace(role, name=name, config=config), team, self._default)
+                    for name, config in role.advisors.items()
+                },
+            )
             if len(self._known) >= 1000:
                 self._known.clear()
             self._known[key] = found
@@ -89,7 +106,13 @@ def role_config(role: Role, team: Team, default: AgentConfig) -> AgentConfig:
 def _for_purpose(found: ResolvedAgent, marks: Marks) -> ResolvedAgent:
     if marks.purpose not in PLAIN_PURPOSES:
         return _told_of_data(found, marks)
-    return replace(found, config=replace(found.config, tools=(), client_tools=()), tools_within=((),), datasources=())
+    return replace(
+        found,
+        config=replace(found.config, tools=(), client_tools=()),
+        tools_within=((),),
+        datasources=(),
+        loop_policy=None,
+    )
 
 
 def _told_of_data(found: ResolvedAgent, marks: Marks) -> ResolvedAgent:

@@ -42,7 +42,7 @@ class TeamTask:
         if marks.depth:
             ending.child = await begin_child(teams.runs, task, marks)
         if marks.purpose not in PLAIN_PURPOSES:
-            self.own_tools = await teams.tools.take(agent.team, agent.role)
+            self.own_tools = await teams.tools.take(agent.team, agent.role, task.tenant)
         if agent.role.memory is not None and not task.conversation_id:  # a conversation is a memory of its own
             return await self._remembering(teams.memories, agent.role, past)
         return task

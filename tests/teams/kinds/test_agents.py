@@ -8,6 +8,7 @@ import pytest
 
 from providers.messages import Thinking
 from tests.teams.kinds.files import bundle, document, findings, marks, places, team
+from worker.loop_policy import LoopPolicy
 from worker.teams.plan import Approval, Capability, MemorySpec, Role
 
 SETTINGS = document(
@@ -130,7 +131,8 @@ def test_what_an_agent_is_made_of() -> None:
     )
     config = role.config
     assert (config.model, config.provider, config.max_tokens, config.max_turns) == ("claude-x", "anthropic", 100, 7)
-    assert (config.temperature, config.max_repeated_calls, config.api_key_env) == (0.5, 1, "MY_KEY")
+    assert (config.temperature, config.api_key_env) == (0.5, "MY_KEY")
+    assert role.loop_policy == LoopPolicy(dedup=True)
     assert config.options == {"extra_body": {"a": [1, True]}}
     assert config.thinking == Thinking(budget_tokens=4000, effort="high")
     assert role.description == "Does it all."

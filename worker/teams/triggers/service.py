@@ -18,6 +18,7 @@ import structlog
 from msgspec.structs import replace
 
 from queue_backends import QueueError, StateChange
+from worker.background import BackgroundWork
 from worker.definitions import Definitions
 from worker.following import Following
 from worker.objects import ObjectNotFound, Stored
@@ -81,7 +82,7 @@ class Triggers:
         self._following = Following(
             runs.state, FIRINGS, HELLO, what="firings of triggers", changed=self._heard, keep=self._keep_whole
         )
-        self._running: asyncio.Task[None] | None = None
+        self._firing = BackgroundWork(self._run, name="triggers")
         self._forget: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -90,7 +91,7 @@ class Triggers:
             self._changed(None, stored)
         self._forget = self._triggers.on_change(self._changed)
         self._following.start()
-        self._running = asyncio.create_task(self._run(), name="triggers")
+        self._firing.start()
         return self
 
     async def __aexit__(
@@ -99,9 +100,7 @@ class Triggers:
         if self._forget is not None:
             self._forget()
         await self._following.stop()
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+        await self._firing.stop()
 
     # What fires
 
