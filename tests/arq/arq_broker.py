@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from queue_backends.arq import serializer
 from tests.faults.brokers.broker import Foreigner, Inside
 from tests.faults.brokers.redis import ArkOperator, ValkeyBroker
-from tests.faults.brokers.redis_keys import RedisKeys
+from tests.faults.brokers.redis_keys import LISTS, RedisKeys
 from tests.faults.evidence import Told
 
 
@@ -28,7 +28,7 @@ class ArqBroker(ValkeyBroker):
 
     name = "arq"
     setting = "one Valkey with `appendonly yes` and `appendfsync always`, with arq's jobs in it"
-    structure = frozenset({"", ":high", ":low", ":running", ":front", ":results-expiry", "-dead", ":ids", ":paused"})
+    structure = LISTS | {"", ":high", ":low", ":running", ":front", ":results-expiry", "-dead", ":ids", ":paused"}
 
     def url(self, queue: str, port: int = 0) -> str:
         """As any client writes it."""

@@ -203,21 +203,21 @@ async def test_one_that_hangs_does_not_keep_settings_from_others(
 ) -> None:
     """Each process has its own queue of settings; what it is handed last is the newest."""
     monkeypatch.setattr("providers.remote.client.CALL_LIMIT_S", 60.0)  # a busy machine must not end the call that hangs
-    let_go = asyncio.Event()
+    hangs, let_go = asyncio.Event(), asyncio.Event()
 
     async def hang(_: Any) -> Any:
+        hangs.set()
         await let_go.wait()
         return {"acknowledged": True}
 
     async with engines() as engine, go_provider() as stuck, go_provider() as peer:
         await go(engine).call("RegisterPlugin", registration(stuck, instance_id="stuck"))
-        await stuck.wait_for(lambda: bool(stuck.calls("HealthCheck")))  # it has had its first settings
+        await stuck.wait_for(lambda: bool(stuck.calls("HealthCheck")))
         stuck.handlers["ConfigUpdated"] = hang
         await go(engine).call("RegisterPlugin", registration(peer))
         await peer.wait_for(lambda: bool(peer.calls("HealthCheck")))
-        before = len(stuck.calls("ConfigUpdated"))
         await engine.live.set("plugin.my_llm.endpoint", "http://one")
-        await stuck.wait_for(lambda: len(stuck.calls("ConfigUpdated")) > before)
+        await asyncio.wait_for(hangs.wait(), 30)
         await engine.live.set("plugin.my_llm.endpoint", "http://two")
         await peer.wait_for(lambda: peer.calls("ConfigUpdated")[-1].json["config"] == {"endpoint": "http://two"})
         assert "ConfigUpdated" not in stuck.cancelled

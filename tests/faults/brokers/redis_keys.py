@@ -14,6 +14,8 @@ from tests.faults.evidence import Letter, Told
 
 GROUP = "agent-workers"
 PAGE = 500
+LISTS = frozenset({f":state:list:{family}" for family in ("objects", "remote", "session-waiting", "settings")})
+"""The keys of small families of state that are kept for good."""
 STRUCTURE = frozenset(
     {
         "",  # the task stream; entries go when they are acknowledged
@@ -26,10 +28,7 @@ STRUCTURE = frozenset(
         ":delayed-entries",
         ":moved",  # where a task's entry is, until the task ends
         ":paused",  # exists while the queue is paused
-        ":state:list:objects",  # the keys of small families that are kept for good
-        ":state:list:remote",
-        ":state:list:session-waiting",
-        ":state:list:settings",
+        *LISTS,
     }
 )
 """What follows the queue's name in the names of keys that have no end of their own."""
