@@ -9,7 +9,11 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY . .
 # Which extras the image carries: `--build-arg EXTRAS=mcp,otlp` for a smaller one.
 ARG EXTRAS=all
-RUN /opt/shoal/bin/pip install ".[${EXTRAS}]"
+# The hot modules are compiled, here, where a compiler may be: `--build-arg COMPILED=0` for plain Python.
+ARG COMPILED=1
+RUN if [ "$COMPILED" = 1 ]; then apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; fi
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=$([ "$COMPILED" = 1 ] && echo true || echo false) \
+    /opt/shoal/bin/pip install ".[${EXTRAS}]"
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/shoal --create-home shoal

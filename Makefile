@@ -39,6 +39,20 @@ test: lint $(VENV)/.arq  ## Check everything: style, types, layers, behaviour
 	@echo '→ running the tests of arq queues, and those of Redis with the oldest driver (pytest)'
 	@$(PYTEST) $(ARQ)/bin/pytest -o cache_dir=.pytest_cache/arq -k 'arq or valkey' \
 		tests/arq tests/queue_backends/test_redis_conformance.py
+	@if reason=$$($(BIN)/python .build/compiled_copy.py --can 2>&1); then $(MAKE) --no-print-directory $(VENV)/compiled-tests; \
+	else echo "→ leaving the compiled build out: $$reason"; fi
+
+# The same sources, compiled, in a copy of the checkout that is good enough for these tests; `-O0` compiles fastest.
+.PHONY: $(VENV)/compiled-tests
+COMPILED_TESTS := tests/packaging $(addprefix tests/worker/test_,worker.py cancel.py cancelled_runs.py journal.py \
+	streaming.py bounds.py leases.py defect.py freed_runs.py time_limits.py structured_output.py fleet_departure.py) \
+	tests/providers/test_tool_loop.py tests/providers/test_scripted.py tests/providers/test_provider_openai_conformance.py \
+	tests/queue_backends/test_redis_conformance.py tests/queue_backends/test_redis_commit_batches.py
+
+$(VENV)/compiled-tests: $(VENV)/.dev
+	@echo '→ compiling the hot modules, and running the tests that they matter to (pytest)'
+	@$(BIN)/python .build/compiled_copy.py $@ --level 0 --also .build --also docs --also examples --also pyproject.toml --also tests
+	@cd $@ && export PYTHONPATH="$$PWD" SHOAL_TEST_BUILD=compiled && $(PYTEST) ../bin/python -m pytest $(COMPILED_TESTS)
 
 lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@echo '→ checking style (ruff check)'
@@ -47,6 +61,7 @@ lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@$(BIN)/ruff format --quiet --check . || { echo '  to put it right: $(BIN)/ruff format .'; exit 1; }
 	@echo '→ checking types (mypy)'
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary .build/*.py
 	@echo '→ checking import layers (lint-imports)'
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
 

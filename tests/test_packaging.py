@@ -25,6 +25,7 @@ PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_tex
 PACKAGES: tuple[str, ...] = tuple(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
 PUBLIC = ("queue_backends", "queue_backends.embedded", "providers")
 SUPPORT = {
+    ".build",
     ".ci",
     ".dockerignore",
     ".gitignore",
@@ -87,7 +88,14 @@ def test_the_source_archive_holds_what_a_build_needs(archives: Path) -> None:
         names = {name.partition("/")[2] for name in opened.getnames()}
 
     assert shipped_files() <= names
-    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/test_packaging.py"} <= names
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "tests/test_packaging.py",
+        ".build/hook.py",
+    } <= names
 
 
 def entry_points() -> list[str]:
@@ -224,7 +232,13 @@ def test_the_image_is_built_from_files_that_are_sent() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
 
-    assert sent == {*PACKAGES, "pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
+    assert sent == {
+        *PACKAGES,
+        ".build",
+        "pyproject.toml",
+        PROJECT["project"]["readme"],
+        *PROJECT["project"]["license-files"],
+    }
 
 
 def test_make_says_what_it_can_do() -> None:

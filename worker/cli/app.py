@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import click
 
+from worker.build_info import build
 from worker.cli.failures import report_failure
 from worker.version import version
 
@@ -118,7 +119,7 @@ class LazyCommands(click.Group):
 
 def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"shoal {version()}")
+        click.echo(f"shoal {version()} ({build()})")
         ctx.exit()
 
 
