@@ -83,6 +83,8 @@ class LogRecord(Struct, frozen=True, kw_only=True):
     """How long the record is kept at least; a log without new records disappears after this time."""
     counters: Mapping[str, Mapping[str, int]] = {}
     """Counter set -> field -> amount to add, in the same step, if and only if the record is new."""
+    is_last: bool = False
+    """Hardly anything follows it in its log: an engine may keep a log cheaply that is nothing but its last record."""
 
 
 class Ack(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from queue_backends.interfaces import BackendOptions, ChunkBatch
 from queue_backends.redis.chunks import Numbering, RedisChunks
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.pubsub import PubSubHub
-from queue_backends.redis.wire import CallTable
+from queue_backends.redis.wire import CallTable, chunk_items
 
 
 class ArqChunks(RedisChunks):
@@ -38,10 +38,13 @@ class ArqChunks(RedisChunks):
 
     def _packed(self, batch: ChunkBatch, table: CallTable, *, fenced: bool) -> tuple[Any, ...]:
         delivery, task = batch.delivery, batch.delivery.task
+        first_seq, cut_before, encoded = self._numbering.encode(delivery, batch.chunks)
         return (
             *(fence_of(delivery) if fenced else Fence(1, task.id, "")),
             table.position(task.stream_key) if task.stream_key else 0,
-            *self._numbering.encode(delivery, batch.chunks),
+            first_seq,
+            cut_before,
+            chunk_items(task, batch.chunks, encoded, table),
             bool(batch.chunks) and batch.chunks[-1].is_final,
         )
 

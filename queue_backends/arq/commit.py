@@ -13,7 +13,7 @@ from queue_backends.redis.chunks import Numbering
 from queue_backends.redis.client import RedisClient
 from queue_backends.redis.commit import Committer
 from queue_backends.redis.records import RecordPacker
-from queue_backends.redis.wire import CallTable, encode_spent
+from queue_backends.redis.wire import CallTable, chunk_items, encode_spent
 
 
 class Tally:
@@ -55,27 +55,34 @@ class ArqCommitter(Committer):
     async def _write(self, outcomes: Sequence[Progress]) -> list[int]:
         table = CallTable()
         records = RecordPacker(table, self._keys)
-        packed = [self._pack(outcome, table, records) for outcome in outcomes]
-        lost: list[int] = await self._scripts.call("commit", packed, records.sets, table=table)
+        items: list[Any] = []
+        packed = [self._packed(outcome, table, records, items) for outcome in outcomes]
+        lost: list[int] = await self._scripts.call("commit", packed, records.tallies, items, table=table)
         for position, outcome in enumerate(outcomes):
             if position not in lost:
                 self.tally.count(outcome)
         return lost
 
-    def _pack(self, outcome: Progress, table: CallTable, records: RecordPacker) -> tuple[Any, ...]:
+    def _packed(self, outcome: Progress, table: CallTable, records: RecordPacker, items: list[Any]) -> tuple[Any, ...]:
         delivery, chunks = outcome.delivery, outcome.chunks
         task = delivery.task
+        start = len(items) + 1
+        records.pack(items, outcome.records)  # ids of jobs come back: their logs are never over for good
+        first_seq, cut_before, encoded = self._numbering.encode(delivery, chunks)
         return (
             _kind(outcome),
             *fence_of(delivery),
             table.position(task.stream_key) if task.stream_key else 0,
-            *self._numbering.encode(delivery, chunks),
+            first_seq,
+            cut_before,
+            chunk_items(task, chunks, encoded, table),
             bool(chunks) and chunks[-1].is_final,
-            records.pack(outcome.records),
             _payload(outcome),
             round(outcome.retry_in_s * 1000) if isinstance(outcome, Retry) else 0,
             task.attempt + 1,
             max(outcome.next_attempt, delivery.next_attempt) if isinstance(outcome, Retry | Release | Dead) else 0,
+            len(outcome.records),
+            start,
         )
 
 

@@ -40,8 +40,9 @@ from queue_backends.interfaces import (
 from queue_backends.messages import RUN_CANCELLED, ChunkDraft, ChunkType, Task, TokenUsage
 
 
-def _record(record_id: str, *, log: str = "usage") -> LogRecord:
-    return LogRecord(log=log, id=record_id, value=record_id.encode(), keep_s=60, counters={"sums": {"calls": 1}})
+def _record(record_id: str, *, log: str = "usage", is_last: bool = False) -> LogRecord:
+    counters = {"sums": {"calls": 1}}
+    return LogRecord(log=log, id=record_id, value=record_id.encode(), keep_s=60, counters=counters, is_last=is_last)
 
 
 async def _snapshot(backend: Backend, ids: list[str]) -> list[object]:
@@ -80,6 +81,23 @@ class CommitConformance(Conformance):
         assert result == ended.result
         assert [entry.id for entry in await engine.state.read_log("usage")] == ["1", "2"]
         assert await engine.state.counters("sums") == {"calls": 2}
+
+    async def test_the_last_record_of_a_log(self, open_backend: OpenBackend) -> None:
+        """A log is read as any other, and can go on, when all that it has is a record that says it is the last."""
+        worker, engine = await open_backend(), await open_backend()
+        await submit(engine)
+        delivery = await pull_one(worker)
+        last = _record("1", log="journal", is_last=True)
+        assert await worker.commit([Ack(delivery=delivery, result=done(delivery), records=(last,))]) == []
+        page = await engine.state.read_on("journal")
+        assert [(entry.id, entry.value) for entry in page.entries] == [("1", b"1")]
+        assert await engine.state.read_log("journal", newest_first=True) == list(page.entries)
+        assert await engine.state.append_once([last]) == 0
+        assert await engine.state.append_once([_record("2", log="journal"), _record("1", log="journal")]) == 1
+        assert [entry.id for entry in await engine.state.read_log("journal")] == ["1", "2"]
+        assert [entry.id for entry in (await engine.state.read_on("journal", page.cursor)).entries] == ["2"]
+        assert await engine.state.counters("sums") == {"calls": 2}
+        await engine.state.delete_log("journal")
 
     async def test_every_kind_in_one_call(self, open_backend: OpenBackend) -> None:
         """Outcomes of all kinds go together, each to its own end."""

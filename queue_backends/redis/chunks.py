@@ -17,14 +17,11 @@ from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.pubsub import Inbox, PubSubHub
 from queue_backends.redis.replay_cap import ReplayCap
 from queue_backends.redis.wire import (
-    NO_FENCE,
     CallTable,
-    EncodedChunks,
-    Fence,
+    Holders,
+    chunk_items,
     encode_chunks,
-    fence_of,
     keep_of,
-    size_bytes,
 )
 
 PAGE = 500
@@ -54,6 +51,8 @@ class _Stream:
 class Numbering:
     """The next `seq` of each delivery's task, and the size of its stream. Only the lease's holder writes, so it can
     count by itself; what it does not know, because somebody had the task before, it reads once."""
+
+    __slots__ = ("_chunk_bytes", "_client", "_keys", "_lost", "_streams")
 
     def __init__(self, client: RedisClient, keys: Keys, chunk_bytes: int) -> None:
         self._client = client
@@ -93,9 +92,9 @@ class Numbering:
             if first:
                 stream.cap.found(_next_seq(first) - 1, stream.next_seq, kept_bytes or 0)
 
-    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> tuple[int, EncodedChunks]:
-        """The `seq` of the next chunk, and chunks as `write_chunks` takes them from there on, with what has to go to
-        make room for them.
+    def encode(self, delivery: Delivery, drafts: Sequence[ChunkDraft]) -> tuple[int, int, list[bytes]]:
+        """The `seq` of the next chunk; the one before which the stream is to be cut, to make room, or 0; the chunks'
+        JSON.
 
         Raises `ChunkTooLarge`; then nothing was written.
         """
@@ -103,15 +102,14 @@ class Numbering:
         stream = self._streams.get(key)
         first_seq = stream.next_seq if stream else 0
         if not drafts:
-            return first_seq, [0]
+            return first_seq, 0, []
         encoded = encode_chunks(delivery.task, first_seq, drafts)
-        if stream is not None:
-            encoded[0] = stream.cap.trim_before()
+        cut_before = stream.cap.trim_before() if stream is not None else 0
         if not drafts[-1].is_final:
             if stream is None:
                 stream = self._streams[key] = _Stream(ReplayCap(self._chunk_bytes))
-            stream.size_bytes = size_bytes(encoded)
-        return first_seq, encoded
+            stream.size_bytes = sum(map(len, encoded))
+        return first_seq, cut_before, encoded
 
     def advance(self, delivery: Delivery, written: int) -> None:
         """Note that so many chunks were written, those that were encoded last."""
@@ -192,27 +190,31 @@ class RedisChunks:
 
     async def _write(self, batches: Sequence[ChunkBatch], *, fenced: bool) -> list[int]:
         """One script call; positions of what is lost."""
-        table = CallTable(*self._keys.lanes)
-        packed = [self._pack(batch, table, fence_of(batch.delivery) if fenced else NO_FENCE) for batch in batches]
+        table, holders = CallTable(*self._keys.lanes), Holders()
+        items: list[Any] = []
+        for batch in batches:
+            self._pack(items, batch, table, holders.position(batch.delivery.token) if fenced else 0)
         lost: list[int] = await self._client.script(
-            "publish", table.names, table.arguments((GROUP, self._keep, packed))
+            "publish", table.names, table.arguments((GROUP, self._keep, holders.found, items))
         )
         return lost
 
-    def _pack(self, batch: ChunkBatch, table: CallTable, fence: Fence) -> tuple[Any, ...]:
-        delivery = batch.delivery
-        task = delivery.task
-        first_seq, chunks = self._numbering.encode(delivery, batch.chunks)
-        return (
-            fence.lane,
-            fence.entry,
-            fence.consumer,
-            fence.deliveries,
+    def _pack(self, items: list[Any], batch: ChunkBatch, table: CallTable, holder: int) -> None:
+        """Append what publish.lua takes of a batch."""
+        delivery, task = batch.delivery, batch.delivery.task
+        first_seq, cut_before, encoded = self._numbering.encode(delivery, batch.chunks)
+        chunks = chunk_items(task, batch.chunks, encoded, table)
+        items += (
+            9 + len(chunks),
+            holder,
+            delivery.entry_id if holder else "",
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            chunks,
+            cut_before,
             bool(batch.chunks) and batch.chunks[-1].is_final,
+            len(batch.chunks),
+            *chunks,
         )
 
     async def subscribe(self, task_id: str, *, after_seq: int = -1) -> AsyncIterator[Chunk]:

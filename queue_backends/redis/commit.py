@@ -13,15 +13,18 @@ from queue_backends.redis.keys import GROUP, Keys
 from queue_backends.redis.records import RecordPacker
 from queue_backends.redis.wire import (
     CallTable,
-    encode_result,
+    Holders,
+    chunk_items,
     encode_spent,
     keep_of,
-    parts_of,
+    result_json,
 )
 
 
 class Committer:
     """Writes outcomes, and knows which deliveries this process holds."""
+
+    __slots__ = ("_client", "_held", "_keys", "_numbering", "_options")
 
     def __init__(self, client: RedisClient, keys: Keys, numbering: Numbering, options: BackendOptions) -> None:
         self._client = client
@@ -87,39 +90,50 @@ class Committer:
             keys.moved,
             keys.cancelled,
         )
-        records = RecordPacker(table, keys)
+        records, holders = RecordPacker(table, keys), Holders()
+        items: list[Any] = []
+        for outcome in outcomes:
+            self._pack(items, outcome, table, records, holders)
         payload = (
             GROUP,
             keep_of(self._options),
             round(self._options.result_retention_s * 1000),
             self._options.dead_limit,
             keys.done_prefix,
-            [self._pack(outcome, table, records) for outcome in outcomes],
-            records.sets,
+            holders.found,
+            records.tallies,
+            items,
         )
         lost: list[int] = await self._client.script("commit", table.names, table.arguments(payload))
         return lost
 
-    def _pack(self, outcome: Progress, table: CallTable, records: RecordPacker) -> tuple[Any, ...]:
+    def _pack(
+        self, items: list[Any], outcome: Progress, table: CallTable, records: RecordPacker, holders: Holders
+    ) -> None:
+        """Append what commit.lua takes of an outcome."""
         delivery, chunks = outcome.delivery, outcome.chunks
-        task = delivery.task
-        lane, deliveries, consumer = parts_of(delivery.token)
-        first_seq, encoded = self._numbering.encode(delivery, chunks)
-        return (
-            _KINDS[type(outcome)],
-            lane,
+        task, kind, start = delivery.task, type(outcome), len(items)
+        first_seq, cut_before, encoded = self._numbering.encode(delivery, chunks)
+        items += (
+            0,
+            _KINDS[kind],
+            holders.position(delivery.token),
             delivery.entry_id,
-            consumer,
-            deliveries,
-            task.id,
+            task.id != delivery.entry_id and task.id,
+            _json(outcome, table),
             table.position(self._keys.chunks(task.id)),
             table.position(task.stream_key) if task.stream_key else 0,
             first_seq,
-            encoded,
+            cut_before,
             bool(chunks) and chunks[-1].is_final,
-            records.pack(outcome.records),
-            *_payload(outcome),
+            len(chunks),
+            len(outcome.records),
         )
+        items += chunk_items(task, chunks, encoded, table)
+        records.pack(items, outcome.records, is_over=kind is Ack)
+        if kind is not Ack and kind is not Checkpoint:
+            items += _rest(outcome)
+        items[start] = len(items) - start
 
 
 _KINDS: dict[type[Progress], str] = {
@@ -131,17 +145,24 @@ _KINDS: dict[type[Progress], str] = {
 }
 
 
-def _payload(outcome: Progress) -> tuple[Any, ...]:
-    """What the kinds have of their own, as far as they have it: JSON, delay in ms, attempt, next attempt, error."""
-    if isinstance(outcome, Ack):
-        return (encode_result(outcome.result),)
-    if isinstance(outcome, Checkpoint):
-        return (False,)
+def _json(outcome: Progress, table: CallTable) -> str | int:
+    """The result, or what the task has used so far; False if there is none."""
+    if isinstance(outcome, Ack | Dead):
+        return table.text(result_json(outcome.result))
+    if isinstance(outcome, Checkpoint) or outcome.spent is None:
+        return False
+    return table.text(encode_spent(outcome.spent).encode())
+
+
+def _rest(outcome: Progress) -> tuple[int, int, int, str]:
+    """What the kinds have of their own: delay in ms, attempt, next attempt, error."""
     delivery = outcome.delivery
-    attempt, next_attempt = delivery.task.attempt, max(outcome.next_attempt, delivery.next_attempt)
-    if isinstance(outcome, Dead):
-        return encode_result(outcome.result), 0, attempt + 1, next_attempt, outcome.result.error
-    spent = outcome.spent is not None and encode_spent(outcome.spent)
+    attempt, next_attempt = delivery.task.attempt, delivery.next_attempt
     if isinstance(outcome, Retry):
-        return spent, round(outcome.retry_in_s * 1000), attempt + outcome.counts, next_attempt
-    return spent, 0, attempt, next_attempt
+        delay_ms = round(outcome.retry_in_s * 1000)
+        return delay_ms, attempt + outcome.counts, max(outcome.next_attempt, next_attempt), ""
+    if isinstance(outcome, Dead):
+        return 0, attempt + 1, max(outcome.next_attempt, next_attempt), outcome.result.error
+    if isinstance(outcome, Release):
+        return 0, attempt, max(outcome.next_attempt, next_attempt), ""
+    return 0, attempt, next_attempt, ""

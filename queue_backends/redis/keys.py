@@ -22,8 +22,13 @@
 | `{q}:state:kv:<key>`        | string | state                                         | as its writer says            |
 | `{q}:state:list:<family>`   | hash   | keys of a small family; `` -> complete until  | as its keys                   |
 | `{q}:state:log:<log>`       | hash   | record id -> value                            | expires; old records are cut  |
+|                             | string | of a log that is its last record: see below   | expires                       |
 | `{q}:state:log-index:<log>` | zset   | record id -> appended, ms                     | as its log                    |
 | `{q}:state:counters:<name>` | hash   | field -> amount                               | as its writer says            |
+
+The journal of a task that one model call answered is nothing but one record, written when the task is over. Such a log
+is a text, `<appended, ms> <length of the record's id> <id><value>`, without an index; it becomes a hash with an index
+if it grows after all. Versions that know only those find it empty.
 
 Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
 `resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of a long value; the

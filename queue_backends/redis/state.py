@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from queue_backends.errors import BackendUnavailable
 from queue_backends.interfaces import LogEntry, LogPage, LogRecord, StateChange
@@ -135,25 +135,41 @@ class RedisState:
         """Append and count new records."""
         table = CallTable()
         packer = RecordPacker(table, self._keys)
-        payload = packer.pack(records), packer.sets
+        items: list[Any] = []
+        packer.pack(items, records)
+        payload = packer.tallies, len(records), items
         added: int = await self._client.script("append", table.names, table.arguments(payload))
         return added
 
     async def read_log(self, log: str, *, limit: int = 100, newest_first: bool = False) -> list[LogEntry]:
         """Records in order of arrival."""
         verb = "ZREVRANGE" if newest_first else "ZRANGE"
-        index = await self._client.command(verb, self._keys.log_index(log), 0, limit - 1, "WITHSCORES")
-        return list(await self._entries(log, index)) if index else []
+        index, entries = await self._look(log, (verb, self._keys.log_index(log), 0, limit - 1, "WITHSCORES"))
+        return list(entries if index else entries[:limit])
 
     async def read_on(self, log: str, cursor: str = "", *, limit: int = 1000) -> LogPage:
         """The cursor is the last record's place in the index, which no two records of a log share."""
         after = f"({cursor}" if cursor else "-inf"
-        index = await self._client.command(
-            "ZRANGEBYSCORE", self._keys.log_index(log), after, "+inf", "WITHSCORES", "LIMIT", 0, limit
+        index, entries = await self._look(
+            log, ("ZRANGEBYSCORE", self._keys.log_index(log), after, "+inf", "WITHSCORES", "LIMIT", 0, limit)
         )
+        if index:
+            return LogPage(entries=entries, cursor=index[-1].decode())
+        for entry in entries:  # one that is nothing but this: its place is its time
+            if not cursor or float(cursor) < round(entry.at * 1000):
+                return LogPage(entries=entries, cursor=str(round(entry.at * 1000)))
+        return LogPage(cursor=cursor)
+
+    async def _look(self, log: str, command: tuple[str | int, ...]) -> tuple[list[bytes], tuple[LogEntry, ...]]:
+        """What a command finds in a log's index, and the records. Without an index the log may be nothing but its last
+        record: then that one."""
+        index = await self._client.command(*command)
         if not index:
-            return LogPage(cursor=cursor)
-        return LogPage(entries=await self._entries(log, index), cursor=index[-1].decode())
+            # In this order, because it may grow meanwhile. MGET takes what is no text for nothing.
+            (whole,), index = await self._client.pipeline([("MGET", self._keys.log(log)), command])
+            if whole is not None and not index:
+                return [], (_only_entry(whole),)
+        return index, await self._entries(log, index) if index else ()
 
     async def _entries(self, log: str, index: list[bytes]) -> tuple[LogEntry, ...]:
         values = await self._client.command("HMGET", self._keys.log(log), *index[::2])
@@ -240,6 +256,12 @@ def _heard(message: bytes) -> _Heard:
         is_whole=sign != b"?",
         is_listed=sign == b"-" or head[1:2] == b"0",
     )
+
+
+def _only_entry(whole: bytes) -> LogEntry:
+    """The record of a log that is nothing but its last: see `append_whole` in the prelude."""
+    at_ms, length, rest = whole.split(b" ", 2)
+    return LogEntry(id=rest[: int(length)].decode(), value=rest[int(length) :], at=int(at_ms) / 1000)
 
 
 def _ms(seconds: float) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +26,9 @@ from queue_backends.messages import (
 
 _chunk_encoder = msgspec.json.Encoder()
 _pack = msgspec.msgpack.Encoder()
+
+SHORTEST_ARGUMENT = 512
+"""Bytes. A longer text is an argument of its own: unpacking it costs the server more than an argument does."""
 
 
 class ArkResult(Struct, omit_defaults=False):
@@ -66,6 +70,11 @@ def encode_spent(spent: Spent) -> str:
 
 def encode_result(result: TaskResult) -> str:
     """The JSON that stands in `{q}-results`."""
+    return result_json(result).decode()
+
+
+def result_json(result: TaskResult) -> bytes:
+    """As `encode_result`."""
     usage = result.usage
     return _result_encoder.encode(
         ArkResult(
@@ -81,7 +90,7 @@ def encode_result(result: TaskResult) -> str:
             stop_reason=result.stop_reason or msgspec.UNSET,
             tool_calls=result.tool_calls or msgspec.UNSET,
         )
-    ).decode()
+    )
 
 
 def decode_result(task_id: str, data: bytes) -> TaskResult:
@@ -122,10 +131,6 @@ class Fence(Struct, frozen=True, array_like=True):
     deliveries: int
 
 
-NO_FENCE = Fence(2, "", "", 0)
-"""Lets a script write without looking at a lease."""
-
-
 def token_of(fence: Fence) -> str:
     """The fencing token's text."""
     return _token(fence.lane, fence.deliveries, fence.consumer)
@@ -153,17 +158,10 @@ def parts_of(token: str) -> tuple[int, int, str]:
     return int(lane), int(deliveries), consumer
 
 
-EncodedChunks: TypeAlias = list[int | str]
-"""The `seq` before which the stream is to be cut, or 0; then of each chunk its JSON, and its text for ark's list."""
-
-
-def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> EncodedChunks:
-    """Chunks as JSON, numbered from `first_seq`, each with the text for ark's list, if the task names one.
-
-    Raises `ChunkTooLarge`.
-    """
-    encode, task_id, with_text = _chunk_encoder.encode, task.id, bool(task.stream_key)
-    encoded: EncodedChunks = [0]
+def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> list[bytes]:
+    """Chunks as JSON, numbered from `first_seq`. Raises `ChunkTooLarge`."""
+    encode, task_id = _chunk_encoder.encode, task.id
+    encoded: list[bytes] = []
     seq = first_seq
     for draft in drafts:
         json = encode(
@@ -177,17 +175,45 @@ def encode_chunks(task: Task, first_seq: int, drafts: Sequence[ChunkDraft]) -> E
                 metadata=draft.metadata,
                 is_final=draft.is_final,
             )
-        ).decode()
+        )
         if len(json) > MAX_CHUNK_CHARS:
-            check_chunk_size(task_id, seq, len(json))
-        encoded += (json, draft.content if with_text and draft.type is ChunkType.CONTENT else "")
+            check_chunk_size(task_id, seq, len(json.decode()))
+        encoded.append(json)
         seq += 1
     return encoded
 
 
-def size_bytes(encoded: EncodedChunks) -> int:
-    """Of the chunks' JSON, on the wire."""
-    return sum(len(json) if json.isascii() else len(json.encode()) for json in encoded[1::2] if isinstance(json, str))
+def chunk_items(
+    task: Task, drafts: Sequence[ChunkDraft], encoded: Sequence[bytes], table: CallTable
+) -> list[str | int]:
+    """Chunks as `write_chunks` takes them: each one's JSON, and if the task names a list of ark's, its text for that,
+    which may be empty."""
+    if not task.stream_key:
+        return [table.text(json) for json in encoded]
+    items: list[str | int] = []
+    for draft, json in zip(drafts, encoded, strict=True):
+        items += (table.text(json), draft.content if draft.type is ChunkType.CONTENT else "")
+    return items
+
+
+class Holders:
+    """The holders of the deliveries of one script call, as `fences` takes them: nearly all have one and the same."""
+
+    __slots__ = ("_positions", "found")
+
+    def __init__(self) -> None:
+        self._positions: dict[str, int] = {}
+        self.found: list[tuple[int, str, int]] = []
+        """Of each its lane, its consumer and the count of its deliveries."""
+
+    def position(self, token: str) -> int:
+        """Which one a token stands for, from 1. Raises `QueueError` for a token of another backend."""
+        position = self._positions.get(token)
+        if position is None:
+            lane, deliveries, consumer = parts_of(token)
+            self.found.append((lane, consumer, deliveries))
+            position = self._positions[token] = len(self.found)
+        return position
 
 
 def keep_of(options: BackendOptions) -> tuple[int, int, int]:
@@ -196,15 +222,19 @@ def keep_of(options: BackendOptions) -> tuple[int, int, int]:
 
 
 def pack(value: object) -> bytes:
-    """msgpack, as the scripts unpack it. They know text but no `bytes`: see `packed_bytes`."""
+    """msgpack, as the scripts unpack it. They know text but no `bytes`."""
     return _pack.encode(value)
 
 
 class CallTable:
-    """KEYS of one script call, which its packed payload (ARGV[1]) names by their positions, from 1."""
+    """KEYS of one script call and its long texts, which its packed payload (ARGV[1]) names by their positions in KEYS
+    and ARGV, from 1."""
+
+    __slots__ = ("_positions", "_texts")
 
     def __init__(self, *fixed: str) -> None:
         self._positions = {name: position for position, name in enumerate(fixed, start=1)}
+        self._texts: list[bytes] = []
 
     @property
     def names(self) -> list[str]:
@@ -216,11 +246,15 @@ class CallTable:
         positions = self._positions
         return positions.setdefault(name, len(positions) + 1)
 
+    def text(self, value: bytes) -> str | int:
+        """What stands for a value in the payload, for `text_of` of the scripts: a short text itself; the position of a
+        long one, or of one that is no UTF-8."""
+        if len(value) < SHORTEST_ARGUMENT:
+            with contextlib.suppress(UnicodeDecodeError):
+                return value.decode()
+        self._texts.append(value)
+        return len(self._texts) + 1
+
     def arguments(self, payload: object) -> list[bytes]:
-        """ARGV: the payload."""
-        return [pack(payload)]
-
-
-def packed_bytes(value: bytes) -> msgspec.Raw:
-    """Any bytes, as the scripts take them: in the form of a text, which is what they know."""
-    return msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
+        """ARGV: the payload, then the long texts."""
+        return [pack(payload), *self._texts]

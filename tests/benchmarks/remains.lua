@@ -39,12 +39,10 @@ function makers.chunks(id)
 end
 
 function makers.journal(id)
-  local key, index = queue .. ':state:log:journal/' .. id, queue .. ':state:log-index:journal/' .. id
+  local key = queue .. ':state:log:journal/' .. id
   local record = '{"id":"' .. id .. ':0:0","task_id":"' .. id .. '",' .. usage
-  redis.call('HSET', key, 'call/0/0', '{"kind":"model_call","worker":"worker","turn":0,"attempt":0,"usage":' .. record .. '}')
-  redis.call('PEXPIRE', key, day_ms)
-  redis.call('ZADD', index, now, 'call/0/0')
-  redis.call('PEXPIRE', index, day_ms)
+  local entry = '{"kind":"model_call","worker":"worker","turn":0,"attempt":0,"usage":' .. record .. '}'
+  redis.call('SET', key, string.format('%.0f 8 call/0/0', now) .. entry, 'PX', day_ms)
 end
 
 function makers.usage(id)

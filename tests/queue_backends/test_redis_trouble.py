@@ -205,10 +205,10 @@ async def test_submit_whose_reply_is_lost_adds_the_task_once(proxy: Proxy, strea
     """The engine learns the id that the task has got, without an idempotency key, and nobody runs it twice."""
     async with await open_backend(proxy.url(stream)) as backend:
         await backend.queue.submit(Task(prompt="earlier"))
-        trap = proxy.lose_reply(b"prompt", silently=silently)
+        trap = proxy.lose_reply(b":submitter:", silently=silently)
         ids = await asyncio.gather(*(backend.queue.submit(Task(prompt=str(number))) for number in range(5)))
         await trap.wait()
-        trap = proxy.lose_reply(b"prompt", silently=silently)
+        trap = proxy.lose_reply(b":submitter:", silently=silently)
         ids += await backend.queue.submit_many([Task(prompt="many"), Task(prompt="more")])
         await trap.wait()
         waiting = await backend.queue.pull(100, LIMIT_S)

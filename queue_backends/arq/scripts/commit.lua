@@ -1,15 +1,18 @@
 -- Group commit: carry out how any number of runs ended, or how far they have come, each under its delivery's fence.
 --
 -- KEYS  ark's lists, logs, indexes and counter sets, as the outcomes name them
--- ARGV  1    msgpack { names, { outcome, ... }, counter sets }
---            outcome: { kind, lane, id, token, list KEYS index or 0, first seq, chunks, is_final, records,
---                       payload, delay_ms, attempt, next_attempt }
+-- ARGV  1    msgpack { names, { outcome, ... }, tallies, records }
+--            tallies, records: see ledger, add_records
+--            outcome: { kind, lane, id, token, list KEYS index or 0, first seq, cut before, chunks, is_final,
+--                       payload, delay_ms, attempt, next_attempt, how many records, where they begin }
+--            chunks: see write_chunks
 --            kind and payload: ack, the ending (see write_end); dead, the ending, then error and prompt; retry,
 --            postpone and release, what the task has used as JSON, or nothing; checkpoint, nothing
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, queue, usage and final chunk of a task must change together, exactly once.
 
-local now, book, lost, ended, ready = now_ms(), ledger(request[3]), {}, 0, 0
+local now, lost, ended, ready = now_ms(), {}, 0, 0
+local book, records = ledger(request[3], now), request[4]
 local any_abort = redis.call('EXISTS', names.abort) == 1
 even_when_full(names.dead)
 
@@ -95,22 +98,30 @@ local function is_written(outcome)
   return written and string.sub(written, -#ending) == ending
 end
 
+-- Chunks go first, then records: what is refused there ends the call before any task has ended without its records.
+local held = {}
 for position, outcome in ipairs(request[2]) do
   local id = outcome[3]
   if owns(outcome[2], id, outcome[4]) then
-    if #outcome[7] > 1 then
-      local list = outcome[5] > 0 and KEYS[outcome[5]] or nil
-      write_chunks(names.chunks .. id, list, outcome[6], outcome[7], outcome[8], keep)
+    local list, chunks = KEYS[outcome[5]], outcome[8]
+    if #chunks > 0 then
+      local many = #chunks / (list and 2 or 1)
+      write_chunks(names.chunks .. id, list, outcome[6], outcome[7], chunks, 1, many, outcome[9], keep)
     end
-    add_records(book, outcome[9], now)
-    if outcome[1] ~= 'checkpoint' then
-      handlers[outcome[1]](outcome)
-    end
+    held[#held + 1] = outcome
   elseif not is_written(outcome) then
     lost[#lost + 1] = position - 1
   end
 end
-settle_ledger(book, now)
+for _, outcome in ipairs(held) do
+  add_records(book, records, outcome[15], outcome[14])
+end
+for _, outcome in ipairs(held) do
+  if outcome[1] ~= 'checkpoint' then
+    handlers[outcome[1]](outcome)
+  end
+end
+settle_ledger(book, records)
 if ended > 0 then
   trim_ended(ended, now)
 end

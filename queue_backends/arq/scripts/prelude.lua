@@ -4,7 +4,7 @@
 
 local request = cmsgpack.unpack(ARGV[1])
 local names = request[1]
-local keep = { limit = names.keep[1], unfinished_ms = names.keep[2], finished_ms = names.keep[3] }
+local keep = keeping(unpack(names.keep))
 
 -- A result repeats its job's arguments, as arq's own do, unless they are longer than this.
 local MOST_REPEATED = 65536
@@ -109,10 +109,7 @@ end
 -- A task ends as cancelled, outside of any run.
 local function end_cancelled(lane, id, spent, now)
   local is_json, job = pcall(cjson.decode, redis.call('GET', names.job .. id) or '')
-  local key = names.chunks .. id
-  local seq = next_seq(key)
-  local chunk = { task_id = id, seq = seq, type = 'ERROR', content = RUN_CANCELLED, is_final = true }
-  write_chunks(key, is_json and list_of(job) or nil, seq, { 0, cjson.encode(chunk), '' }, true, keep)
+  end_with_error(names.chunks .. id, is_json and list_of(job) or nil, id, RUN_CANCELLED, keep)
   local result = '{"result":"","error":"run cancelled","input_tokens":0,"output_tokens":0,"finished_at":%.3f}'
   spent = spent or redis.call('HGET', names.runs .. id, 'spent') or nil
   result = with_spent(string.format(result, now / 1000), spent)

@@ -17,11 +17,8 @@ local is_kept = job and #job <= 1048576
 redis.call('XADD', names.dead, 'MAXLEN', '~', names.dead_limit, '*', 'task_id', id, 'prompt', request[7],
   'error', reason, 'attempt', string.format('%.0f', request[8]), 'lane', lane,
   'next_attempt', string.format('%.0f', request[9]), 'job', is_kept and job or '')
-local key = names.chunks .. id
-local seq = next_seq(key)
-local chunk = { task_id = id, seq = seq, type = 'ERROR', content = reason, is_final = true }
 local is_json, decoded = pcall(cjson.decode, is_kept and job or '')
-write_chunks(key, is_json and list_of(decoded) or nil, seq, { 0, cjson.encode(chunk), '' }, true, keep)
+end_with_error(names.chunks .. id, is_json and list_of(decoded) or nil, id, reason, keep)
 local now = now_ms()
 write_end(lane, id, ending, now, request[10])
 trim_ended(1, now)

@@ -14,7 +14,7 @@
 -- Atomic because the task may be pulled at any moment.
 
 local group, task, result, done_prefix, control, message = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local keep = { limit = ARGV[7], unfinished_ms = ARGV[8], finished_ms = ARGV[9] }
+local keep = keeping(ARGV[7], ARGV[8], ARGV[9])
 local now = now_ms()
 even_when_full(KEYS[2])
 
@@ -25,10 +25,7 @@ end
 local function finish(fields)
   write_result(KEYS[4], KEYS[5], task, with_spent(result, field_of(fields, 'spent')), now, done_prefix)
   redis.call('HDEL', KEYS[8], task)
-  local list = field_of(fields, 'stream_key')
-  local seq = next_seq(KEYS[10])
-  local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
-  write_chunks(KEYS[10], list, seq, { 0, chunk, '' }, true, keep)
+  end_with_error(KEYS[10], field_of(fields, 'stream_key'), task, message, keep)
   return 'cancelled'
 end
 

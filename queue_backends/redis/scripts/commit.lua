@@ -9,32 +9,32 @@
 --       9    moved                     HASH    task id -> where its entry is, if not under its own id
 --       10   cancelled                 ZSET    task ids whose running was asked to end
 --       11-  chunks, ark's lists, logs, indexes and counter sets, as the outcomes name them
--- ARGV  1    msgpack { group, keep, retention_ms, dead_limit, done_prefix, { outcome, ... }, counter sets }
---            outcome: { kind, lane, entry, consumer, deliveries, task id, chunks KEYS index, list KEYS index or 0,
---                       first seq, chunks, is_final, records, JSON, delay_ms, attempt, next_attempt, error }
---            JSON: of ack and dead the result, of retry and release what the task has used, if known; else false
---            An ack and a checkpoint end with it, a retry and a release with next_attempt.
---            chunks, records, counter sets: see write_chunks, add_records, ledger
+-- ARGV  1    msgpack { group, keep, retention_ms, dead_limit, done_prefix, holders, tallies, outcomes }
+--       2-   long texts (see text_of)
+--            holders: see fences; tallies: see ledger
+--            outcomes: one flat list (each table of its own would cost as much as a command), of each outcome:
+--              1-7    how many items it has, kind, holder, entry, task id or false if it is the entry's, JSON, chunks
+--                     KEYS index
+--              8-13   list KEYS index or 0, first seq, cut before, is_final, how many chunks, how many records
+--              14-    chunks (see write_chunks), then records (see add_records)
+--              last   of retry, release and dead: delay_ms, attempt, next_attempt, error
+--            JSON: of ack and dead the result, of retry and release what the task has used, if known; else false; see
+--            text_of
 -- Reply: positions that are lost, from 0.
 -- Atomic because result, acknowledgement, usage and final chunk of a task must appear together, exactly once.
 
 local request = cmsgpack.unpack(ARGV[1])
-local group, keep, retention_ms, dead_limit, done_prefix = request[1], request[2], request[3], request[4], request[5]
-keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
-local now, book, lost = now_ms(), ledger(request[7]), {}
+local group, retention_ms, dead_limit, done_prefix = request[1], request[3], request[4], request[5]
+local holders, items, keep = request[6], request[8], keeping(unpack(request[2]))
+local now, lost = now_ms(), {}
+local book = ledger(request[7], now)
 local results, ends = {}, {}
 local acked = { {}, {}, {} }
 local any_cancelled = redis.call('EXISTS', KEYS[10]) == 1
 local any_moved = redis.call('EXISTS', KEYS[9]) == 1
 even_when_full(KEYS[2])
 
-local function leave(outcome)
-  local list = acked[outcome[2]]
-  list[#list + 1] = outcome[3]
-end
-
-local function finish(outcome, json)
-  local task = outcome[6]
+local function finish(task, json)
   results[#results + 1], ends[#ends + 1] = task, now
   results[#results + 1], ends[#ends + 1] = json, task
   redis.call('PUBLISH', done_prefix .. task, json)
@@ -47,19 +47,18 @@ local function finish(outcome, json)
 end
 
 local function entry_fields(outcome)
-  local entry = redis.call('XRANGE', KEYS[outcome[2]], outcome[3], outcome[3])[1]
+  local entry = redis.call('XRANGE', KEYS[outcome.lane], outcome.entry, outcome.entry)[1]
   return entry and entry[2]
 end
 
 local function revised(fields, outcome)
   return changed_fields(fields, {
-    attempt = tostring(outcome[15]), next_attempt = tostring(outcome[16]), original_task_id = outcome[6],
-    spent = outcome[13] or nil,
+    attempt = tostring(outcome.attempt), next_attempt = tostring(outcome.next_attempt), original_task_id = outcome.task,
+    spent = outcome.json or nil,
   })
 end
 
-local function bring_back(outcome, lane, fields, delay_ms)
-  local task = outcome[6]
+local function bring_back(task, lane, fields, delay_ms)
   any_moved = true
   if delay_ms > 0 then
     redis.call('ZADD', KEYS[7], now + delay_ms, task)
@@ -72,29 +71,22 @@ end
 
 -- A run that was asked to end, and failed or was given back instead: it ends here, whatever its worker had in mind.
 local function end_if_cancelled(outcome)
-  if not any_cancelled or not redis.call('ZSCORE', KEYS[10], outcome[6]) then
+  if not any_cancelled or not redis.call('ZSCORE', KEYS[10], outcome.task) then
     return false
   end
-  local key, list = KEYS[outcome[7]], outcome[8] > 0 and KEYS[outcome[8]] or nil
-  local seq = next_seq(key)
-  local chunk = { task_id = outcome[6], seq = seq, type = 'ERROR', content = 'run cancelled', is_final = true }
-  write_chunks(key, list, seq, { 0, cjson.encode(chunk), '' }, true, keep)
+  end_with_error(outcome.chunks, outcome.list, outcome.task, 'run cancelled', keep)
   local result = '{"result":"","error":"run cancelled","input_tokens":0,"output_tokens":0,"finished_at":%.3f}'
-  finish(outcome, with_spent(string.format(result, now / 1000), outcome[13]))
+  finish(outcome.task, with_spent(string.format(result, now / 1000), outcome.json))
   return true
 end
 
 local handlers = {}
 
-function handlers.ack(outcome)
-  finish(outcome, outcome[13])
-end
-
 function handlers.retry(outcome)
   local fields = entry_fields(outcome)
   if fields and not end_if_cancelled(outcome) then
     fields = revised(fields, outcome)
-    bring_back(outcome, lane_of(fields), fields, outcome[14])
+    bring_back(outcome.task, lane_of(fields), fields, outcome.delay_ms)
   end
 end
 
@@ -102,45 +94,71 @@ end
 function handlers.release(outcome)
   local fields = entry_fields(outcome)
   if fields and not end_if_cancelled(outcome) then
-    fields = revised(fields, outcome)
-    bring_back(outcome, 1, fields, 0)
+    bring_back(outcome.task, 1, revised(fields, outcome), 0)
   end
 end
 
 function handlers.dead(outcome)
   local fields = entry_fields(outcome) or {}
   redis.call('XADD', KEYS[6], 'MAXLEN', '~', dead_limit, '*',
-    'task_id', outcome[3], 'prompt', field_of(fields, 'prompt') or '', 'error', outcome[17],
-    'attempt', tostring(outcome[15]), 'original_task_id', outcome[6],
-    'entry', cmsgpack.pack(changed_fields(fields, { next_attempt = tostring(outcome[16]) })))
-  finish(outcome, outcome[13])
+    'task_id', outcome.entry, 'prompt', field_of(fields, 'prompt') or '', 'error', outcome.error,
+    'attempt', tostring(outcome.attempt), 'original_task_id', outcome.task,
+    'entry', cmsgpack.pack(changed_fields(fields, { next_attempt = tostring(outcome.next_attempt) })))
+  finish(outcome.task, outcome.json)
+end
+
+-- What the handlers look at. An ack, which is nearly every outcome, does without.
+local function outcome_at(at, lane, entry, task, json)
+  local size, chunks, list = items[at], unpack(items, at + 6, at + 7)
+  local delay_ms, attempt, next_attempt, message = unpack(items, at + size - 4, at + size - 1)
+  return {
+    lane = lane, entry = entry, task = task, json = json, chunks = KEYS[chunks], list = KEYS[list],
+    delay_ms = delay_ms, attempt = attempt, next_attempt = next_attempt, error = message,
+  }
 end
 
 -- Whether an earlier try, whose reply got lost, has ended the task already: the result tells to the microsecond.
-local function is_written(outcome)
-  local json = outcome[13]
-  return json and redis.call('HGET', KEYS[4], outcome[6]) == json
+local function is_written(task, json)
+  return json and redis.call('HGET', KEYS[4], task) == json
 end
 
--- Chunks go first: if what has the name of a task's stream is no stream, the call ends here, and no record of the others
--- stands already without being counted.
-local is_held, held = fences(KEYS, group, request[6], 2), {}
-for position, outcome in ipairs(request[6]) do
-  if is_held(outcome) then
-    held[#held + 1] = outcome
-    if #outcome[10] > 1 then
-      local list = outcome[8] > 0 and KEYS[outcome[8]] or nil
-      write_chunks(KEYS[outcome[7]], list, outcome[9], outcome[10], outcome[11], keep)
+local starts, deliveries, start = {}, {}, 1
+while items[start] do
+  starts[#starts + 1] = start
+  deliveries[#deliveries + 1] = items[start + 2]
+  deliveries[#deliveries + 1] = items[start + 3]
+  start = start + items[start]
+end
+local is_held, held = fences(KEYS, group, holders, deliveries), {}
+
+-- Chunks go first, then records: if what has the name of a task's stream is no stream, or that of a log no log, the call
+-- ends here, and none of the others has ended already without its records, or come back while it is still held.
+for position, at in ipairs(starts) do
+  local holder, entry, task, json, chunks, list, first_seq, cut_before, is_final, many = unpack(items, at + 2, at + 11)
+  if is_held(holder, entry) then
+    held[#held + 1] = at
+    if many > 0 then
+      write_chunks(KEYS[chunks], KEYS[list], first_seq, cut_before, items, at + 13, many, is_final, keep)
     end
-  elseif not is_written(outcome) then
+  elseif not is_written(task or entry, text_of(json)) then
     lost[#lost + 1] = position - 1
   end
 end
-for _, outcome in ipairs(held) do
-  add_records(book, outcome[12], now)
-  if outcome[1] ~= 'checkpoint' then
-    handlers[outcome[1]](outcome)
-    leave(outcome)
+for _, at in ipairs(held) do
+  local many, records = unpack(items, at + 11, at + 12)
+  add_records(book, items, at + 13 + many * (items[at + 7] > 0 and 2 or 1), records)
+end
+for _, at in ipairs(held) do
+  local kind, holder, entry, task, json = unpack(items, at + 1, at + 5)
+  task, json = task or entry, text_of(json)
+  local lane = holders[holder][1]
+  if kind == 'ack' then
+    finish(task, json)
+  elseif kind ~= 'checkpoint' then
+    handlers[kind](outcome_at(at, lane, entry, task, json))
+  end
+  if kind ~= 'checkpoint' then
+    acked[lane][#acked[lane] + 1] = entry
   end
 end
 
@@ -156,7 +174,7 @@ for lane = 1, 3 do
     redis.call('XDEL', KEYS[lane], ...)
   end)
 end
-settle_ledger(book, now)
+settle_ledger(book, items)
 if #results > 0 then
   trim(KEYS[4], KEYS[5], now - retention_ms, math.min(#results + 10, 1000))
 end

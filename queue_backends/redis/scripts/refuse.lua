@@ -12,7 +12,7 @@
 -- Atomic because a letter without its result, or the other way round, would be half a death.
 
 local group, entry, task, message = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
-local keep = { limit = ARGV[10], unfinished_ms = ARGV[11], finished_ms = ARGV[12] }
+local keep = keeping(ARGV[10], ARGV[11], ARGV[12])
 if not owns(KEYS[1], group, entry, ARGV[2], tonumber(ARGV[3])) then
   return 0
 end
@@ -42,7 +42,5 @@ redis.call('XACK', KEYS[1], group, entry)
 redis.call('XDEL', KEYS[1], entry)
 redis.call('HDEL', KEYS[5], task)
 write_result(KEYS[2], KEYS[3], task, ARGV[7], now_ms(), ARGV[8])
-local seq = next_seq(KEYS[6])
-local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
-write_chunks(KEYS[6], field_of(fields, 'stream_key'), seq, { 0, chunk, '' }, true, keep)
+end_with_error(KEYS[6], field_of(fields, 'stream_key'), task, message, keep)
 return 1

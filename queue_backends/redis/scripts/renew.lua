@@ -11,8 +11,7 @@
 -- An operator of ark's ends a running task by XDEL, XACK and a result of its own; its consumers still need a final chunk.
 
 local request = cmsgpack.unpack(ARGV[1])
-local group, keep = request[1], request[2]
-keep = { limit = keep[1], unfinished_ms = keep[2], finished_ms = keep[3] }
+local group, keep = request[1], keeping(unpack(request[2]))
 local lost, cancelled = {}, {}
 even_when_full(KEYS[2])
 
@@ -21,12 +20,10 @@ local function end_stream(task, chunks, list)
   if last and cjson.decode(last[2][2]).is_final then
     return
   end
-  local seq = next_seq(chunks)
   local is_json, result = pcall(cjson.decode, redis.call('HGET', KEYS[5], task) or '{}')
   local message = is_json and type(result) == 'table' and type(result.error) == 'string' and result.error
     or 'run cancelled'
-  local chunk = cjson.encode({ task_id = task, seq = seq, type = 'ERROR', content = message, is_final = true })
-  write_chunks(chunks, list, seq, { 0, chunk, '' }, true, keep)
+  end_with_error(chunks, list, task, message, keep)
 end
 
 for position, held in ipairs(request[3]) do
