@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from queue_backends.interfaces import Ack, Dead, Progress
-from queue_backends.messages import ChunkDraft
+from queue_backends.messages import ChunkDraft, Task, encode_json
 
 T = TypeVar("T")
 
@@ -15,21 +15,30 @@ MOST_CHARS = 4_000_000
 """One write holds up everybody else on the server, and travels as a whole: more than this goes in several."""
 
 
+class Measured(list[T]):
+    """What `batches` has cut: whoever cuts it once more gets it whole."""
+
+    __slots__ = ()
+
+
 def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
     """`items` in order, cut into batches of a bounded number and a bounded size; a large item goes alone."""
+    if isinstance(items, Measured):
+        yield items
+        return
     if len(items) <= MOST_ITEMS and sum(map(size_of, items)) <= MOST_CHARS:  # nearly always
         if items:
-            yield items
+            yield Measured(items)
         return
     start, size = 0, 0
     for position, item in enumerate(items):
         own = size_of(item)
         if position > start and (position - start == MOST_ITEMS or size + own > MOST_CHARS):
-            yield items[start:position]
+            yield Measured(items[start:position])
             start, size = position, 0
         size += own
     if start < len(items):
-        yield items[start:]
+        yield Measured(items[start:])
 
 
 def once_each(items: Sequence[T], key_of: Callable[[T], object]) -> Iterator[Sequence[T]]:
@@ -55,6 +64,16 @@ def outcome_chars(outcome: Progress) -> int:
         chars += len(chunk.content)
     for record in outcome.records:
         chars += len(record.value)
+    return chars
+
+
+def task_chars(task: Task) -> int:
+    """Roughly how much a task weighs on the wire: its prompt, and all that may be long beside it."""
+    chars = len(task.prompt)
+    if task.meta:
+        chars += sum(map(len, task.meta.values()))
+    if task.history or task.overrides:
+        chars += len(encode_json((task.history, task.overrides)))
     return chars
 
 

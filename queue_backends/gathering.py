@@ -98,14 +98,15 @@ class Gatherer(Generic[T]):
 
     def submit(self, item: T) -> asyncio.Future[str]:
         """The item's id, once it is accepted. Raises, when awaited, what the batch was ended with."""
-        accepted: asyncio.Future[str] = asyncio.Future()
+        loop = asyncio.get_running_loop()
+        accepted: asyncio.Future[str] = loop.create_future()
         self._items.append(item)
         self._accepted.append(accepted)
         if len(self._items) >= self._half:
             self._send()
         elif not self._awaits_turn:
             self._awaits_turn = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
+            loop.call_soon(self._end_turn)
         return accepted
 
     async def close(self, timeout_s: float) -> None:

@@ -202,6 +202,10 @@ class UsageRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session_id: str = ""
     team: str = ""
     role: str = ""
+    charged_to: tuple[str, ...] = ()
+    """The accounts of budgets that it counts in: they are made again from the records if they are lost."""
+    charged: tuple[int, int] | None = None
+    """Tokens and millionths of a US dollar that it counts as there, where `usage` does not say it."""
 
 
 class TaskResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -279,19 +283,14 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024, is_delive
     if size > max_prompt_bytes:
         raise InvalidTask(f"prompt has {size} bytes, at most {max_prompt_bytes} are allowed: shorten it or pass a link")
     if not is_delivered:
-        if not "".join(_texts_of(task)).isascii():
+        texts = _texts_of(task)
+        if texts != _NO_TEXTS and not "".join(texts).isascii():
             for name in _TEXT_FIELDS:
                 _utf8_size(name, getattr(task, name))
-        _utf8_size("enqueued_at", task.enqueued_at)
-    if len(task.meta) > MOST_META:
-        raise InvalidTask(f"meta has {len(task.meta)} keys, at most {MOST_META} are allowed: put some into the prompt")
-    for key, value in task.meta.items():
-        _utf8_size("meta", key)
-        if key in RESERVED_META:
-            raise InvalidTask(f"meta key {key!r} is a field of the task itself: set Task.{key}, or rename the key")
-        if not isinstance(value, str):
-            raise InvalidTask(f"meta[{key!r}] is {type(value).__name__}: meta values are text, encode others as JSON")
-        _utf8_size(f"meta[{key!r}]", value)
+        if task.enqueued_at:
+            _utf8_size("enqueued_at", task.enqueued_at)
+    if task.meta:
+        _check_meta(task.meta)
     if task.deadline is not None and not abs(task.deadline) < LAST_MOMENT:
         raise InvalidTask(f"deadline is {task.deadline}: it must be a moment in Unix seconds, or absent")
     if task.history:
@@ -299,6 +298,18 @@ def check_task(task: Task, *, max_prompt_bytes: int = 8 * 1024 * 1024, is_delive
     if task.overrides:
         _check_json("overrides", task.overrides)
     return task
+
+
+def _check_meta(meta: Mapping[str, str]) -> None:
+    if len(meta) > MOST_META:
+        raise InvalidTask(f"meta has {len(meta)} keys, at most {MOST_META} are allowed: put some into the prompt")
+    for key, value in meta.items():
+        _utf8_size("meta", key)
+        if key in RESERVED_META:
+            raise InvalidTask(f"meta key {key!r} is a field of the task itself: set Task.{key}, or rename the key")
+        if not isinstance(value, str):
+            raise InvalidTask(f"meta[{key!r}] is {type(value).__name__}: meta values are text, encode others as JSON")
+        _utf8_size(f"meta[{key!r}]", value)
 
 
 def check_run_at(run_at: float | None) -> None:
@@ -403,15 +414,16 @@ def entry_count(fields: Mapping[str, str], name: str) -> int:
 
 def task_to_entry(task: Task, enqueued_at: str) -> dict[str, str]:
     """The queue entry of a task: text fields only, defaults left out, `meta` spread flat."""
-    fields = entry_fields(task, enqueued_at)
-    return dict(zip(fields[::2], fields[1::2], strict=True))
+    others = other_fields(task)
+    fields = {"prompt": task.prompt, "enqueued_at": task.enqueued_at or enqueued_at}
+    return {**fields, **dict(zip(others[::2], others[1::2], strict=True))}
 
 
-def entry_fields(task: Task, enqueued_at: str) -> list[str]:
-    """The queue entry of a task, names and values in turn."""
-    fields = ["prompt", task.prompt, "enqueued_at", task.enqueued_at or enqueued_at]
+def other_fields(task: Task) -> list[str]:
+    """What the queue entry of a task has beside `prompt` and `enqueued_at`: names and values in turn."""
+    fields: list[str] = []
     texts = _texts_of(task)
-    if any(texts):
+    if texts != _NO_TEXTS:
         for name, text in zip(_TEXT_FIELDS, texts, strict=True):
             if text:
                 fields += (name, text)
@@ -455,6 +467,7 @@ _TEXT_FIELDS: Sequence[str] = (
     "stream_key",
 )
 _texts_of = operator.attrgetter(*_TEXT_FIELDS)
+_NO_TEXTS = ("",) * len(_TEXT_FIELDS)
 _ENTRY_INTERNAL = frozenset({"attempt", "next_attempt", "original_task_id", "spent"})
 _ENTRY_FIELDS: Mapping[str, Any] = {
     "prompt": str,

@@ -46,6 +46,8 @@ DEFAULT_TIMEOUT_S = 3600.0
 class Handle:
     """One submitted task. Iterating over it yields its chunks from the first on, live, and ends with the final one."""
 
+    __slots__ = ("__weakref__", "_backend", "id")
+
     def __init__(self, backend: Backend, task_id: str) -> None:
         self.id = task_id
         self._backend = backend
@@ -141,7 +143,7 @@ class Fleet:
                 priority=priority if type(priority) is Priority else Priority(priority),
                 idempotency_key=idempotency_key,
                 meta=dict(meta) if meta else {},
-                history=tuple(map(dict, history)),
+                history=tuple(map(dict, history)) if history else (),
                 tenant=tenant,
                 session_id=session_id,
                 deadline=time.time() + deadline_s if deadline_s is not None else None,

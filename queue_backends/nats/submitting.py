@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
-from queue_backends.batching import batches
+from queue_backends.batching import batches, task_chars
 from queue_backends.errors import BackendUnavailable, InvalidTask, QueueFull
 from queue_backends.gathering import Gatherer, by_tasks
 from queue_backends.interfaces import BackendOptions
@@ -39,7 +39,7 @@ class Submitter:
         self._subjects = ledger.subjects
         self._options = options
         self._count_waiting = waiting
-        self._gatherer = Gatherer(by_tasks(self._add), lambda submission: _chars(submission[0]))
+        self._gatherer = Gatherer(by_tasks(self._add), lambda submission: task_chars(submission[0]))
 
     async def submit(self, task: Task, run_at: float | None) -> str:
         """Accept one task."""
@@ -52,7 +52,7 @@ class Submitter:
         check_run_at(run_at)
         for task in tasks:
             self._check(task)
-        parts = list(batches(tasks, _chars))
+        parts = list(batches(tasks, task_chars))
         depth = self._options.max_depth
         if depth and len(parts) > 1 and await self._count_waiting() + len(tasks) > depth:
             raise self._full()
@@ -174,7 +174,3 @@ def _chosen(tasks: Sequence[Submission], ids: Sequence[str], found: dict[str, st
     for task_id, (task, _) in zip(ids, tasks, strict=True):
         chosen.append(by_key.setdefault(task.idempotency_key, task_id) if task.idempotency_key else task_id)
     return chosen
-
-
-def _chars(task: Task) -> int:
-    return len(task.prompt)

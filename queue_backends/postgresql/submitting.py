@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from queue_backends.batching import batches
+from queue_backends.batching import batches, task_chars
 from queue_backends.errors import BackendUnavailable, QueueFull
 from queue_backends.gathering import Gatherer, by_tasks
 from queue_backends.interfaces import BackendOptions
@@ -161,4 +161,4 @@ _LOCKS = 0x5401A1
 
 
 def _chars(entry: Accepted) -> int:
-    return len(entry.task.prompt)
+    return task_chars(entry.task)

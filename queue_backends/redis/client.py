@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import hashlib
-import importlib.resources
 import re
 import socket
 import weakref
@@ -27,6 +24,7 @@ from queue_backends.redis.keys import DEFAULT_STREAM
 from queue_backends.redis.line import Line, Link, Receiver
 from queue_backends.redis.locating import LocatedConnection, LocatedSSLConnection, Locator
 from queue_backends.redis.redirecting import redirection
+from queue_backends.redis.script_text import script_text
 from queue_backends.redis.to_its_end import HEARD_OUT_WITHIN_S
 
 OLDEST_SERVER = (6, 2)
@@ -51,20 +49,6 @@ _PASSING = re.compile(
 )
 _DEMOTED = re.compile(r"(?:^|: -?|: \(')(?:READONLY|UNBLOCKED) ")
 _FORBIDDEN_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script")
-
-
-@functools.cache
-def script_text(name: str) -> tuple[str, str]:
-    """A script's text, with the shared prelude in front, and its SHA-1. `package:name` is a script of another package,
-    whose own prelude comes between."""
-    package, _, stem = name.rpartition(":")
-    folder = importlib.resources.files("queue_backends.redis.scripts")
-    text = folder.joinpath("prelude.lua").read_text()
-    if package:
-        folder = importlib.resources.files(package)
-        text += folder.joinpath("prelude.lua").read_text()
-    text += folder.joinpath(f"{stem}.lua").read_text()
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -248,7 +232,7 @@ class RedisClient:
                 except redis.exceptions.NoScriptError:
                     return await self._execute("EVAL", text, len(keys), *keys, *args)
         except QueueError:
-            await self._refuse_oversized(max((len(arg) for arg in args if isinstance(arg, bytes)), default=0))
+            await self._refuse_oversized(max(map(_bytes_of, args), default=0))
             raise
 
     def link_at_once(self) -> Link | None:
@@ -392,6 +376,11 @@ class RedisClient:
         await self._line.close()
         await self._blocking_line.close()
         await self.redis.aclose()
+
+
+def _bytes_of(argument: Any) -> int:
+    text = argument.encode() if isinstance(argument, str) else argument
+    return len(text) if isinstance(text, bytes) else 0
 
 
 def _keepalive() -> dict[str, Any]:

@@ -56,6 +56,25 @@ class Idle(NamedTuple):
 class Puller:
     """Takes tasks for one consumer of the group."""
 
+    __slots__ = (
+        "_cancel_asked",
+        "_client",
+        "_committer",
+        "_keys",
+        "_lease_ms",
+        "_next_reclaim",
+        "_next_sweep",
+        "_options",
+        "_own_expired",
+        "_reclaim_every_s",
+        "_reply_lost_at",
+        "_server_ahead_ms",
+        "_turn_ms",
+        "consumer",
+        "resumed",
+        "surplus",
+    )
+
     def __init__(
         self,
         client: RedisClient,

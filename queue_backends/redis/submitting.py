@@ -10,11 +10,11 @@ from typing import Any
 
 import redis.exceptions
 
-from queue_backends.batching import batches
+from queue_backends.batching import batches, task_chars
 from queue_backends.errors import BackendUnavailable, QueueError, QueueFull
 from queue_backends.gathering import Batch, Gatherer
 from queue_backends.interfaces import BackendOptions, QueueStats
-from queue_backends.messages import MOST_VALUE_CHARS, Task, check_run_at, check_task, entry_fields, now_rfc3339
+from queue_backends.messages import MOST_VALUE_CHARS, Task, check_run_at, check_task, now_rfc3339, other_fields
 from queue_backends.redis.client import (
     COMMAND_TIMEOUT_S,
     SMALLEST_LONGEST_ARGUMENT,
@@ -23,22 +23,27 @@ from queue_backends.redis.client import (
 )
 from queue_backends.redis.keys import GROUP, LANES, Keys
 from queue_backends.redis.line import Link
-from queue_backends.redis.wire import CallTable
+from queue_backends.redis.watchdog import Watchdog
+from queue_backends.redis.wire import pack
 
 SUBMIT_LIMIT_S = 15.0
 FIRST_DELAY_S = 0.05
 REMEMBERED_MS = 60_000
+LONGEST_AT_ONCE = SMALLEST_LONGEST_ARGUMENT // 4
+"""A character of text has at most four bytes."""
 UNKNOWN_OUTCOME = "whether the tasks were accepted is not known, so submit them again only with their idempotency_key"
 
 
 Submission = tuple[Task, float | None]
 """A task on its way in, and when it becomes ready."""
-Script = tuple[str, Sequence[str], Sequence[bytes]]
+Script = tuple[str, Sequence[str], Sequence[bytes | str]]
 """A script's name, KEYS and ARGV."""
 
 
 class Call:
     """A script call, under the name and number by which the server knows it when it is repeated."""
+
+    __slots__ = ("began_at", "each", "name", "number", "tasks")
 
     def __init__(self, name: str, number: int, tasks: Sequence[Submission], *, each: bool) -> None:
         """`each`: accept those for which there is room, not all or none."""
@@ -52,28 +57,26 @@ class Call:
 class _Sent:
     """A batch's call that was sent without waiting: the `Receiver` of its reply."""
 
+    __slots__ = ("batch", "call", "is_awaited", "submitter")
+
     def __init__(self, submitter: Submitter, call: Call, batch: Batch[Submission]) -> None:
-        self._submitter = submitter
+        self.submitter = submitter
         self.call = call
         self.batch = batch
-        self._limit = asyncio.get_running_loop().call_later(COMMAND_TIMEOUT_S, self.lose, TimeoutError())
-
-    @property
-    def is_awaited(self) -> bool:
-        return not self._limit.cancelled()
+        self.is_awaited = True
 
     def take(self, reply: Any) -> bool:
         if isinstance(reply, Exception):
             self.lose(reply)
         elif self.is_awaited:
-            self._limit.cancel()
-            self._submitter.answered(self, reply)
+            self.is_awaited = False
+            self.submitter.answered(self, reply)
         return True
 
     def lose(self, error: Exception) -> None:
         if self.is_awaited:
-            self._limit.cancel()
-            self._submitter.failed(self, error)
+            self.is_awaited = False
+            self.submitter.failed(self, error)
 
 
 class Submitter:
@@ -90,6 +93,9 @@ class Submitter:
         self._names: list[str] = []
         """Under which nobody is calling now."""
         self._calls = 0
+        self._fixed_names = (*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved)
+        """KEYS of every call."""
+        self._watchdog = Watchdog()
         self._known_link: Link | None = None
         """Whose server has the script."""
         self._settling: set[asyncio.Task[None]] = set()
@@ -108,7 +114,7 @@ class Submitter:
         check_run_at(run_at)
         for task in tasks:
             check_task(task, max_prompt_bytes=self._options.max_prompt_bytes)
-        depth, parts = self._options.max_depth, list(batches(tasks, _chars))
+        depth, parts = self._options.max_depth, list(batches(tasks, task_chars))
         if depth and len(parts) > 1:  # several script calls: decide for all of them before the first
             stats = await self._stats()
             if stats.ready + stats.delayed + len(tasks) > depth:
@@ -125,6 +131,7 @@ class Submitter:
     async def close(self) -> None:
         """Let what is on its way arrive."""
         await self._gatherer.close(SUBMIT_LIMIT_S)
+        self._watchdog.close()
 
     def _new_call(self, tasks: Sequence[Submission], *, each: bool) -> Call:
         """Under a name that nobody else uses until its outcome is known: the server remembers the last call of each."""
@@ -149,13 +156,16 @@ class Submitter:
         link = self._link_at_once()
         if link is not None and not self._unsettled:
             name, keys, arguments = self._script(call)
-            if len(arguments[0]) < SMALLEST_LONGEST_ARGUMENT:
-                self._client.send_script(link, name, keys, arguments, _Sent(self, call, batch))
+            if max(map(len, arguments)) < LONGEST_AT_ONCE:
+                sent = _Sent(self, call, batch)
+                self._watchdog.watch(sent, COMMAND_TIMEOUT_S)
+                self._client.send_script(link, name, keys, arguments, sent)
                 return
         self._settle(batch, call, None)
 
     def answered(self, sent: _Sent, reply: Any) -> None:
         """The server has carried it out."""
+        self._watchdog.forget(sent)
         self._client.availability.answered(began_at=sent.call.began_at)
         try:
             outcomes = self._outcomes(sent.call, reply)
@@ -167,6 +177,7 @@ class Submitter:
 
     def failed(self, sent: _Sent, error: Exception) -> None:
         """No reply, or none of the script's own."""
+        self._watchdog.forget(sent)
         failure: QueueError | None = None
         if not isinstance(error, redis.exceptions.NoScriptError):
             failure = self._client.met(error, began_at=sent.call.began_at)
@@ -232,21 +243,24 @@ class Submitter:
 
     def _script(self, call: Call) -> Script:
         keys, options = self._keys, self._options
-        enqueued_at = now_rfc3339()
-        table = CallTable(*keys.lanes, keys.delayed, keys.delayed_entries, keys.moved, keys.submitter(call.name))
-        packed = [
-            (
-                LANES.index(task.priority) + 1,
-                round(run_at * 1000) if run_at is not None else 0,
-                table.position(keys.idempotency(task.idempotency_key)) if task.idempotency_key else 0,
-                entry_fields(task, enqueued_at),
-            )
-            for task, run_at in call.tasks
-        ]
+        names = [*self._fixed_names, keys.submitter(call.name)]
+        heads: list[int | list[str]] = []
+        dates, prompts = [now_rfc3339()], list[str]()
+        for task, run_at in call.tasks:
+            due_ms = round(run_at * 1000) if run_at is not None else 0
+            key, date = 0, 1
+            if task.idempotency_key:
+                names.append(keys.idempotency(task.idempotency_key))
+                key = len(names)
+            if task.enqueued_at:
+                dates.append(task.enqueued_at)
+                date = len(dates)
+            heads += (LANES.index(task.priority) + 1, due_ms, key, date, other_fields(task) or False)
+            prompts.append(task.prompt)
         idempotency_ms = round(options.idempotency_retention_s * 1000)
-        depth, each = options.max_depth, call.each
-        payload = (GROUP, depth, idempotency_ms, packed, call.number, REMEMBERED_MS, each)
-        return "submit", table.names, table.arguments(payload)
+        depth, number, each = options.max_depth, call.number, call.each
+        head = pack((GROUP, depth, idempotency_ms, number, REMEMBERED_MS, each, len(dates), heads))
+        return "submit", names, [head, *dates, *prompts]
 
     def _full(self) -> QueueFull:
         depth = self._options.max_depth
@@ -255,9 +269,5 @@ class Submitter:
         )
 
 
-def _chars(task: Task) -> int:
-    return len(task.prompt)
-
-
 def _submission_chars(submission: Submission) -> int:
-    return len(submission[0].prompt)
+    return task_chars(submission[0])

@@ -9,10 +9,11 @@ from typing import Any
 
 import redis.exceptions
 
-from queue_backends.redis.client import RedisClient, script_text
+from queue_backends.redis.client import RedisClient
 from queue_backends.redis.locating import Address
 from queue_backends.redis.redirecting import Redirection, redirection
 from queue_backends.redis.replicated import ReplicatedClient
+from queue_backends.redis.script_text import script_text
 from queue_backends.redis.to_its_end import to_its_end
 from queue_backends.redis_cluster.direct import ask
 from queue_backends.redis_cluster.slot_map import SlotLocator, SlotMap

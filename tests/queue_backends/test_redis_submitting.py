@@ -256,7 +256,7 @@ async def test_a_refusal_is_no_lost_reply() -> None:
 
 async def test_a_large_second_half_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the slower way, and would be repeated before the first one if the connection broke under both."""
-    monkeypatch.setattr("queue_backends.redis.submitting.SMALLEST_LONGEST_ARGUMENT", 2000)
+    monkeypatch.setattr("queue_backends.redis.submitting.LONGEST_AT_ONCE", 500)
     wire = _Wire()
     async with asyncio.timeout(LIMIT_S):
         submitter = await _warm_submitter(wire)
