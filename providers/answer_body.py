@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, TypeAlias
+
+Take: TypeAlias = Callable[[bytes], bool]
+"""Takes a piece of a body, and says whether it wants more."""
 
 
 class AnswerBody(Protocol):
     """Pieces of a body."""
 
-    async def read(self) -> bytes:
-        """What has come, at least one byte; empty at the end. Raises what the driver raises."""
-        ...
+    async def pour(self, take: Take) -> bool:
+        """Give pieces of at least one byte to `take` as they come, until it wants no more; false at the end.
 
-    def after_read(self, size: int) -> None:
-        """To be told after each read how many bytes it brought."""
+        Raises what the driver raises, and what `take` does.
+        """
         ...
 
     def hurry(self) -> None:
@@ -28,14 +30,12 @@ class IteratedBody:
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
 
-    async def read(self) -> bytes:
-        """As `AnswerBody.read`."""
-        while (chunk := await anext(self._chunks, None)) == b"":
-            continue
-        return chunk or b""
-
-    def after_read(self, size: int) -> None:
-        """Nothing follows from it."""
+    async def pour(self, take: Take) -> bool:
+        """As `AnswerBody.pour`."""
+        async for chunk in self._chunks:
+            if chunk and not take(chunk):
+                return True
+        return False
 
     def hurry(self) -> None:
         """It is read at once anyway."""

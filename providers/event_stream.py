@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from providers.answer_body import AnswerBody
 from providers.errors import BadResponse, ProviderError, ProviderTimeout, StreamBroken
@@ -25,6 +25,10 @@ class EventDecoder(Protocol):
     def flush(self) -> list[bytes]:
         """What is left at the end, if it is whole."""
         ...
+
+
+TakeEvents: TypeAlias = Callable[[list[bytes]], bool]
+"""Takes the data of events that arrived together, and says whether it wants more."""
 
 
 class EventStream:
@@ -62,28 +66,42 @@ class EventStream:
         return self
 
     async def __anext__(self) -> list[bytes]:
+        if not (self._pending or await self.pour(self._keep)):
+            raise StopAsyncIteration
+        events, self._pending = self._pending, []
+        return events
+
+    async def pour(self, take: TakeEvents) -> bool:
+        """Give events to `take` as they come, until it wants no more; false at the end. Raises as iterating does.
+
+        `take` is called wherever the connection is read, in no task of anybody's, so that none has to be woken.
+        """
         if self._pending:
             events, self._pending = self._pending, []
-            return events
-        if self._silence is None:
-            self._silence = SilenceLimit(self._idle_timeout_s)
-        silence, body = self._silence, self._body
-        while not self._ended:
-            silence.begin()
-            try:
-                chunk = await body.read()
-            except asyncio.CancelledError:
-                if silence.ended_it():
-                    raise self._silent() from None
-                raise
-            except self._connection_errors as error:
-                raise self._broken("broke", error) from error
-            finally:
-                silence.end()
-            body.after_read(len(chunk))
-            if events := self._decode(chunk):
-                return events
-        raise StopAsyncIteration
+            if not take(events):
+                return True
+        if self._ended:
+            return False
+        silence = self._silence = self._silence or SilenceLimit(self._idle_timeout_s)
+
+        def taken(chunk: bytes) -> bool:
+            silence.heard()
+            events = self._decode(chunk)
+            return not events or take(events)
+
+        silence.begin()
+        try:
+            if await self._body.pour(taken):
+                return True
+        except asyncio.CancelledError:
+            if silence.ended_it():
+                raise self._silent() from None
+            raise
+        except self._connection_errors as error:
+            raise self._broken("broke", error) from error
+        finally:
+            silence.end()
+        return self._flush(take)
 
     def replace_by(self, data: bytes) -> None:
         """The whole answer is one document instead of a stream: make it the only event."""
@@ -95,13 +113,11 @@ class EventStream:
 
         Raises `StreamBroken` if the answer ends without any.
         """
-        while not self._pending and not self._ended:
-            try:
-                chunk = await self._body.read()
-            except self._connection_errors as error:
-                raise self._broken("broke before the first event", error) from error
-            self._body.after_read(len(chunk))
-            self._pending = self._decode(chunk)
+        try:
+            if not self._pending and not await self._body.pour(lambda chunk: self._keep(self._decode(chunk))):
+                self._flush(self._keep)
+        except self._connection_errors as error:
+            raise self._broken("broke before the first event", error) from error
         if not self._pending:
             raise self._broken("ended without any event")
         return self._pending[0]
@@ -111,8 +127,7 @@ class EventStream:
         self._body.hurry()
         try:
             async with asyncio.timeout(_SETTLE_S):
-                while await self._body.read():
-                    continue
+                await self._body.pour(lambda _: True)
         except TimeoutError:
             return  # the answer is complete all the same; closing the connection is all that is left to do
         except self._connection_errors:
@@ -124,14 +139,21 @@ class EventStream:
             self._silence.close()
         await self._close()
 
+    def _keep(self, events: list[bytes]) -> bool:
+        self._pending = events
+        return not events
+
     def _decode(self, chunk: bytes) -> list[bytes]:
-        if not chunk:
-            self._ended = True
-            return self._decoder.flush()
         try:
             return self._decoder.feed(chunk)
         except ValueError as error:
             raise BadResponse(f"{self._provider}: {error}", provider=self._provider) from error
+
+    def _flush(self, take: TakeEvents) -> bool:
+        """The answer has ended: whether `take` was given something, and wants no more."""
+        self._ended = True
+        events = self._decoder.flush()
+        return bool(events) and not take(events)
 
     def _silent(self) -> ProviderError:
         return ProviderTimeout(

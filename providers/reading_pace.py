@@ -1,8 +1,9 @@
 """How soon an answer is read again, when so many come at once that the process can hardly keep up.
 
-To read a socket, wake a run and publish what it says costs about 30 µs, the text of one more chunk 2 µs (measured,
-1,000 answers of 50 chunks a second). Network cards have the same trouble with packets, and moderate their interrupts;
-so here a busy process lets each connection rest after a read, and finds several chunks there when it comes back.
+To read a socket and publish what it says costs about 22 µs, the text of one more chunk 2 µs (measured, 1,000 answers of
+50 chunks a second). Network cards have the same trouble with packets, and a driver that is busy polls them instead of
+being interrupted; so here a busy process lets each connection rest after a read, and then reads it without asking the
+event loop whether there is something: mostly there is, several chunks.
 
 Only connections without TLS, as within one's own network, can rest (`providers.verbatim_client` says why).
 """
@@ -13,6 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 LONGEST_REST_S = 0.05
 """Longer would be seen by those who read along."""
@@ -27,6 +29,24 @@ SMALL_READ_BYTES = 4096
 _STEP_S = 0.005
 _WINDOW_S = 0.02
 _TICK_S = 0.002
+_MOST_AT_ONCE = 64
+"""Connections that are read in one turn of the event loop."""
+
+
+class Resting(Protocol):
+    """A connection that can rest."""
+
+    def pause_reading(self) -> None:
+        """The event loop does not read it any more."""
+        ...
+
+    def resume_reading(self) -> None:
+        """The event loop reads it again."""
+        ...
+
+    def read_now(self) -> bool:
+        """Read what came while it was resting; false if there was nothing, or something for the event loop to see."""
+        ...
 
 
 class ReadingPace:
@@ -41,19 +61,20 @@ class ReadingPace:
         self._window_began, self._cpu_then_s = self._loop.time(), cpu_s()
         self._reads = 0
         """In this window."""
-        self._resting: deque[tuple[float, asyncio.ReadTransport]] = deque()
+        self._resting: deque[tuple[float, Resting]] = deque()
 
-    def after_read(self, transport: asyncio.ReadTransport) -> None:
-        """All that was there was read, and it was little: keep the connection from being read again for a while."""
+    def after_read(self, connection: Resting) -> None:
+        """The event loop has read all that was there, and it was little: keep the connection from being read again for
+        a while."""
         self._reads += 1
         now = self._loop.time()
         if now - self._window_began >= _WINDOW_S:
             self._adapt(now)
         if self.rest_s:
-            transport.pause_reading()
+            connection.pause_reading()
             if not self._resting:
                 self._loop.call_later(_TICK_S, self._tick)
-            self._resting.append((now + self.rest_s, transport))
+            self._resting.append((now + self.rest_s, connection))
 
     def _adapt(self, now: float) -> None:
         """One step up or down: rests settle where about `BUSY_SHARE` of a core is used."""
@@ -65,9 +86,18 @@ class ReadingPace:
     def _tick(self) -> None:
         """One timer for all, because they are far more than its turns."""
         now, resting = self._loop.time(), self._resting
+        if now - self._window_began >= _WINDOW_S:
+            self._adapt(now)
+        left = _MOST_AT_ONCE
         try:
-            while resting and resting[0][0] <= now:
-                resting.popleft()[1].resume_reading()  # does nothing to one that is closed
+            while left and resting and resting[0][0] <= now:
+                left -= 1
+                connection = resting.popleft()[1]
+                if self.rest_s and connection.read_now():
+                    self._reads += 1
+                    resting.append((now + self.rest_s, connection))
+                else:
+                    connection.resume_reading()
         finally:  # should one raise all the same, the others must not rest for ever
             if resting:
-                self._loop.call_later(_TICK_S, self._tick)
+                self._loop.call_later(_TICK_S if left else 0.0, self._tick)

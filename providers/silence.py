@@ -46,6 +46,10 @@ class SilenceLimit:
         if self._timer is None:
             self._look_in(self._limit_s)
 
+    def heard(self) -> None:
+        """Something came, and the wait goes on."""
+        self._since = self._loop.time()
+
     def end(self) -> None:
         """The wait is over."""
         self._task = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from providers.errors import ProviderError
 from providers.event_stream import EventStream
@@ -34,23 +34,82 @@ class TurnReader(Protocol):
         ...
 
 
-async def read_turn(
-    opening: AbstractAsyncContextManager[EventStream], reader: TurnReader
-) -> AsyncGenerator[TurnEvent, None]:
-    """The turn events of a stream. Raises a `ProviderError` that carries the usage known by then."""
-    try:
-        async with opening as events:
-            if events.limits is not None:
-                yield LimitsSeen(events.limits)
-            async for batch in events:
-                for data in batch:
-                    for event in reader.read(data):
+TakeEvent: TypeAlias = Callable[[TurnEvent], bool]
+"""Takes an event of a turn, unless it would have to wait; says whether it did."""
+
+
+class StreamedTurn(AsyncGenerator[TurnEvent, None]):
+    """The turn events of a stream.
+
+    Iterating raises a `ProviderError` that carries the usage known by then.
+    """
+
+    __slots__ = ("_error", "_events", "_left", "_opening", "_reader", "_take")
+
+    def __init__(self, opening: AbstractAsyncContextManager[EventStream], reader: TurnReader) -> None:
+        self._opening = opening
+        self._reader = reader
+        self._take: TakeEvent | None = None
+        self._left: list[TurnEvent] = []
+        """Events that were not taken, and come by iteration."""
+        self._error: Exception | None = None
+        """Comes after them."""
+        self._events = self._turn()
+
+    def hand_to(self, take: TakeEvent) -> None:
+        """Before the iteration: offer each event to `take` first, as soon as it arrives. Only what it does not take
+        wakes who iterates."""
+        self._take = take
+
+    def __anext__(self) -> Coroutine[Any, Any, TurnEvent]:
+        return self._events.__anext__()
+
+    def asend(self, value: None) -> Coroutine[Any, Any, TurnEvent]:
+        """As of any generator."""
+        return self._events.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, TurnEvent]:
+        """As of any generator."""
+        return self._events.athrow(*error)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        """Close the connection, unless the answer was read to its end."""
+        return self._events.aclose()
+
+    async def _turn(self) -> AsyncGenerator[TurnEvent, None]:
+        reader = self._reader
+        try:
+            async with self._opening as events:
+                if events.limits is not None:
+                    yield LimitsSeen(events.limits)
+                while not reader.complete and await events.pour(self._heard):
+                    for event in self._left:
                         yield event
+                    self._left.clear()
+                    if self._error is not None:
+                        raise self._error
                 if reader.complete:
                     await events.settle()
-                    break
-        end = reader.end()
-    except ProviderError as error:
-        error.usage = error.usage or reader.usage
-        raise
-    yield end
+            end = reader.end()
+        except ProviderError as error:
+            error.usage = error.usage or reader.usage
+            raise
+        yield end
+
+    def _heard(self, batch: list[bytes]) -> bool:
+        """Whether the run need not hear of these events."""
+        take, left, read = self._take, self._left, self._reader.read
+        try:
+            for data in batch:
+                for event in read(data):
+                    if left or take is None or not take(event):
+                        left.append(event)
+        except Exception as error:  # noqa: BLE001 - is raised once the events before it are out
+            self._error = error
+            return False
+        return not (left or self._reader.complete)
+
+
+def read_turn(opening: AbstractAsyncContextManager[EventStream], reader: TurnReader) -> StreamedTurn:
+    """The turn events of a stream."""
+    return StreamedTurn(opening, reader)

@@ -6,7 +6,7 @@ signs an address, as AWS wants it, signs every letter of it.
 
 from __future__ import annotations
 
-import asyncio
+import io
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,47 +14,20 @@ from typing import Any, TypeAlias, cast
 
 import httpx
 import yarl
-from aiohttp import ClientResponse, ClientSession, InvalidURL, TCPConnector
+from aiohttp import ClientSession, InvalidURL, TCPConnector
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 from httpx_aiohttp.transport import AiohttpResponseStream
 
-from providers.reading_pace import SMALL_READ_BYTES, ReadingPace
+from providers.carried_body import CarriedBody
+from providers.reading_pace import ReadingPace
 
 BODY = "shoal_body"
 """The extension of a response that holds its `CarriedBody`."""
 
+_WRITTEN_AT_ONCE_BYTES = 1024 * 1024
+
 SocketFactory: TypeAlias = Callable[[tuple[Any, ...]], socket.socket]
 """Makes a socket for (family, type, protocol, canonical name, socket address)."""
-
-
-class CarriedBody:
-    """A body straight from the carrier. httpx would hand on the same pieces through two generators, which cost a tenth
-    of a chunk. Its connection keeps the client's pace, unless it is encrypted."""
-
-    def __init__(self, response: ClientResponse, pace: ReadingPace) -> None:
-        self._connection = response.connection
-        transport = self._transport()
-        # A pause of TLS saves no read of the socket, and loses what came in it if the connection ends before it does:
-        # uvloop closes then, and drops what it has not decrypted yet.
-        if transport is not None and transport.get_extra_info("sslcontext") is not None:
-            self._connection = None
-        self._pace = pace
-        self.read = response.content.readany
-
-    def after_read(self, size: int) -> None:
-        """Let the connection rest, if it is one of very many."""
-        # More than that may be of a connection that the carrier itself has paused, because its buffer was full.
-        if size < SMALL_READ_BYTES and (transport := self._transport()) is not None:
-            self._pace.after_read(transport)
-
-    def hurry(self) -> None:
-        """End the connection's rest."""
-        if (transport := self._transport()) is not None:
-            transport.resume_reading()  # once more by its timer, which does nothing
-
-    def _transport(self) -> asyncio.Transport | None:
-        """None once the answer is complete: then the connection is somebody else's."""
-        return None if self._connection is None else self._connection.transport
 
 
 class VerbatimClient(HttpxAiohttpClient):
@@ -88,6 +61,9 @@ class _VerbatimSession:
             _ = address.port  # is looked at only now, and may be none
         except ValueError as error:
             raise InvalidURL(url) from error
+        data = settings["data"]
+        if type(data) is bytes and len(data) > _WRITTEN_AT_ONCE_BYTES:  # in pieces, so that other tasks get their turn
+            settings["data"] = io.BytesIO(data)
         return self.session.request(method, address, **settings)
 
 

@@ -23,6 +23,9 @@ class PartChunks(ChunkWriter):
     async def __call__(self, kind: ChunkType, content: str, metadata: Mapping[str, Any] | None = None, /) -> None:
         await self._run(kind, content, metadata)
 
+    def put_now(self, kind: ChunkType, text: str) -> bool:
+        return self._run.put_now(kind, text)
+
     def note_kept(self, call_id: str, reference: str, chars: int) -> None:
         self._run.note_kept(call_id, reference, chars)
 

@@ -37,6 +37,7 @@ ROUNDS = 2
 """So many round trips are under way at once. Where the event loop has much to do, most of a round trip is the way of
 its answer through that loop, and others' chunks need not wait for it: with 1,000 streams the median chunk is a fifth
 sooner there (measured). Those of one run go one after the other."""
+_CONTENT, _THINKING = ChunkType.CONTENT, ChunkType.THINKING  # as in `providers.tool_loop`
 MOST_PIECES = 64
 """Short texts weigh more than their characters: so many of one chunk are put together while they wait."""
 
@@ -102,12 +103,13 @@ class ChunkWriter:
         self.on_lost = on_lost
         """To be taken back at the run's end: run and writer hold each other, and would keep the task with its prompt
         until the garbage collector comes by, which costs a tenth of a task's CPU (measured)."""
-        self._pieces: list[_Piece] = []
-        self._records: list[LogRecord] = []
+        # Empty containers of its own would make a waiting run 180 bytes heavier.
+        self._pieces: list[_Piece] | None = None
+        self._records: tuple[LogRecord, ...] = ()
         self._stored: asyncio.Future[None] | None = None
         """What `store` waits for; taken together with the records."""
         self._pending_chars = 0
-        self._kept: dict[str, tuple[str, int]] = {}
+        self._kept: dict[str, tuple[str, int]] | None = None
         """Call id -> where the output is kept that is longer than what the model reads, and how long it is."""
         self._taken_at = -JOIN_S
         self.is_busy = False
@@ -120,7 +122,7 @@ class ChunkWriter:
 
         Text of any length is split into chunks; of other chunks that are too long, the beginning is shown.
         """
-        is_text = kind is ChunkType.CONTENT or kind is ChunkType.THINKING  # a set would call the enum's own hash
+        is_text = kind is _CONTENT or kind is _THINKING  # a set would call the enum's own hash
         if is_text and len(content) > LONGEST_CHUNK_CHARS:
             for text in split(content):
                 await self(kind, text, metadata)
@@ -133,25 +135,43 @@ class ChunkWriter:
         metadata = metadata or _NO_METADATA
         size = len(content)
         if not is_text:
-            content, metadata = shortened(content, self._with_reference(metadata) if self._kept else metadata)
+            content, metadata = shortened(content, self._with_reference(metadata))
             size = len(content) + json_chars(metadata)
         elif not content.isascii():
             content = encodable(content)
         self._add(kind, content, metadata, size, joinable=is_text)
         publisher.wake(self, urgent=not is_text or time.monotonic() - self._taken_at >= JOIN_S)
 
+    def put_now(self, kind: ChunkType, text: str) -> bool:
+        """Add a piece of text, if that needs no waiting; if not, nothing is added."""
+        publisher = self._publisher
+        if (
+            self._pending_chars > MOST_PENDING_CHARS
+            or publisher.pending_chars > MOST_PENDING_CHARS_OF_ALL
+            or len(text) > LONGEST_CHUNK_CHARS
+        ):
+            return False
+        if not self.lost:
+            if not text.isascii():
+                text = encodable(text)
+            self._add(kind, text, _NO_METADATA, len(text), joinable=True)
+            publisher.wake(self, urgent=time.monotonic() - self._taken_at >= JOIN_S)
+        return True
+
     def note_kept(self, call_id: str, reference: str, chars: int) -> None:
         """The whole output of a tool call, so many characters, can be read at `reference`: its chunk will say so."""
+        self._kept = self._kept or {}
         self._kept[call_id] = (reference, chars)
 
     def _with_reference(self, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-        kept = self._kept.pop(str(metadata.get("id", "")), None)
+        kept = self._kept.pop(str(metadata.get("id", "")), None) if self._kept else None
         return metadata if kept is None else {**metadata, "truncated": True, "chars": kept[1], "stored": kept[0]}
 
     def _add(self, kind: ChunkType, content: str, metadata: Mapping[str, Any], size: int, *, joinable: bool) -> None:
         self._pending_chars += size
         self._publisher.pending_chars += size
-        last = self._pieces[-1] if self._pieces else None
+        pieces = self._pieces
+        last = pieces[-1] if pieces else None
         if (
             joinable
             and last is not None
@@ -164,8 +184,12 @@ class ChunkWriter:
                 last.texts = ["".join(last.texts)]
             last.texts.append(content)
             last.size += size
+            return
+        piece = _Piece(kind, content, self.turn, self.attempt, metadata)
+        if pieces is None:
+            self._pieces = [piece]
         else:
-            self._pieces.append(_Piece(kind, content, self.turn, self.attempt, metadata))
+            pieces.append(piece)
 
     def note(self, *records: LogRecord) -> None:
         """Records to be written with the next `store`, or with the run's outcome."""
@@ -199,7 +223,7 @@ class ChunkWriter:
 
     def take_records(self) -> tuple[LogRecord, ...]:
         """What was noted and is not stored yet; it is the caller's to store."""
-        records, self._records = tuple(self._records), []
+        records, self._records = self._records, ()
         return records
 
     def lose(self) -> None:
@@ -211,9 +235,9 @@ class ChunkWriter:
     def take(self) -> tuple[ChunkDraft, ...]:
         """What is not published yet, in order; it is the caller's to publish."""
         self._publisher.pending_chars -= self._pending_chars
-        pieces, self._pieces, self._pending_chars = self._pieces, [], 0
+        pieces, self._pieces, self._pending_chars = self._pieces, None, 0
         self._taken_at = time.monotonic()
-        return tuple([piece.draft() for piece in pieces])
+        return tuple([piece.draft() for piece in pieces]) if pieces else ()
 
     @property
     def is_congested(self) -> bool:
@@ -241,6 +265,18 @@ class ChunkWriter:
 
 class ChunkPublisher:
     """Publishes the chunks of all runs of a worker: few round trips at a time, each with all that has gathered."""
+
+    __slots__ = (
+        "_awake",
+        "_backend",
+        "_complaint",
+        "_gathering",
+        "_metrics",
+        "_queue",
+        "_urgent",
+        "_waiting",
+        "pending_chars",
+    )
 
     def __init__(self, backend: Backend, metrics: WorkerMetrics) -> None:
         self._backend = backend

@@ -167,7 +167,7 @@ async def slow() -> AsyncIterator[tuple[SlowChunks, ChunkPublisher]]:
     """A slow broker, and a publisher at work for it."""
     backend = SlowBackend()
     publisher = ChunkPublisher(cast("Backend", backend), WorkerMetrics())
-    running = asyncio.create_task(publisher.run())
+    running = asyncio.create_task(publisher.run(), name="publishing")
     yield backend.chunks, publisher
     running.cancel()
     await asyncio.wait([running])
@@ -278,7 +278,7 @@ async def test_two_rounds_that_are_cut_short_leave_nobody_waiting(slow: tuple[Sl
             await chunks.asked.wait()
         endings = [asyncio.create_task(writer.finish()) for writer in writers]
         await asyncio.sleep(0)
-        (publishing,) = [task for task in asyncio.all_tasks() if "ChunkPublisher.run" in repr(task.get_coro())]
+        (publishing,) = [task for task in asyncio.all_tasks() if task.get_name() == "publishing"]
         publishing.cancel()
         assert await asyncio.gather(*endings) == [()] * ROUNDS
     assert publisher.pending_chars == 0
