@@ -16,6 +16,9 @@ from providers.turn_routing import Target
 from providers.vendor_limits import VendorLimits
 from queue_backends import CallOutcome, TokenUsage
 
+_COMPLETED = CallOutcome.COMPLETED  # as in `tool_loop`
+_NO_USAGE = TokenUsage()
+
 
 class TurnRecord(Struct, frozen=True, kw_only=True):
     """One model call, as it went. There is one for each call that was sent, whatever its end."""
@@ -79,7 +82,7 @@ class OpenCall:
         self.target: Target | None = None
         self.race: Race | None = None
         """As long as somebody else may speak first."""
-        self.usage = TokenUsage()
+        self.usage = _NO_USAGE
         self.streamed_chars = 0
         self._most_chars = request.config.max_answer_chars
         self.end: TurnEnd | None = None
@@ -100,6 +103,10 @@ class OpenCall:
         if _answer_chars(end.message) > self._most_chars:  # not all of it comes as text before
             raise answer_too_long(self._most_chars, self.request.config.provider)
         self.end = end
+
+    def has_room(self, text: str) -> bool:
+        """Whether the answer may have this piece, too."""
+        return self.streamed_chars + len(text) <= self._most_chars
 
     def saw_chunk(self, text: str) -> None:
         """A piece of the answer came. Raises `LimitReached` if that makes it longer than the agent allows."""
@@ -136,7 +143,7 @@ class OpenCall:
             is_last=is_last,
             limits=self.limits,
         )
-        if outcome is not CallOutcome.COMPLETED:
+        if outcome is not _COMPLETED:
             record = replace(
                 record,
                 end=None,

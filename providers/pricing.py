@@ -79,6 +79,8 @@ class PriceBook:
     A key of `overrides` is a model (`my-model`) or, for one provider's, `provider/model`; both must match exactly.
     """
 
+    __slots__ = ("_clock", "_known", "_overrides")
+
     def __init__(
         self, overrides: Mapping[str, ModelPrice] | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:

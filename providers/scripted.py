@@ -68,6 +68,7 @@ DEFAULT_REPLY = "mock response"
 EMBEDDING_DIMENSIONS = 1536
 
 D = TypeVar("D", TextDelta, ThinkingDelta)
+_ASSISTANT, _END_TURN, _TOOL_USE = Role.ASSISTANT, StopReason.END_TURN, StopReason.TOOL_USE  # as in `tool_loop`
 _SPACES = re.compile("( )")
 
 _FAULTS: dict[str, type[ProviderError]] = {
@@ -279,7 +280,7 @@ def _prompt(messages: Sequence[Message]) -> tuple[str, int]:
     that ended with calls for its client."""
     turns = 0
     for message in reversed(messages):
-        if message.role is Role.ASSISTANT:
+        if message.role is _ASSISTANT:
             turns += 1
         elif text := message.text:
             return text, turns
@@ -311,12 +312,18 @@ def _size(text: str) -> int:
 
 def _deltas(turn: ScriptedTurn, text: str) -> Sequence[TextDelta | ThinkingDelta]:
     """Words and the single spaces between them, each a chunk, as ark's mock streams them."""
-    spoken = _words(TextDelta, text)
-    return [*_words(ThinkingDelta, turn.thinking), *spoken] if turn.thinking else spoken
+    spoken = _own_words(text) if text is turn.text else _words(TextDelta, text)
+    return (*_words(ThinkingDelta, turn.thinking), *spoken) if turn.thinking else spoken
 
 
-def _words(kind: type[D], content: str) -> list[D]:
-    return [kind(piece) for piece in _SPACES.split(content) if piece]
+def _words(kind: type[D], content: str) -> tuple[D, ...]:
+    return tuple([kind(piece) for piece in _SPACES.split(content) if piece])
+
+
+@functools.lru_cache(maxsize=64)
+def _own_words(text: str) -> tuple[TextDelta, ...]:
+    """Of a script's text, where nothing of the prompt was filled in: it is said again and again."""
+    return _words(TextDelta, text)
 
 
 def _strike(fault: ScriptedFault, streamed: int, usage: TokenUsage) -> None:
@@ -335,9 +342,9 @@ def _end(turn: ScriptedTurn, text: str, usage: TokenUsage, request: TurnRequest)
     for position, call in enumerate(turn.tool_calls):
         arguments = msgspec.json.encode(call.arguments).decode()
         parts.append(ToolCall(id=f"call_{request.turn}_{position}", name=call.name, arguments=arguments))
-    natural = StopReason.TOOL_USE if turn.tool_calls else StopReason.END_TURN
+    natural = _TOOL_USE if turn.tool_calls else _END_TURN
     return TurnEnd(
-        message=Message(role=Role.ASSISTANT, parts=tuple(parts)),
+        message=Message(role=_ASSISTANT, parts=tuple(parts)),
         stop_reason=turn.stop_reason or natural,
         usage=usage,
         model=request.config.model,

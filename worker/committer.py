@@ -29,6 +29,7 @@ from worker.persistence import LONGEST_DELAY_S, persistently
 TURNS_FOR_THE_PULL = 5
 """Turns of the event loop that a commit leaves to the pull which the same runs have made room for. Sent first, it is
 answered first, and the server writes the results while we run the next tasks: measured, a third more tasks per second.
+They are counted from when the pull can be sent: an answer may have come behind the same runs, and its tasks go first.
 """
 
 log = structlog.get_logger(__name__)
@@ -40,10 +41,15 @@ OnCommitted = Callable[[Sequence[Outcome], Collection[int]], None]
 class Committer:
     """Writes outcomes; at once when idle, and in batches as large as the round trips make them."""
 
-    def __init__(self, backend: Backend, metrics: WorkerMetrics, on_committed: OnCommitted) -> None:
+    __slots__ = ("_backend", "_complaint", "_empty", "_metrics", "_on_committed", "_pending", "_pull_is_due", "_wake")
+
+    def __init__(
+        self, backend: Backend, metrics: WorkerMetrics, on_committed: OnCommitted, pull_is_due: Callable[[], bool]
+    ) -> None:
         self._backend = backend
         self._metrics = metrics
         self._on_committed = on_committed
+        self._pull_is_due = pull_is_due
         self._pending: list[Outcome] = []
         self._wake = asyncio.Event()
         self._complaint = ""
@@ -65,8 +71,10 @@ class Committer:
         """Commit until cancelled."""
         while True:
             await self._wake.wait()
-            for _ in range(TURNS_FOR_THE_PULL):
+            turns = 0
+            while turns < TURNS_FOR_THE_PULL:
                 await asyncio.sleep(0)
+                turns = 0 if self._pull_is_due() else turns + 1
             self._wake.clear()
             batch, self._pending = self._pending, []
             for part in batches(batch, outcome_chars):

@@ -13,6 +13,8 @@ MOST_KEPT = 1000
 class EarlyCancels:
     """Remembers the latest of them for a short while."""
 
+    __slots__ = ("_asked_at", "_clock")
+
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._asked_at: dict[str, float] = {}

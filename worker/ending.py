@@ -39,6 +39,7 @@ from worker.turn_book import TurnBook
 
 LONGEST_CALLS_CHARS = 1024 * 1024
 """Of JSON. Calls for the client that are longer stand in the result alone, not in the final chunk."""
+_DONE = ChunkType.DONE  # as in `providers.tool_loop`
 _NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
@@ -91,7 +92,7 @@ class Ending:
         said: dict[str, Any] = {"stop_reason": result.stop_reason}
         if result.tool_calls and len(encode_json(result.tool_calls)) <= LONGEST_CALLS_CHARS:
             said["tool_calls"] = result.tool_calls
-        final = self._final(ChunkType.DONE, "", spent, said)
+        final = self._final(_DONE, "", spent, said)
         self._keep(output=output)
         return Ack(
             delivery=self._delivery,

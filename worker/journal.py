@@ -234,7 +234,8 @@ class Journal:
         if not self._is_on:
             return ()
         keep_s = self._finished_s if is_last else self._unfinished_s
-        return (LogRecord(log=log_name(task_id), id=_id(entry), value=encode_json(entry), keep_s=keep_s),)
+        value = encode_json(entry)
+        return (LogRecord(log=log_name(task_id), id=_id(entry), value=value, keep_s=keep_s, is_last=is_last),)
 
 
 async def read_journal(state: StateStore, task_id: str) -> list[Moment]:

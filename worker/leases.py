@@ -40,6 +40,20 @@ class LeaseKeeper:
     `on_cancel` with ids of tasks, of this worker or another, that were asked to end.
     """
 
+    __slots__ = (
+        "_backend",
+        "_has_let_go",
+        "_held",
+        "_held_lock",
+        "_home",
+        "_is_failing",
+        "_lease_s",
+        "_longest_block_s",
+        "_on_cancel",
+        "_on_lost",
+        "_watch",
+    )
+
     def __init__(
         self,
         backend: Backend,

@@ -214,6 +214,21 @@ class WorkerMetrics:
 class Metrics:
     """All figures of one worker process. Not for several threads at once; reading from another thread is fine."""
 
+    __slots__ = (
+        "_agents",
+        "_budgets",
+        "_clock",
+        "_models",
+        "_namespace",
+        "_rate_limits",
+        "_tools",
+        "loop_policy",
+        "prefix",
+        "queue",
+        "routing",
+        "worker",
+    )
+
     def __init__(
         self, *, prefix: str = "shoal", namespace: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:

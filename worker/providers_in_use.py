@@ -36,6 +36,22 @@ def own_provider(config: AgentConfig, default: str = FALLBACK) -> str:
 class ProvidersInUse:
     """Instances by registry name. With `everywhere`, that one provider serves all agents, whatever they name."""
 
+    __slots__ = (
+        "_changes",
+        "_closing",
+        "_create",
+        "_default",
+        "_everywhere",
+        "_forget",
+        "_instances",
+        "_live",
+        "_retired",
+        "_runs",
+        "_settings",
+        "_settling",
+        "unsettled",
+    )
+
     def __init__(
         self,
         live: LiveSettings | None = None,

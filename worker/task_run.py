@@ -208,11 +208,11 @@ class TaskRun:
                         await self._settle_provider()
                     if self.ending.conversation is not None:
                         await self._load_conversation(self.ending.conversation)
-                    if around.artifacts is not None:
+                    if around.artifacts is not None and (around.artifacts.has_own or self._team is not None):
                         await self._begin_artifacts(around.artifacts)
                     run = await self._work(past)
                     if self._artifacts is not None:
-                        self.ending.artifacts = await self._artifacts.finish()
+                        self.ending.artifacts = await self._artifacts.finish(run.output)
                 finally:
                     self._end_limits(limits)
                 if self._team is not None:
@@ -279,7 +279,7 @@ class TaskRun:
         """The run itself: refuse what cannot run, then let the provider work, or the agent's plugin."""
         if self._has_plugin:
             return self._answer_of_plugin(past)
-        provider, book = self._open_book(past)
+        provider, book = self._open_book(past, is_plugin=False)
         refuse_hopeless(self.delivery, past, self.around.limits)
         if self.agent.loop_policy is not None:
             self._begin_policy(book, past)
@@ -317,7 +317,7 @@ class TaskRun:
 
         recording = Recording(past.plugin_entries, self.delivery)
         past = replace(past, lost_calls=recording.lost_calls())
-        _, book = self._open_book(past)
+        _, book = self._open_book(past, is_plugin=True)
         refuse_hopeless(self.delivery, past, self.around.limits)
         if self.agent.loop_policy is not None:
             self._begin_policy(book, past)
@@ -363,13 +363,13 @@ class TaskRun:
         if not self.around.providers.routed(config):  # a route's targets are settled when they are taken
             await self.around.providers.settle(config)
 
-    def _open_book(self, past: Past) -> tuple[LLMProvider | None, TurnBook]:
+    def _open_book(self, past: Past, *, is_plugin: bool) -> tuple[LLMProvider | None, TurnBook]:
         """Who runs the task, None if that is decided for each call; and the account of what it has spent, which begins
         with what earlier deliveries did."""
         around, delivery = self.around, self.delivery
         self.ending.past = past
         config = self.agent.config
-        if self._has_plugin:
+        if is_plugin:
             provider, name = None, PLUGIN
         elif around.providers.routed(config):
             self._routed = around.routing.begin(config, self.task, answered_before=past.answered_by)
@@ -404,7 +404,9 @@ class TaskRun:
         self._policy = PolicyOfRun(policies, policy, run, self.agent, self.marks).begin()
 
     async def _begin_artifacts(self, artifacts: Artifacts) -> None:
-        self._artifacts = await artifacts.begin(self.task, self.marks, is_first=self.delivery.first)
+        self._artifacts = await artifacts.begin(
+            self.task, self.marks, is_first=self.delivery.first, team=self.agent.team, role=self.agent.role
+        )
 
     def _own_limit(self, deadline: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
         """The timer of a role's own time limit, which counts instead of the worker's, or else the one given."""
@@ -496,7 +498,7 @@ class TaskRun:
             try:
                 if self.marks is not None:
                     await self.around.agents.make_sure(self.task)
-                self._open_book(await self._recall())
+                self._open_book(await self._recall(), is_plugin=self._has_plugin)
             except (ProviderError, WorkerError, QueueError) as error:
                 log.warning("earlier deliveries of a task are not all accounted", task=self.task.id, error=str(error))
 

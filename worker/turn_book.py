@@ -26,6 +26,7 @@ from worker.telemetry import OFF, Span
 from worker.tool_book import ToolBook
 
 CHARS_PER_TOKEN = 4
+_COMPLETED, _FAILED, _CANCELLED = CallOutcome.COMPLETED, CallOutcome.FAILED, CallOutcome.CANCELLED  # as in `tool_loop`
 ROUTE = "(route)"
 """Stands for the provider of a call of which nobody knows which target of a route it went to."""
 
@@ -242,14 +243,16 @@ class TurnBook:
         self._metrics_of(record).called(
             record.duration_ms / 1000,
             usage,
-            outcome=record.outcome.value,
+            outcome=str(record.outcome),
             first_chunk_s=None if first_chunk_ms is None else first_chunk_ms / 1000,
         )
         entry = self._usage_record(record, usage, estimated=estimated)
+        intent = self._intents.pop(record.attempt, None) if self._intents else None
+        if intent is not None:
+            entry = intent.receipt.noted_in(entry)
         self._note(record, entry)
         self._add_cost(entry.cost_usd)
-        intent = self._intents.pop(record.attempt, None) if self._intents else None
-        if record.outcome is CallOutcome.CANCELLED:
+        if record.outcome is _CANCELLED:
             if intent is not None:
                 for gate in reversed(self._around.gates):
                     gate.note(intent, record, entry)
@@ -301,7 +304,7 @@ class TurnBook:
     def _is_free(self, record: TurnRecord) -> bool:
         """No vendor bills a call that failed before its answer began. A provider that runs whole tasks may have made
         others before."""
-        if record.outcome is not CallOutcome.FAILED:
+        if record.outcome is not _FAILED:
             return False
         is_whole_run = self._tools is not None and self._tools.is_whole_run
         return record.usage == TokenUsage() and not is_whole_run
@@ -351,7 +354,7 @@ class TurnBook:
 
     def answered(self, run: Run) -> None:
         """Note what the run came to. Why a provider that runs whole tasks stopped, nobody knows."""
-        self.stop_reason = "" if self._tools is not None and self._tools.is_whole_run else run.stop_reason.value
+        self.stop_reason = "" if self._tools is not None and self._tools.is_whole_run else str(run.stop_reason)
         self.structured = run.structured
         self.tool_calls = run.tool_calls
 
@@ -399,7 +402,7 @@ def billed(record: TurnRecord) -> tuple[TokenUsage, bool]:
     """What a call has used, and whether that is our estimate: a vendor reports no usage for a stream that was cut or
     cancelled, but bills what had been produced."""
     usage, outcome = record.usage, record.outcome
-    if outcome is CallOutcome.COMPLETED or outcome is CallOutcome.FAILED or not record.sent_chars:
+    if outcome is _COMPLETED or outcome is _FAILED or not record.sent_chars:
         return usage, False
     if usage.input_tokens is not None or usage.output_tokens is not None:
         return usage, False

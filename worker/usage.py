@@ -84,6 +84,8 @@ class UsageLedger:
     """Turns usage records into log records with their counters, to be kept for `keep_s` at least. One per worker; does
     no I/O."""
 
+    __slots__ = ("_keep_s", "_max_names", "_names", "_sets", "calls", "cost_usd", "tokens", "unpriced_calls")
+
     def __init__(self, *, keep_s: float = KEEP_S, max_names: int = _MAX_NAMES) -> None:
         self._keep_s = keep_s
         self._max_names = max_names

@@ -27,15 +27,43 @@ PULL_WAIT_S = 5.0
 LONGEST_RETRY_S = 2.0
 GOODBYE_S = 10.0
 """After the grace period: so long for cancelled runs to clean up and for their tasks to be handed back."""
+HEED_S = 1.0
+"""After that: so long for the rest, which is heard by nobody any more."""
+MOST_NAMES = 20
 
 log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Runs tasks until it is told to stop.
+    """Runs tasks until it is told to stop, and then ends within the grace period and some seconds, whatever they do.
 
     `surround` builds what the runs share around the publisher, which is the worker's own.
     """
+
+    __slots__ = (
+        "_around",
+        "_backend",
+        "_committer",
+        "_concurrency",
+        "_defect",
+        "_early_cancels",
+        "_ends",
+        "_given_up",
+        "_grace_s",
+        "_health",
+        "_last_looks",
+        "_leases",
+        "_loop",
+        "_metrics",
+        "_most_per_pull",
+        "_parked",
+        "_publisher",
+        "_pull_is_due",
+        "_running",
+        "_runs",
+        "_slot_freed",
+        "_stopping",
+    )
 
     def __init__(
         self,
@@ -52,9 +80,12 @@ class Worker:
         self._metrics = metrics.worker
         self._health = health or HealthState()
         self._concurrency = concurrency
+        # Half of the slots: these run while the server reads the others' tasks and writes what ended (measured: 500
+        # naps at once take 4 % less time so, tasks that do nothing 3 %).
+        self._most_per_pull = (concurrency + 1) // 2
         self._grace_s = grace_s
         self._publisher = ChunkPublisher(backend, metrics.worker)
-        self._committer = Committer(backend, metrics.worker, self._committed)
+        self._committer = Committer(backend, metrics.worker, self._committed, lambda: self._pull_is_due)
         self._around = surround(self._publisher)
         self._running: dict[DeliveryKey, TaskRun] = {}
         """Runs by fencing key, in the order in which they began: they occupy a slot."""
@@ -75,6 +106,8 @@ class Worker:
         """Holds what is running, and what has ended and is not written yet."""
         self._early_cancels = EarlyCancels()
         self._slot_freed = asyncio.Event()
+        self._pull_is_due = False
+        """One has been answered, and the next one is about to be sent."""
         self._stopping = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
         """What runs are run in, also those that were given up."""
@@ -131,14 +164,12 @@ class Worker:
             try:
                 await self._stopping.wait()
                 await self._drain(pulling, self._grace_s)
-                if self._runs:  # they do not heed it
-                    await asyncio.wait(self._runs)
+                await self._leave_behind()
             except asyncio.CancelledError:
                 await self._drain(pulling, 0.0)
                 for run in self._runs:
                     run.cancel()
-                if self._runs:
-                    await asyncio.wait(self._runs)
+                await self._leave_behind()
                 raise
         if self._defect is not None:
             raise self._defect
@@ -156,7 +187,7 @@ class Worker:
                 await self._slot_freed.wait()
                 continue
             try:
-                deliveries = await self._backend.queue.pull(free, PULL_WAIT_S)
+                deliveries = await self._backend.queue.pull(min(free, self._most_per_pull), PULL_WAIT_S)
             except QueueError as error:
                 self._pull_failed(error)
                 await asyncio.sleep(delay_s)
@@ -164,7 +195,11 @@ class Worker:
                 continue
             for delivery in deliveries:
                 self._start(delivery)
-            await asyncio.sleep(0)  # they begin before anything else is done
+            self._pull_is_due = True
+            try:
+                await asyncio.sleep(0)  # they begin before anything else is done
+            finally:
+                self._pull_is_due = False
             delay_s = 0.1
             self._health.pulled()
             self._metrics.last_pull_at = time.monotonic()
@@ -298,6 +333,14 @@ class Worker:
             run.stop(Stop.RELEASED)
         if not await self._emptied(GOODBYE_S):
             log.error("some tasks could not be handed back; their leases will run out", tasks=len(self._leases))
+
+    async def _leave_behind(self) -> None:
+        """What goes on though it was told to end, more than once, is waited for no longer."""
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=HEED_S)
+        if self._runs:
+            names = sorted(run.get_name() for run in self._runs)
+            log.error("runs that do not end are left behind", tasks=names[:MOST_NAMES], runs=len(names))
 
     async def _emptied(self, within_s: float) -> bool:
         try:

@@ -11,13 +11,14 @@ import msgspec
 import pytest
 
 from providers.errors import InvalidRequest
-from providers.interfaces import ChatProvider
-from providers.messages import Message, StopReason, TextDelta, TurnEnd, TurnEvent, TurnRequest
+from providers.interfaces import ChatProvider, LLMProvider
+from providers.messages import AgentConfig, Message, StopReason, TextDelta, TurnEnd, TurnEvent, TurnRequest
 from queue_backends import Backend, Chunk, ChunkBatch, ChunkType, Delivery, Task, TokenUsage
 from tests.worker.conftest import WorkerFactory
 from worker import streaming
 from worker.chunk_bounds import LONGEST_CHUNK_CHARS, shortened
 from worker.metrics import WorkerMetrics
+from worker.providers_in_use import ProvidersInUse
 from worker.streaming import MOST_PENDING_CHARS, ROUNDS, ChunkPublisher, ChunkWriter
 
 LIMIT_S = 20
@@ -342,10 +343,20 @@ class Flood(ChatProvider):
         yield TurnEnd(message=Message.assistant(""), stop_reason=StopReason.END_TURN, usage=TokenUsage())
 
 
+def everybody_gets(provider: LLMProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a run asks for, it gets this provider."""
+
+    class Given(ProvidersInUse):
+        def get(self, config: AgentConfig) -> LLMProvider:
+            return provider
+
+    monkeypatch.setattr("worker.swarm_plugin.everywhere.ProvidersInUse", Given)
+
+
 async def test_an_answer_without_end_ends_the_run(fleet_of: WorkerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run fails for good with the limit and what to do; no more is read than the limit, and nothing is retried."""
     flood = Flood()
-    monkeypatch.setattr("worker.providers_in_use.ProvidersInUse.get", lambda self, config: flood)
+    everybody_gets(flood, monkeypatch)
     async with fleet_of(**{"agent.max_answer_chars": 100_000}) as (fleet, _):
         result = await (await fleet.submit("go")).result(timeout_s=LIMIT_S)
     assert result.error.startswith("the answer has more than 100000 characters (max_answer_chars): raise it")
@@ -361,7 +372,7 @@ async def test_an_answer_that_comes_at_once_is_bounded_too(
         async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
             yield TurnEnd(message=Message.assistant("x" * 100_001), stop_reason=StopReason.END_TURN, usage=TokenUsage())
 
-    monkeypatch.setattr("worker.providers_in_use.ProvidersInUse.get", lambda self, config: Whole())
+    everybody_gets(Whole(), monkeypatch)
     async with fleet_of(**{"agent.max_answer_chars": 100_000}) as (fleet, _):
         result = await (await fleet.submit("go")).result(timeout_s=LIMIT_S)
     assert "max_answer_chars" in result.error
@@ -403,7 +414,7 @@ async def test_a_long_error_is_cut(fleet_of: WorkerFactory, monkeypatch: pytest.
             yield TextDelta("a")
             raise InvalidRequest("x" * 10_000_000)
 
-    monkeypatch.setattr("worker.providers_in_use.ProvidersInUse.get", lambda self, config: Novelist())
+    everybody_gets(Novelist(), monkeypatch)
     async with fleet_of() as (fleet, _):
         task = await fleet.submit("go")
         result = await task.result(timeout_s=LIMIT_S)

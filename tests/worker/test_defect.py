@@ -22,11 +22,12 @@ async def test_a_defect_ends_the_worker_and_not_in_silence(fleet_of: FleetOf, mo
     stops, and raises what was wrong."""
     noted = asyncio.Event()
 
-    def add(_committer: Committer, _outcome: Outcome) -> None:
-        noted.set()
-        raise RuntimeError("a defect")
+    class Defective(Committer):
+        def add(self, outcome: Outcome) -> None:
+            noted.set()
+            raise RuntimeError("a defect")
 
-    monkeypatch.setattr(Committer, "add", add)
+    monkeypatch.setattr("worker.worker.Committer", Defective)
     with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a defect"), flatten_subgroups=True):
         async with fleet_of() as (fleet, _), asyncio.timeout(LIMIT_S):
             await fleet.submit("hi")

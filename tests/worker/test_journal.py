@@ -55,6 +55,8 @@ from worker.usage import UsageReport
 
 LIMIT_S = 20
 OPTIONS = BackendOptions(lease_s=0.2, max_deliveries=50)
+LONG_LEASES = BackendOptions(lease_s=LIMIT_S, max_deliveries=50)
+"""Where nobody dies: a busy machine may stop a process for longer than a short lease."""
 USAGE = TokenUsage(input_tokens=100, output_tokens=10)
 
 
@@ -129,12 +131,12 @@ def tools(tmp_path: Path, diary: Path) -> Path:
 
 
 @asynccontextmanager
-async def store(name: str) -> AsyncIterator[Callable[[], Awaitable[Backend]]]:
+async def store(name: str, options: BackendOptions = OPTIONS) -> AsyncIterator[Callable[[], Awaitable[Backend]]]:
     """Opens backends on one memory store."""
-    async with await open_backend(f"memory://{name}", OPTIONS):
+    async with await open_backend(f"memory://{name}", options):
 
         async def another() -> Backend:
-            return await open_backend(f"memory://{name}", OPTIONS)
+            return await open_backend(f"memory://{name}", options)
 
         yield another
 
@@ -256,7 +258,7 @@ async def test_a_retry_goes_on_where_the_attempt_failed(tools: Path, diary: Path
             yield event
 
     monkeypatch.setattr(Planned, "stream_turn", failing_once)
-    async with store("retry") as another, open_worker(settings_for(tools), await another()):
+    async with store("retry", LONG_LEASES) as another, open_worker(settings_for(tools), await another()):
         backend = await another()
         result, chunks = await ended(backend, (await Fleet(backend).submit("go")).id)
         entries = [moment.entry for moment in await read_journal(backend.state, result.task_id)]
@@ -281,7 +283,10 @@ async def test_a_requeued_task_goes_on_and_is_shown_from_the_start(tools: Path, 
             yield event
 
     monkeypatch.setattr(Planned, "stream_turn", failing_once)
-    async with store("requeue") as another, open_worker(settings_for(tools, max_retries=0), await another()):
+    async with (
+        store("requeue", LONG_LEASES) as another,
+        open_worker(settings_for(tools, max_retries=0), await another()),
+    ):
         backend = await another()
         task_id = (await Fleet(backend).submit("go")).id
         dead, _ = await ended(backend, task_id)
@@ -404,7 +409,11 @@ async def test_a_cancelled_run_leaves_a_conversation_to_go_on_with(tools: Path, 
         f"    Path({str(tmp_path / 'reached')!r}).touch()\n    await asyncio.Event().wait()\n    return text\n"
     )
     settings = settings_for(None, python_tools=(str(hanging),))
-    async with asyncio.timeout(LIMIT_S), store("conversation") as another, open_worker(settings, await another()):
+    async with (
+        asyncio.timeout(LIMIT_S),
+        store("conversation", LONG_LEASES) as another,
+        open_worker(settings, await another()),
+    ):
         backend = await another()
         fleet = Fleet(backend)
         handle = await fleet.submit("go")

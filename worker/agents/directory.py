@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 class AgentDirectory:
     """The agents that this worker runs. What changes counts for runs that begin from then on."""
 
+    __slots__ = ("_default", "_following", "_known", "_roles", "_roster")
+
     def __init__(self, roster: Roster, plans: PlansInUse | None = None) -> None:
         """Without `plans`, tasks of teams cannot be run."""
         self._roster = roster

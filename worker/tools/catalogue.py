@@ -50,6 +50,19 @@ class ToolCatalogue:
     server that is down is retried in the background, shows in `problems()`, and takes nothing from the others.
     """
 
+    __slots__ = (
+        "_chosen",
+        "_connect_wait_s",
+        "_entries",
+        "_fixed",
+        "_group",
+        "_left_out",
+        "_listed",
+        "_max_output_chars",
+        "_servers",
+        "_serving",
+    )
+
     def __init__(
         self,
         *,
