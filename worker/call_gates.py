@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from providers import AgentConfig, TurnRequest
 from providers.tool_loop import TurnRecord
-from queue_backends import Task, UsageRecord
+from queue_backends import CallOutcome, Task, UsageRecord
 from worker.budgets.rules import BudgetRule
+
+
+class Receipt(Struct, kw_only=True):
+    """What a call was let through on; the gates write it, and it goes into the call's usage record."""
+
+    charged_to: tuple[str, ...] = ()
+    """The accounts of budgets."""
+    expected: tuple[int, int] = (0, 0)
+    """Tokens and millionths of a US dollar that were reserved there."""
+
+    def noted_in(self, entry: UsageRecord) -> UsageRecord:
+        """The record of the call that says so too."""
+        if not self.charged_to:
+            return entry
+        expected = self.expected if is_charged_as_expected(entry) else None
+        return replace(entry, charged_to=self.charged_to, charged=expected)
+
+
+def is_charged_as_expected(entry: UsageRecord) -> bool:
+    """Whether a call spends what was reserved for it: it was answered, or cut, by a provider that does not say what it
+    used. One that failed has spent nothing then."""
+    usage = entry.usage
+    return usage.input_tokens is None and usage.output_tokens is None and entry.outcome is not CallOutcome.FAILED
 
 
 class ModelCallIntent(Struct, frozen=True, kw_only=True):
@@ -27,6 +51,7 @@ class ModelCallIntent(Struct, frozen=True, kw_only=True):
     role: str = ""
     budgets: tuple[BudgetRule, ...] = ()
     """Those that come with the task, beside the fleet's: its team's and its role's."""
+    receipt: Receipt = field(default_factory=Receipt)
 
 
 class CallGate(Protocol):

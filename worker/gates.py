@@ -55,7 +55,7 @@ async def open_gates(
             prices=prices,
             estimates=estimates,
             metrics=metrics,
-            run_timeout_s=settings.timeout_s,
+            lease_s=settings.backend.lease_s,
             on_warning=_on_warning(settings, state, http),
         )
         await stack.enter_async_context(budgets.kept())

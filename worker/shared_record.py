@@ -11,7 +11,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -26,7 +26,19 @@ S = TypeVar("S", bound=Struct)
 R = TypeVar("R")
 Change = Callable[[S], tuple[S, R]]
 """From the present value to the next one and an answer. Called again if somebody else was faster, so it has no other
-effects. Returning the very same object means that nothing has changed."""
+effects, but for those on the `Shadow`. Returning the very same object means that nothing has changed."""
+
+
+class Shadow(Protocol):
+    """What a process keeps beside the value, and what changes bring up to date as they are applied."""
+
+    def begin(self) -> None:
+        """The changes of a step are about to be applied: what an earlier try of it did has not been."""
+        ...
+
+    def keep(self) -> None:
+        """They were made."""
+        ...
 
 
 class Contended(BackendUnavailable):
@@ -53,14 +65,17 @@ _decoder = msgspec.json.Decoder(_Envelope)
 
 class SharedRecord(Generic[S]):
     """The value under `key`, of Struct type `kind`; `kind()` where there is none. With `ttl_s` it disappears so long
-    after its last change."""
+    after its last change. Changes may be about `shadow` too."""
 
-    def __init__(self, state: StateStore, key: str, kind: type[S], *, ttl_s: float | None = None) -> None:
+    def __init__(
+        self, state: StateStore, key: str, kind: type[S], *, ttl_s: float | None = None, shadow: Shadow | None = None
+    ) -> None:
         self._state = state
         self._key = key
         self._kind = kind
         self._values = msgspec.json.Decoder(kind)
         self._ttl_s = ttl_s
+        self._shadow = shadow
         self._writer = secrets.token_hex(6)
         self._writes = 0
         self._waiting: list[tuple[Change[S, Any], asyncio.Future[Any]]] = []
@@ -105,6 +120,8 @@ class SharedRecord(Generic[S]):
         batch, self._waiting = [item for item in self._waiting if not item[1].done()], []
         try:
             answers = await self._written([change for change, _ in batch])
+            if self._shadow is not None:
+                self._shadow.keep()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the step are told of it
             answers = [_Raised(error)] * len(batch)
         for (_, answer), said in zip(batch, answers, strict=True):
@@ -134,6 +151,8 @@ class SharedRecord(Generic[S]):
             if unsure and writers.get(self._writer) == number:
                 self._known = before
                 return answers
+            if self._shadow is not None:
+                self._shadow.begin()
             after, answers = _applied(value, changes)
             if after is value:
                 if tried == 0 and self._known is not None:  # decided on what we remembered: look first

@@ -39,16 +39,24 @@ def call_record(outcome: CallOutcome = CallOutcome.COMPLETED) -> TurnRecord:
     return TurnRecord(turn=0, attempt=0, outcome=outcome, usage=TokenUsage(), started_at=time.time(), duration_ms=1)
 
 
-def used(intent: ModelCallIntent, usage: TokenUsage, cost_usd: float | None = None) -> UsageRecord:
-    """What a call has used."""
-    return UsageRecord(
+def used(
+    intent: ModelCallIntent,
+    usage: TokenUsage,
+    cost_usd: float | None = None,
+    *,
+    at: float | None = None,
+    outcome: CallOutcome = CallOutcome.COMPLETED,
+) -> UsageRecord:
+    """What a call has used that has ended just now, or at a moment; as its run would write it down."""
+    entry = UsageRecord(
         id=intent.id,
         task_id=intent.task.id,
         provider=intent.provider,
         model=intent.config.model,
         usage=usage,
         cost_usd=cost_usd,
-        started_at=time.time(),
-        duration_ms=1,
-        outcome=CallOutcome.COMPLETED,
+        started_at=time.time() if at is None else at,
+        duration_ms=0,
+        outcome=outcome,
     )
+    return intent.receipt.noted_in(entry)

@@ -70,7 +70,7 @@ def _gate(store: Any, rules: dict[str, Any] | None = None, **options: Any) -> Bu
         "prices": PriceBook({"mock": ModelPrice(input_usd=1000.0, output_usd=1000.0)}),
         "estimates": CallEstimates(),
         "metrics": Metrics(),
-        "run_timeout_s": 120.0,
+        "lease_s": 30.0,
         **options,
     }
     return BudgetGate(store, read_rules(rules or ALL), **values)
@@ -203,7 +203,7 @@ async def test_a_call_of_unknown_usage_is_not_free(
     gate = _gate(store)
     call = model_call("t1", prompt="x" * 800, max_tokens=100)
     await gate.enter(call)
-    await gate.leave(call, call_record(outcome), used(call, TokenUsage()))
+    await gate.leave(call, call_record(outcome), used(call, TokenUsage(), outcome=outcome))
     [use] = await _all_uses(store, gate.rules)
     assert (use.tokens_used, use.usd_used, use.tokens_held) == (*spent, 0)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -16,6 +18,7 @@ from providers import BudgetExceeded
 from providers.pricing import ModelPrice, PriceBook
 from queue_backends import Backend, BackendUnavailable, CallOutcome, TokenUsage, open_backend
 from tests.accounting.calls import call_record, model_call, used
+from worker.budgets.account import Account
 from worker.budgets.gate import BudgetGate
 from worker.budgets.live import following
 from worker.budgets.report import budget_uses
@@ -26,6 +29,7 @@ from worker.call_gates import ModelCallIntent
 from worker.errors import BadSetting, Postponed
 from worker.live_settings import LiveSettings
 from worker.metrics import Metrics
+from worker.shared_record import stored_value
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC).timestamp()
 PRICES = PriceBook({"mock": ModelPrice(input_usd=1000.0, output_usd=1000.0)})
@@ -53,17 +57,19 @@ def _gate(backend: Backend, clock: Clock | None = None, *, rules: dict[str, Any]
         "prices": PRICES,
         "estimates": CallEstimates(),
         "metrics": Metrics(),
-        "run_timeout_s": 120.0,
+        "lease_s": 30.0,
         "clock": clock or Clock(),
         **changes,
     }
     return BudgetGate(backend.state, read_rules(rules), **values)
 
 
-async def _call(gate: BudgetGate, intent: ModelCallIntent, tokens: int, cost_usd: float | None = None) -> None:
+async def _call(
+    gate: BudgetGate, intent: ModelCallIntent, tokens: int, cost_usd: float | None = None, *, at: float = NOW
+) -> None:
     await gate.enter(intent)
     usage = TokenUsage(input_tokens=tokens // 2, output_tokens=tokens - tokens // 2)
-    await gate.leave(intent, call_record(), used(intent, usage, cost_usd))
+    await gate.leave(intent, call_record(), used(intent, usage, cost_usd, at=at))
 
 
 async def test_a_used_up_budget_refuses_for_good_and_says_of_what_how_much_and_until_when(backend: Backend) -> None:
@@ -154,7 +160,7 @@ async def test_a_rolling_day_says_when_enough_of_it_is_over(backend: Backend) ->
     gate = _gate(backend, clock, rules={"b": {"scope": "fleet", "period": "day", "tokens": 1000}})
     await _call(gate, model_call("t1"), 600)
     clock.now += 3600
-    await _call(gate, model_call("t2"), 600)
+    await _call(gate, model_call("t2"), 600, at=clock.now)
     with pytest.raises(BudgetExceeded, match=r"there is room again at 2026-11-22 12:05 UTC"):
         await gate.enter(model_call("t3"))
 
@@ -290,18 +296,44 @@ async def test_a_budget_is_raised_lowered_added_and_taken_away_while_it_is_kept(
             await gate.enter(model_call("t4"))
 
 
-async def test_what_a_dead_worker_had_reserved_counts_as_spent_in_the_end(backend: Backend) -> None:
-    """Nobody knows what its calls cost: until its time is over they are reserved, then they count as expected."""
+async def test_what_a_dead_worker_had_reserved_is_free_again_when_its_lease_has_run_out(backend: Backend) -> None:
+    """Until then it may be at work. What its calls cost nobody knows: the usage log says so, the budget is free."""
     clock = Clock()
     rules = {"b": {"scope": "fleet", "tokens": 1000}}
     dead, alive = _gate(backend, clock, rules=rules), _gate(backend, clock, rules=rules)
     await dead.enter(model_call("t1", max_tokens=400))  # 100 in, 400 out
     [use] = await budget_uses(backend.state, alive.rules, clock=clock)
     assert (use.tokens_used, use.tokens_held) == (0, 500)
-    clock.now += 3600
+    clock.now += 29
+    [use] = await budget_uses(backend.state, alive.rules, clock=clock)
+    assert (use.tokens_used, use.tokens_held) == (0, 500)
+    clock.now += 2
     await _call(alive, model_call("t2"), 10)
     [use] = await budget_uses(backend.state, alive.rules, clock=clock)
-    assert (use.tokens_used, use.tokens_held) == (510, 0)
+    assert (use.tokens_used, use.tokens_held) == (10, 0)
+
+
+async def test_what_a_living_worker_holds_outlasts_any_lease(backend: Backend) -> None:
+    """As long as it lives it says so again and again, however long a call takes."""
+    rules = {"b": {"scope": "fleet", "tokens": 1000}}
+    gate = _gate(backend, rules=rules, lease_s=0.06, clock=time.time)
+    async with gate.kept():
+        await gate.enter(model_call("t1", max_tokens=400))
+        began_at = time.time()
+        seen = set()
+        async with asyncio.timeout(30):
+            while time.time() < began_at + 1.0 or not seen:
+                [use] = await budget_uses(backend.state, gate.rules, clock=lambda: began_at)
+                seen.add(use.tokens_held)
+                stored = await backend.state.get("budget:b:fleet:ever:fleet")
+                assert stored is not None
+                account = msgspec.json.decode(stored_value(stored), type=Account)
+                if all(hold.until > began_at + 0.5 for hold in account.holds.values()):
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                pytest.fail("nobody has put off the end")
+    assert seen == {500}
 
 
 async def test_a_cancelled_call_is_settled_in_the_background(backend: Backend) -> None:

@@ -1,12 +1,13 @@
 """The account of one budget: what was spent in its period, and what calls under way may still spend.
 
-Plain data and pure functions; `worker.shared_record` makes each change one step for the whole fleet. Money is counted
-in millionths of a US dollar.
+Plain data and its reading; `charging` and `recounting` have its changes, and `worker.shared_record` makes each of them
+one step for the whole fleet. Money is counted in millionths of a US dollar.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -37,10 +38,10 @@ class Hold(Struct, frozen=True, array_like=True):
     amount: Amount
     calls: int
     until: float
-    """If the worker has not come back by then (Unix seconds), it has died, and its calls count as having spent it."""
+    """The worker puts it off while it lives (Unix seconds). After it, the worker has died, and nothing is held."""
 
 
-class Account(Struct, frozen=True):
+class Account(Struct, frozen=True, omit_defaults=True):
     """One account's state, as it is stored."""
 
     spent: dict[int, Amount] = {}
@@ -51,6 +52,22 @@ class Account(Struct, frozen=True):
     """The last day, month or age in which the soft limit was said to be reached."""
     warned_at_limit: int = -1
     """As `warned_in`, for the limit itself."""
+    opened_at: float = 0.0
+    """When the first call was charged to it (Unix seconds). 0: it is not stored, or an older version has stored it."""
+    marked_at: float = 0.0
+    """When the mark was renewed that tells a lost account from a new one (`worker.budgets.marks`)."""
+    since: int = 0
+    """What calls spent that ended before (Unix seconds) stands in `earlier`, what others spent in `spent`."""
+    earlier: dict[int, Amount] = {}
+    """By slot: added up from the usage log."""
+    recount_at: float = 0.0
+    """From when on `earlier` is to be added up, or once more. Until then it is provisional; 0: it is final."""
+    is_lost: bool = False
+    """It was found missing and is not added up yet: what was spent is not known."""
+    last_end: int = 0
+    """The latest end of a call that was settled (Unix seconds), by its worker's clock, which may be ahead of others."""
+    is_older: bool = False
+    """An older version charged calls to it before `opened_at`, or since: their records do not name it."""
 
 
 class Use(Struct, frozen=True):
@@ -61,69 +78,17 @@ class Use(Struct, frozen=True):
 
     def share(self, rule: BudgetRule) -> float:
         """The part of the limit that is spent, by tokens or by money, whichever is more. 1.0: used up."""
-        return _share(rule, self.spent)
-
-
-class Verdict(Struct, frozen=True):
-    """Whether a call may be sent, and whether somebody has to be warned."""
-
-    may_go: bool
-    use: Use
-    is_used_up: bool = False
-    """The limit is reached; if not, and the call may not go, others under way may use up the rest."""
-    again_at: float | None = None
-    """When it is used up: from when on there is room again (Unix seconds), if that comes by itself."""
-
-
-class Warned(Struct, frozen=True):
-    """A limit that was crossed just now."""
-
-    use: Use
-    is_limit: bool
-    """The limit itself; if not, the soft one."""
-
-
-def reserve(
-    account: Account, rule: BudgetRule, holder: str, expected: Amount, *, until: float, now: float
-) -> tuple[Account, Verdict]:
-    """Hold `expected` for a call, if the limit leaves room beside what others hold. A call with nothing beside it may
-    always try: what it will really use nobody knows."""
-    current = _expired(_trimmed(account, rule, now), rule, now)
-    use = Use(_spent(current, rule, now), _held(current))
-    used_up = _share(rule, use.spent) >= 1.0
-    fits = not current.holds or _share(rule, use.spent + use.held + expected) <= 1.0
-    if rule.hard and used_up:
-        return current, Verdict(False, use, is_used_up=True, again_at=renews_at(current, rule, now))
-    if rule.hard and not fits:
-        return current, Verdict(False, use)
-    mine = current.holds.get(holder, Hold(Amount(), 0, until))
-    grown = Hold(mine.amount + expected, mine.calls + 1, max(mine.until, until))
-    return replace(current, holds={**current.holds, holder: grown}), Verdict(True, use, used_up)
-
-
-def settle(account: Account, rule: BudgetRule, spent: Amount, *, now: float) -> tuple[Account, Warned | None]:
-    """Calls have ended: what they spent is added. Says if that crossed a limit."""
-    current = _expired(_trimmed(account, rule, now), rule, now)
-    if spent == Amount():
-        return current, None
-    return _warned(_with_spent(current, rule, spent, now), rule, now)
-
-
-def give_back(account: Account, holder: str, expected: Amount, *, calls: int = 1) -> Account:
-    """Calls are no longer under way: what was held for them is free again."""
-    mine = account.holds.get(holder)
-    if mine is None:
-        return account
-    others = {name: hold for name, hold in account.holds.items() if name != holder}
-    if mine.calls > calls:
-        others[holder] = Hold(mine.amount - expected, mine.calls - calls, mine.until)
-    return replace(account, holds=others)
+        return share_of(rule, self.spent)
 
 
 def use_of(account: Account, rule: BudgetRule, now: float) -> Use:
     """What is used at a moment."""
-    current = _expired(_trimmed(account, rule, now), rule, now)
-    return Use(_spent(current, rule, now), _held(current))
+    return Use(spent_of(account, rule, now), held_by(account.holds, now))
+
+
+def held_by(holds: Mapping[str, Hold], now: float) -> Amount:
+    """What workers hold that live."""
+    return sum((hold.amount for hold in holds.values() if hold.until > now), Amount())
 
 
 def renews_at(account: Account, rule: BudgetRule, now: float) -> float | None:
@@ -133,73 +98,74 @@ def renews_at(account: Account, rule: BudgetRule, now: float) -> float | None:
         year, month = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
         return datetime(year, month, 1, tzinfo=UTC).timestamp()
     if rule.period is Period.DAY:
-        left = _spent(account, rule, now)
-        for slot in sorted(_trimmed(account, rule, now).spent):
-            gone = account.spent[slot]
+        spent = together(account.spent, account.earlier)
+        left, oldest = spent_of(account, rule, now), _oldest_slot(rule, now)
+        for slot in sorted(slot for slot in spent if slot >= oldest):
+            gone = spent[slot]
             left = Amount(left.tokens - gone.tokens, left.microusd - gone.microusd)
-            if _share(rule, left) < 1.0:
+            if share_of(rule, left) < 1.0:
                 return float((slot + 1) * _SLOT_S + _DAY_S)
     return None
 
 
-def _held(account: Account) -> Amount:
-    return sum((hold.amount for hold in account.holds.values()), Amount())
-
-
-def _share(rule: BudgetRule, amount: Amount) -> float:
+def share_of(rule: BudgetRule, amount: Amount) -> float:
+    """The part of a rule's limit that an amount is."""
     of_tokens = amount.tokens / rule.tokens if rule.tokens else 0.0
     of_money = amount.microusd / (rule.usd * 1e6) if rule.usd else 0.0
     return max(of_tokens, of_money)
 
 
-def _slot(rule: BudgetRule, now: float) -> int:
-    match rule.period:
+def slot_of(period: Period, at: float) -> int:
+    """The slot of time that a moment (Unix seconds) is in."""
+    match period:
         case Period.DAY:
-            return int(now // _SLOT_S)
+            return int(at // _SLOT_S)
         case Period.MONTH:
-            moment = datetime.fromtimestamp(now, UTC)
+            moment = datetime.fromtimestamp(at, UTC)
             return moment.year * 12 + moment.month - 1
         case Period.EVER:
             return 0
 
 
+def period_began_at(period: Period, now: float) -> float:
+    """When what still counts began (Unix seconds)."""
+    match period:
+        case Period.DAY:
+            return float((math.floor((now - _DAY_S) / _SLOT_S)) * _SLOT_S)
+        case Period.MONTH:
+            moment = datetime.fromtimestamp(now, UTC)
+            return datetime(moment.year, moment.month, 1, tzinfo=UTC).timestamp()
+        case Period.EVER:
+            return 0.0
+
+
+def together(one: Mapping[int, Amount], other: Mapping[int, Amount]) -> dict[int, Amount]:
+    """The sum of both, by slot."""
+    slots = dict(one)
+    for slot, amount in other.items():
+        slots[slot] = slots.get(slot, Amount()) + amount
+    return slots
+
+
+def spent_of(account: Account, rule: BudgetRule, now: float) -> Amount:
+    """What was spent in the period that a moment is in."""
+    oldest = _oldest_slot(rule, now)
+    slots = (*account.spent.items(), *account.earlier.items()) if account.earlier else account.spent.items()
+    return sum((amount for slot, amount in slots if slot >= oldest), Amount())
+
+
+def current(account: Account, rule: BudgetRule, now: float) -> Account:
+    """Without what counts no more: earlier periods, and what dead workers held. The same object if there is none."""
+    oldest = _oldest_slot(rule, now)
+    if any(slot < oldest for slot in (*account.spent, *account.earlier)):
+        spent = {slot: amount for slot, amount in account.spent.items() if slot >= oldest}
+        earlier = {slot: amount for slot, amount in account.earlier.items() if slot >= oldest}
+        account = replace(account, spent=spent, earlier=earlier)
+    if any(hold.until <= now for hold in account.holds.values()):
+        account = replace(account, holds={name: hold for name, hold in account.holds.items() if hold.until > now})
+    return account
+
+
 def _oldest_slot(rule: BudgetRule, now: float) -> int:
     """The first slot that still counts. A day's oldest slot counts whole, though a part of it is older."""
-    return math.floor((now - _DAY_S) / _SLOT_S) if rule.period is Period.DAY else _slot(rule, now)
-
-
-def _spent(account: Account, rule: BudgetRule, now: float) -> Amount:
-    oldest = _oldest_slot(rule, now)
-    return sum((amount for slot, amount in account.spent.items() if slot >= oldest), Amount())
-
-
-def _trimmed(account: Account, rule: BudgetRule, now: float) -> Account:
-    oldest = _oldest_slot(rule, now)
-    if all(slot >= oldest for slot in account.spent):
-        return account
-    return replace(account, spent={slot: amount for slot, amount in account.spent.items() if slot >= oldest})
-
-
-def _expired(account: Account, rule: BudgetRule, now: float) -> Account:
-    gone = [hold.amount for hold in account.holds.values() if hold.until <= now]
-    if not gone:
-        return account
-    left = {name: hold for name, hold in account.holds.items() if hold.until > now}
-    return _with_spent(replace(account, holds=left), rule, sum(gone, Amount()), now)
-
-
-def _with_spent(account: Account, rule: BudgetRule, amount: Amount, now: float) -> Account:
-    slot = _slot(rule, now)
-    return replace(account, spent={**account.spent, slot: account.spent.get(slot, Amount()) + amount})
-
-
-def _warned(account: Account, rule: BudgetRule, now: float) -> tuple[Account, Warned | None]:
-    """A rolling day warns once a UTC day."""
-    period = int(now // _DAY_S) if rule.period is Period.DAY else _slot(rule, now)
-    use = Use(_spent(account, rule, now), Amount())
-    share = use.share(rule)
-    if share >= 1.0 and account.warned_at_limit != period:
-        return replace(account, warned_in=period, warned_at_limit=period), Warned(use, is_limit=True)
-    if share >= rule.soft and account.warned_in != period:
-        return replace(account, warned_in=period), Warned(use, is_limit=False)
-    return account, None
+    return math.floor((now - _DAY_S) / _SLOT_S) if rule.period is Period.DAY else slot_of(rule.period, now)

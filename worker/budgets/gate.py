@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 import structlog
-from msgspec.structs import replace
 
 from providers import BudgetExceeded
 from providers.errors import PERMANENT_PREFIX
 from providers.pricing import PriceBook
 from providers.tool_loop import TurnRecord
-from queue_backends import CallOutcome, QueueError, StateStore, TokenUsage, UsageRecord
-from worker.budgets import account as accounts
-from worker.budgets.account import Account, Amount, Verdict
-from worker.budgets.charge import Charge, account_key, open_account
+from queue_backends import QueueError, StateStore, TokenUsage, UsageRecord
+from worker.budgets.account import Amount
+from worker.budgets.accounts import Accounts
+from worker.budgets.charge import Charge, OpenAccount
+from worker.budgets.parts import in_parts
+from worker.budgets.recounts import Recounts, ended_at, spent_by
 from worker.budgets.rules import TEAM_PREFIX, BudgetRule, Rules, account_of
 from worker.budgets.settling import Settling
 from worker.budgets.warning import OnWarning, Warner
 from worker.budgets.wording import used_up
 from worker.call_estimates import CallEstimates
-from worker.call_gates import ModelCallIntent
+from worker.call_gates import ModelCallIntent, is_charged_as_expected
 from worker.errors import Postponed
 from worker.metrics import Metrics
-from worker.shared_record import SharedRecord, Unsure
 
 _WAIT_S = 5.0
 _RECHECK_S = 0.5
 _RETRY_S = 1.0
 _RETRY_MOST_S = 30.0
-_SPARE_S = 60.0
+_LONGEST_HOLD_S = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +47,9 @@ class BudgetGate:
     """Budgets of the whole fleet, as one gate before each model call; to be entered by `kept`.
 
     Each call is charged to one account of every rule that is about it. A call that others under way may leave no room
-    for waits for them, at most `wait_s`, and is postponed then. A store that is away allows calls; what they spend is
-    settled when it is back.
+    for waits for them, at most `wait_s`, and is postponed then. What is reserved is free again `lease_s` (at most 30 s)
+    after its worker has died. An account that was lost is added up from the usage log. A store that is away allows
+    calls; what they spend is settled when it is back.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BudgetGate:
         prices: PriceBook,
         estimates: CallEstimates,
         metrics: Metrics,
-        run_timeout_s: float,
+        lease_s: float,
         on_warning: OnWarning | None = None,
         wait_s: float = _WAIT_S,
         clock: Callable[[], float] = time.time,
@@ -69,18 +69,19 @@ class BudgetGate:
         self._prices = prices
         self._estimates = estimates
         self._metrics = metrics
-        self._hold_s = run_timeout_s + _SPARE_S
         self._wait_s = wait_s
         self._clock = clock
-        self._holder = secrets.token_hex(6)
-        self._records: WeakValueDictionary[str, SharedRecord[Account]] = WeakValueDictionary()
-        """Of accounts that a call is charged to at present: as long as one has them."""
+        self._numbers = itertools.count()
+        self._accounts = Accounts(state, hold_s=min(lease_s, _LONGEST_HOLD_S), clock=clock)
         self._charged: dict[str, tuple[Charge, ...]] = {}
         self._warner = Warner(metrics, on_warning)
-        self._settling = Settling(self._holder, self._rule_now, warn=self._warner.warn, clock=clock)
+        self._settling = Settling(self._accounts, self._rule_now, warn=self._warner.warn)
         self._steps: set[asyncio.Task[Any]] = set()
         self._news = asyncio.Event()
         self._settled = asyncio.Event()
+        self._recounts = Recounts(state, clock=clock, on_done=self._settled.set)
+        self._has_calls = asyncio.Event()
+        """Calls are under way: what is held for them has to be said again and again."""
         self._is_store_down = False
         self._rules: Rules = {}
         self.change(rules)
@@ -115,7 +116,7 @@ class BudgetGate:
                 return
             if (left_s := give_up_at - time.monotonic()) <= 0:
                 raise Postponed(
-                    f"calls under way may use up budget {full.rule.name!r} of {full.rule.scope} {full.account}",
+                    f"calls under way may use up budget {full.rule.name!r} of {full.rule.scope} {full.account.name}",
                     retry_in_s=max(self._wait_s, 1.0),
                 )
             with contextlib.suppress(TimeoutError):  # other workers settle too, unheard by this one
@@ -131,7 +132,7 @@ class BudgetGate:
     def note(self, intent: ModelCallIntent, record: TurnRecord, usage: UsageRecord) -> None:
         """As `leave`, without waiting: the store hears of it a little later."""
         for charge in self._charged.pop(intent.id, ()):
-            self._settling.add(charge, _spent(charge, record, usage))
+            self._settling.add(charge, _spent(charge, usage), ended_at(usage))
             self._news.set()
 
     def abandon(self, intent: ModelCallIntent) -> None:
@@ -144,11 +145,11 @@ class BudgetGate:
         expected: Amount | None = None
         charges = []
         for rule in (*self._rules.values(), *intent.budgets):
-            account = account_of(rule, intent)
-            if account is not None:
+            name = account_of(rule, intent)
+            if name is not None:
                 expected = expected or self._expected(intent)
-                record = self._record(rule, account)
-                charges.append(Charge(rule=rule, account=account, expected=expected, record=record))
+                account = self._accounts.of(rule, name)
+                charges.append(Charge(rule=rule, account=account, expected=expected, number=next(self._numbers)))
         return charges
 
     def _expected(self, intent: ModelCallIntent) -> Amount:
@@ -157,20 +158,12 @@ class BudgetGate:
         usd = self._prices.cost_usd(intent.provider, intent.config.model, usage) or 0.0
         return Amount(usage.total_tokens, math.ceil(usd * 1e6))
 
-    def _record(self, rule: BudgetRule, account: str) -> SharedRecord[Account]:
-        key = account_key(rule, account)
-        record = self._records.get(key)
-        if record is None:
-            record = open_account(self._state, rule, account, at_least_s=2 * self._hold_s)
-            self._records[key] = record
-        return record
-
     async def _reserve_all(self, intent: ModelCallIntent, charges: list[Charge]) -> Charge | None:
         """Reserve everywhere or nowhere; the account that has no room, if there is one."""
         reserved: list[Charge] = []
         try:
             for charge in charges:
-                if (held := await self._whole(self._reserve(charge))) is None:
+                if (held := await self._whole(self._reserve(charge, intent))) is None:
                     self._give_back(reserved)
                     return charge
                 reserved.append(held)
@@ -178,30 +171,32 @@ class BudgetGate:
             self._give_back(reserved)
             raise
         self._charged[intent.id] = tuple(reserved)
+        if reserved:
+            expected = reserved[0].expected
+            intent.receipt.charged_to = tuple(charge.account.key for charge in reserved)
+            intent.receipt.expected = expected.tokens, expected.microusd
+            self._has_calls.set()
         return None
 
-    async def _reserve(self, charge: Charge) -> Charge | None:
-        now = self._clock()
-
-        def change(account: Account) -> tuple[Account, Verdict]:
-            until = now + self._hold_s
-            return accounts.reserve(account, charge.rule, self._holder, charge.expected, until=until, now=now)
-
+    async def _reserve(self, charge: Charge, intent: ModelCallIntent) -> Charge | None:
         try:
-            verdict = await charge.record.update(change)
+            verdict = await self._accounts.reserve(charge, intent)
         except QueueError as error:
             self._say_store_is_down(error)
-            return replace(charge, is_held=False, doubt=error if isinstance(error, Unsure) else None)
+            charge.account.held.hold(charge.number, charge.expected)
+            return charge
         self._is_store_down = False
+        if verdict.is_due:
+            self._recounts.ask(charge.account)
         if verdict.is_used_up and not verdict.may_go:
             self._metrics.budget(charge.rule.name).refused += 1
-            text = used_up(charge.rule, charge.account, verdict.use.spent, verdict.again_at)
+            text = used_up(charge.rule, charge.account.name, verdict.use.spent, verdict.again_at)
             raise BudgetExceeded(PERMANENT_PREFIX + text)
         return charge if verdict.may_go else None
 
     def _give_back(self, charges: tuple[Charge, ...] | list[Charge]) -> None:
         for charge in charges:
-            self._settling.add(charge, Amount())
+            self._settling.add(charge, Amount(), self._clock())
             self._news.set()
 
     # Settling
@@ -245,14 +240,36 @@ class BudgetGate:
     async def kept(self) -> AsyncIterator[BudgetGate]:
         """While this is entered, what cancelled runs spent is settled and warnings are handed on."""
         async with self._warner.kept():
-            keeper = asyncio.create_task(self._keep(), name="budget keeper")
+            keepers = [
+                asyncio.create_task(self._keep(), name="budget keeper"),
+                asyncio.create_task(self._hold_on(), name="budget holds"),
+                asyncio.create_task(self._recounts.run(), name="budget recounts"),
+            ]
             try:
                 yield self
             finally:
-                keeper.cancel()
-                while self._steps or not keeper.done():
-                    await asyncio.wait([keeper, *self._steps])
+                for keeper in keepers:
+                    keeper.cancel()
+                while self._steps or not all(keeper.done() for keeper in keepers):
+                    await asyncio.wait([*keepers, *self._steps])
                 await self._settle()
+
+    async def _hold_on(self) -> None:
+        """Put off, again and again, the moment at which what is held counts no more."""
+        while True:
+            await self._has_calls.wait()
+            await asyncio.sleep(self._accounts.hold_s / 6)
+            if not self._accounts.have_calls:
+                self._has_calls.clear()
+            await in_parts(self._accounts.soon_free(), lambda account: self._whole(self._hold_longer(account)))
+
+    async def _hold_longer(self, account: OpenAccount) -> None:
+        try:
+            await self._accounts.hold_longer(account)
+        except QueueError as error:
+            self._say_store_is_down(error)
+        except Exception:  # noqa: BLE001 - such as an account that somebody has written by hand: the others go on
+            _log.exception("what is held in a budget's account cannot be said", account=account.key)
 
     async def _keep(self) -> None:
         pause_s = _RETRY_S
@@ -272,10 +289,7 @@ class BudgetGate:
             _log.warning("budgets cannot be kept: calls are allowed, and settled later", error=str(error))
 
 
-def _spent(charge: Charge, record: TurnRecord, usage: UsageRecord) -> Amount:
+def _spent(charge: Charge, usage: UsageRecord) -> Amount:
     """What a call has used. One that was answered, or cut, by a provider that does not say what it used has used what
     was expected of it; one that failed, nothing."""
-    used = usage.usage
-    if used.input_tokens is None and used.output_tokens is None and record.outcome is not CallOutcome.FAILED:
-        return charge.expected
-    return Amount(used.total_tokens, round((usage.cost_usd or 0.0) * 1e6))
+    return charge.expected if is_charged_as_expected(usage) else spent_by(usage)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import Struct
-from msgspec.structs import replace
 
 from queue_backends import QueueError
-from worker.budgets import account as accounts
-from worker.budgets.account import Account, Amount, Warned
-from worker.budgets.charge import Charge
+from worker.budgets import charging
+from worker.budgets.account import Account, Amount
+from worker.budgets.accounts import Accounts
+from worker.budgets.charge import Charge, OpenAccount
+from worker.budgets.charging import Warned
+from worker.budgets.parts import in_parts
+from worker.budgets.recounting import is_missing
 from worker.budgets.rules import BudgetRule
 from worker.shared_record import Unsure
 
 _MOST_ACCOUNTS = 100_000
-_AT_ONCE = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -25,13 +26,16 @@ RuleNow = Callable[[BudgetRule], BudgetRule | None]
 """The rule as it is now, None if it is not in force any more."""
 
 
-class _Ended(Struct, frozen=True, kw_only=True):
-    """Calls of one account that have ended alike."""
+class _Ended(Struct, kw_only=True):
+    """Calls of one account that have ended in the same second."""
 
-    charge: Charge
-    expected: Amount
-    calls: int
+    rule: BudgetRule
+    account: OpenAccount
+    ended_at: int
+    """Unix seconds."""
     spent: Amount
+    numbers: list[int]
+    """Of charges that are still held."""
     doubt: Unsure | None = None
     """The store was away when they were being settled: whether they are is known later."""
 
@@ -41,16 +45,14 @@ class Settling:
 
     def __init__(
         self,
-        holder: str,
+        accounts: Accounts,
         rule_now: RuleNow,
         *,
         warn: Callable[[BudgetRule, str, Warned], None],
-        clock: Callable[[], float],
     ) -> None:
-        self._holder = holder
+        self._accounts = accounts
         self._rule_now = rule_now
         self._warn = warn
-        self._clock = clock
         self._left: dict[str, list[_Ended]] = {}
         self._has_lost = False
 
@@ -59,66 +61,70 @@ class Settling:
         """Whether anything is left to settle."""
         return bool(self._left)
 
-    def add(self, charge: Charge, spent: Amount) -> None:
+    def add(self, charge: Charge, spent: Amount, ended_at: float) -> None:
         """A call has ended, or was not sent and has spent nothing."""
-        ended = _Ended(charge=charge, expected=charge.expected, calls=1, spent=spent)
-        known = self._left.get(charge.key)
+        account, second = charge.account, int(ended_at)
+        known = self._left.get(account.key)
         if known is None:
             if len(self._left) >= _MOST_ACCOUNTS:
+                account.held.drop(charge.number)
                 self._say_lost()
                 return
-            self._left[charge.key] = [ended]
-        elif _are_alike(known[-1], ended):
-            last = known[-1]
-            known[-1] = replace(
-                last, expected=last.expected + ended.expected, calls=last.calls + 1, spent=last.spent + spent
-            )
+            known = self._left[account.key] = []
+        last = known[-1] if known else None
+        if last is not None and last.doubt is None and last.rule == charge.rule and last.ended_at == second:
+            last.spent += spent
+            last.numbers.append(charge.number)
         else:
-            known.append(ended)
+            known.append(
+                _Ended(rule=charge.rule, account=account, ended_at=second, spent=spent, numbers=[charge.number])
+            )
 
     async def write(self) -> QueueError | None:
         """Settle what has ended; what the store cannot take now stays for later, and its error is returned. Not to be
         cancelled in the middle."""
         taken, self._left = list(self._left.items()), {}
         failed: QueueError | None = None
-        for start in range(0, len(taken), _AT_ONCE):
-            part = taken[start : start + _AT_ONCE]
-            for error in await asyncio.gather(*(self._write_one(key, ended) for key, ended in part)):
-                failed = error or failed
+        for error in await in_parts(taken, lambda left: self._write_one(*left)):
+            failed = error or failed
         return failed
 
     async def _write_one(self, key: str, ended: list[_Ended]) -> QueueError | None:
         def change(account: Account) -> tuple[Account, list[Warned]]:
             return self._settled(account, ended)
 
-        charge = ended[0].charge
+        opened = ended[0].account
         try:
-            warnings = await charge.record.update(change)
+            warnings = await opened.record.update(change)
         except QueueError as error:
-            if isinstance(error, Unsure):
-                ended = [each if _is_done(each) else replace(each, doubt=error) for each in ended]
+            for each in ended:
+                opened.held.drop(*each.numbers)
+                each.numbers = []
+                if isinstance(error, Unsure) and not _is_done(each):
+                    each.doubt = error
             self._left[key] = [*ended, *self._left.get(key, [])]
             return error
         except Exception:  # noqa: BLE001 - such as an account that somebody has written by hand: the others go on
             _log.exception("calls cannot be settled with a budget's account", account=key, calls=len(ended))
             return None
-        if (rule := self._rule_now(charge.rule)) is not None:
+        if (rule := self._rule_now(ended[0].rule)) is not None:
             for warned in warnings:
-                self._warn(rule, charge.account, warned)
+                self._warn(rule, opened.name, warned)
         return None
 
     def _settled(self, account: Account, ended: Sequence[_Ended]) -> tuple[Account, list[Warned]]:
-        warnings, now = [], self._clock()
+        warnings, now, held = [], self._accounts.clock(), ended[0].account.held
         for each in ended:
-            if _is_done(each):
-                continue
-            rule = self._rule_now(each.charge.rule) or each.charge.rule
-            account, warned = accounts.settle(account, rule, each.spent, now=now)
-            if each.charge.was_reserved():
-                account = accounts.give_back(account, self._holder, each.expected, calls=each.calls)
+            held.try_to_drop(*each.numbers)
+        unsettled = [each for each in ended if each.spent != Amount() and not _is_done(each)]
+        if is_missing(account) and (unsettled or held.calls):
+            account = self._accounts.found_lost(account, held, now)
+        for each in unsettled:
+            rule = self._rule_now(each.rule) or each.rule
+            account, warned = charging.settle(account, rule, each.spent, ended_at=each.ended_at, now=now)
             if warned is not None:
                 warnings.append(warned)
-        return account, warnings
+        return self._accounts.holding(account, held, now), warnings
 
     def _say_lost(self) -> None:
         if not self._has_lost:
@@ -129,16 +135,3 @@ class Settling:
 def _is_done(ended: _Ended) -> bool:
     """Whether an earlier try, whose answer was lost, has settled it after all."""
     return ended.doubt is not None and ended.doubt.was_made is True
-
-
-def _are_alike(last: _Ended, ended: _Ended) -> bool:
-    """Whether two are settled in the same way, so that one sum will do."""
-    one, other = last.charge, ended.charge
-    return (
-        last.doubt is None
-        and one.doubt is None
-        and other.doubt is None
-        and one.is_held == other.is_held
-        and one.rule == other.rule
-        and one.record is other.record
-    )

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import structlog
 from msgspec import Struct
 
-from worker.budgets.account import Warned
+from worker.budgets.charging import Warned
 from worker.budgets.rules import BudgetRule
 from worker.budgets.wording import used_up
 from worker.metrics import Metrics

@@ -13,8 +13,11 @@ from worker.cli.screen import Cell, Column
 from worker.cli.wording import count, moment
 
 if TYPE_CHECKING:
+    from queue_backends import StateStore
+    from worker.budgets.rebuilding import Rebuilt
     from worker.budgets.report import BudgetUse
-    from worker.budgets.rules import Rules
+    from worker.budgets.rules import BudgetRule, Rules
+    from worker.settings import Settings
 
 _RULES = LiveRules("budget", "budgets.", "shoal budgets list")
 _BAR_CELLS = 12
@@ -94,6 +97,23 @@ def unset_budget(call: Invocation, name: str) -> int:
     return call.wait_for(_RULES.drop(call, name))
 
 
+@budgets.command(
+    "rebuild",
+    help="Add up what was spent again, from the usage log, while work goes on.\n\n"
+    + examples("shoal budgets rebuild", "shoal budgets rebuild acme --json"),
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also accounts that the records do not have all of: what they do not say is forgotten.",
+)
+@shoal_options
+def rebuild_budgets(call: Invocation, names: tuple[str, ...], force: bool) -> int:
+    """One line, or one JSON document, for each account. Exit code 4 if there is no such budget."""
+    return call.wait_for(_rebuild(call, names, by_force=force))
+
+
 def _patterns(given: tuple[str, ...]) -> dict[str, str]:
     patterns = {}
     for text in given:
@@ -105,22 +125,13 @@ def _patterns(given: tuple[str, ...]) -> dict[str, str]:
 
 
 async def _list(call: Invocation, names: tuple[str, ...], limit: int) -> int:
-    from worker.budgets.live import rules_in_force
     from worker.budgets.report import budget_uses
-    from worker.definitions import Definitions
-    from worker.live_settings import LiveSettings
 
     settings = call.settings()
     async with call.fleet(settings) as fleet:
-        live = LiveSettings(fleet.backend.state)
-        await live.load()
-        definitions = Definitions(fleet.backend.state)
-        await definitions.agents.load()
-        rules = rules_in_force(settings.budgets, live, definitions)
-        if unknown := [name for name in names if name not in rules]:
-            call.screen.note(f"no budget {unknown[0]!r} (see: shoal budgets list)", "bad")
+        rules = await _rules(call, settings, fleet.backend.state, names)
+        if rules is None:
             return NOT_FOUND
-        rules = {name: rule for name, rule in rules.items() if not names or name in names}
         found = await budget_uses(fleet.backend.state, rules)
     uses = [use for rule in rules for use in [use for use in found if use.budget == rule][:limit]]
     if call.screen.as_json:
@@ -144,6 +155,63 @@ async def _list(call: Invocation, names: tuple[str, ...], limit: int) -> int:
     if len(found) > len(uses):
         call.screen.note(f"{count(len(uses))} of {count(len(found))} accounts are shown (--limit)")
     return OK
+
+
+async def _rules(call: Invocation, settings: Settings, state: StateStore, names: tuple[str, ...]) -> Rules | None:
+    """The budgets of these names, all without any; None, and said, if there is no such budget."""
+    from worker.budgets.live import rules_in_force
+    from worker.definitions import Definitions
+    from worker.live_settings import LiveSettings
+
+    live = LiveSettings(state)
+    await live.load()
+    definitions = Definitions(state)
+    await definitions.agents.load()
+    rules = rules_in_force(settings.budgets, live, definitions)
+    if unknown := [name for name in names if name not in rules]:
+        call.screen.note(f"no budget {unknown[0]!r} (see: shoal budgets list)", "bad")
+        return None
+    return {name: rule for name, rule in rules.items() if not names or name in names}
+
+
+async def _rebuild(call: Invocation, names: tuple[str, ...], *, by_force: bool) -> int:
+    from worker.budgets.rebuilding import rebuild
+
+    settings = call.settings()
+    async with call.fleet(settings) as fleet:
+        rules = await _rules(call, settings, fleet.backend.state, names)
+        if rules is None:
+            return NOT_FOUND
+        keep_s = settings.usage_retention_days * 86_400.0
+        found = await rebuild(fleet.backend.state, rules, keep_s=keep_s, by_force=by_force)
+    if call.screen.as_json:
+        for each in found:
+            call.screen.json(each)
+        return OK
+    columns = (
+        Column("budget"),
+        Column("scope"),
+        Column("account", wide=True),
+        Column("period"),
+        Column("was", right=True, style="dim"),
+        Column("is", right=True),
+        Column(""),
+    )
+    rows = [row for each in found for row in _rebuilt_rows(rules[each.budget], each)]
+    call.screen.table(columns, rows, empty="no account of these budgets has been charged yet")
+    if any(each.is_kept for each in found):
+        call.screen.note("kept: the records do not have all of it, and would have it too low (--force)", "warn")
+    return OK
+
+
+def _rebuilt_rows(rule: BudgetRule, each: Rebuilt) -> list[tuple[str | Cell, ...]]:
+    amounts = []
+    if rule.usd is not None:
+        amounts.append((_usd(each.usd_before), _usd(each.usd_after)))
+    if rule.tokens is not None:
+        amounts.append((count(each.tokens_before), count(each.tokens_after)))
+    said = Cell("kept", "warn") if each.is_kept else "was missing" if each.was_missing else ""
+    return [(each.budget, each.scope, each.account, each.period, was, now, said) for was, now in amounts]
 
 
 def _rows(use: BudgetUse) -> list[tuple[str | Cell, ...]]:

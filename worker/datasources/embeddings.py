@@ -121,7 +121,7 @@ class Embeddings:
                 failed = error
                 raise
             finally:
-                entry = batch.entry(call_id, started_at, outcome, self._prices)
+                entry = intent.receipt.noted_in(batch.entry(call_id, started_at, outcome, self._prices))
                 await leave_all(gates, intent, turn_of(entry, failed), entry)
                 await self._state.append_once([self._ledger.log_record(entry)])
         return vectors

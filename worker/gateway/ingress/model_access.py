@@ -137,6 +137,7 @@ class ModelAccess:
         record = TurnRecord(
             turn=0, attempt=0, outcome=outcome, usage=usage, started_at=started_at, duration_ms=took_ms, is_last=True
         )
+        entry = intent.receipt.noted_in(entry)
         await leave_all(gates, intent, record, entry)
         await self._backend.state.append_once([self._ledger.log_record(entry)])
         return tokens
