@@ -14,8 +14,10 @@ from queue_backends import Backend
 from worker.assembly.backends import open_backends
 from worker.assembly.parts import Parts, open_parts, surroundings_of
 from worker.assembly.probe import probe
+from worker.build_info import build
 from worker.fleet.departure import Departure
 from worker.fleet.heartbeat import Heartbeat
+from worker.fleet.last_resort import SPARE_S, LastResort
 from worker.fleet.link import READY, SupervisorLink
 from worker.fleet.presence import Workers, worker_id
 from worker.gaps import say_gaps
@@ -23,7 +25,7 @@ from worker.health import HealthServer, HealthState
 from worker.health_thread import from_beside, served_beside
 from worker.settings import Settings
 from worker.settings.masking import masked_url
-from worker.worker import Worker
+from worker.worker import GOODBYE_S, Worker
 
 log = structlog.get_logger(__name__)
 
@@ -51,24 +53,28 @@ async def run_worker(
     """
     link = link or SupervisorLink()
     backend = await open_backends(settings)
-    async with backend, open_parts(settings, backend) as parts:
-        health = HealthState()
-        worker = _worker(settings, backend, parts, health)
-        server = _health_server(settings, backend, parts, health, waits_for_port=link.is_supervised)
-        async with served_beside(server):
-            await asyncio.to_thread(parts.records.prices.prepare, settings.agent.provider)
-            settle_memory()
-            say_gaps(backend)
-            log.info(
-                "agent runtime started",
-                queue=masked_url(settings.queue_url) or "embedded",
-                model=settings.agent.model or settings.agent.route,
-                concurrency=settings.concurrency,
-                worker=worker_id(backend.queue),
-                health_port=server.port,
-            )
-            starts_anew = await _work_until_told(backend, worker, parts, server, link, check_settings)
-            log.info("worker stopped")
+    with LastResort() as last_resort:
+        async with backend, open_parts(settings, backend) as parts:
+            health = HealthState()
+            worker = _worker(settings, backend, parts, health)
+            server = _health_server(settings, backend, parts, health, waits_for_port=link.is_supervised)
+            async with served_beside(server):
+                await asyncio.to_thread(parts.records.prices.prepare, settings.agent.provider)
+                settle_memory()
+                say_gaps(backend)
+                log.info(
+                    "agent runtime started",
+                    queue=masked_url(settings.queue_url) or "embedded",
+                    model=settings.agent.model or settings.agent.route,
+                    concurrency=settings.concurrency,
+                    worker=worker_id(backend.queue),
+                    health_port=server.port,
+                    build=build(),
+                )
+                starts_anew = await _work_until_told(
+                    settings, backend, worker, parts, server, link, check_settings, last_resort
+                )
+                log.info("worker stopped")
     return starts_anew
 
 
@@ -111,18 +117,25 @@ def _health_server(
 
 
 async def _work_until_told(
+    settings: Settings,
     backend: Backend,
     worker: Worker,
     parts: Parts,
     server: HealthServer,
     link: SupervisorLink,
     check_settings: Callable[[], object] | None,
+    last_resort: LastResort,
 ) -> bool:
     def drain() -> None:
         worker.stop()
         heartbeat.leaving()
+        last_resort.within(settings.grace_s + GOODBYE_S + SPARE_S)
 
-    departure = Departure(link, drain=drain, hurry=lambda: working.cancel(), check=check_settings)
+    def hurry() -> None:
+        working.cancel()
+        last_resort.within(GOODBYE_S + SPARE_S)
+
+    departure = Departure(link, drain=drain, hurry=hurry, check=check_settings)
     heartbeat = Heartbeat(
         Workers(backend.state),
         worker_id(backend.queue),

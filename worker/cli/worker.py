@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.failures import OK
+from worker.cli.failures import FAILED, OK
 from worker.cli.invocation import Invocation, examples, shoal_options
 from worker.cli.model_choice import with_model
 from worker.cli.parameters import DURATION
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
 @click.option("--log-format", help="auto, console, json.  [env: SHOAL_LOG_FORMAT; default: auto]")
 @shoal_options
 def worker(call: Invocation, **options: Any) -> int:
-    """Exit code 0 after a drain."""
+    """Exit code 0 after a drain; 1 if something did not end, and was left behind."""
+    from worker.fleet.last_resort import SPARE_S, LastResort, closed_in_time, end_at_once
     from worker.fleet.link import SupervisorLink
 
     link = SupervisorLink.from_environment()
@@ -73,10 +74,18 @@ def worker(call: Invocation, **options: Any) -> int:
     if not link.is_supervised and (settings.processes > 1 or settings.max_memory_mb):
         return _supervise(settings, settings_now)
     os.environ.update(_environment(inherited, options["env_file"]))  # providers and tools look for their keys there
-    with closing(link), asyncio.Runner(loop_factory=loop_factory()) as runner:
-        starts_anew = runner.run(_work(call, settings, link, settings_now))
+    with closing(link):
+        runner = asyncio.Runner(loop_factory=loop_factory())
+        try:
+            starts_anew = runner.run(_work(call, settings, link, settings_now))
+        finally:
+            has_ended = closed_in_time(runner)
+            if not has_ended:  # whatever is raised is still to be said
+                LastResort().within(SPARE_S)
     if starts_anew:
         os.execve(sys.executable, _command(sys.argv[1:]), inherited)  # noqa: S606 - ourselves, our own arguments
+    if not has_ended:
+        end_at_once(FAILED)
     return OK
 
 
