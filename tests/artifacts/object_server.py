@@ -25,6 +25,12 @@ class ObjectServer:
         self.faults: list[int] = []
         """Statuses that the next requests get."""
         self.asked = 0
+        self.sessions: dict[str, tuple[str, bytearray]] = {}
+        """Resumable uploads: what is written, and what has come of it."""
+        self.swallowed: list[int] = []
+        """Of the next parts only so many bytes arrive, and the answer is 503."""
+        self.sent_bytes = 0
+        """Of all parts, repeated ones too."""
 
     async def s3(self, request: web.Request) -> web.Response:
         """PUT and GET of `/bucket/key`."""
@@ -36,7 +42,35 @@ class ObjectServer:
     async def gs_put(self, request: web.Request) -> web.Response:
         """A media upload."""
         key = f"{request.match_info['bucket']}/{request.query['name']}"
+        if request.query["uploadType"] == "resumable":
+            session = f"session-{len(self.sessions)}"
+            self.sessions[session] = (key, bytearray())
+            return web.Response(headers={"location": f"{self.url}/sessions?upload_id={session}"})
         return self._of_google(request, key, await request.read())
+
+    async def gs_session(self, request: web.Request) -> web.Response:
+        """A part of a resumable upload, a question how far it has got, or its end."""
+        session = request.query["upload_id"]
+        if session not in self.sessions:
+            return web.Response(status=410)
+        if request.method == "DELETE":
+            del self.sessions[session]
+            return web.Response(status=499)
+        (key, there), body = self.sessions[session], await request.read()
+        which, _, total = request.headers["content-range"].removeprefix("bytes ").partition("/")
+        self.sent_bytes += len(body)
+        if which != "*":
+            begin = int(which.partition("-")[0])
+            assert begin <= len(there), "a part is left out"
+            new = body[len(there) - begin :]  # what is there already is ignored
+            if self.swallowed:
+                there.extend(new[: self.swallowed.pop(0)])
+                return web.Response(status=503)
+            there.extend(new)
+        if len(there) == int(total):
+            self.objects[key] = (bytes(there), "")
+            return web.Response()
+        return web.Response(status=308, headers={"range": f"bytes=0-{len(there) - 1}"} if there else {})
 
     async def gs_get(self, request: web.Request) -> web.Response:
         """A media download."""
@@ -64,6 +98,7 @@ async def object_server() -> AsyncIterator[ObjectServer]:
     """The server, on a free port."""
     server, app = ObjectServer(), web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/upload/storage/v1/b/{bucket}/o", server.gs_put)
+    app.router.add_route("*", "/sessions", server.gs_session)
     app.router.add_get("/storage/v1/b/{bucket}/o/{key:.+}", server.gs_get)
     app.router.add_route("*", "/{bucket}/{key:.+}", server.s3)
     runner = web.AppRunner(app)

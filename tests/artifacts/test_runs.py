@@ -18,6 +18,7 @@ from worker.artifacts.artifacts import open_artifacts
 from worker.artifacts.room import PLACE
 from worker.assembly import open_worker
 from worker.client import Fleet, Handle
+from worker.errors import BadSetting
 from worker.settings import Settings, load_settings
 from worker.settings.artifacts import ArtifactSettings
 
@@ -169,19 +170,20 @@ async def test_a_lost_file_is_not_forgotten_by_the_next_attempt(tmp_path: Path) 
         await open_backend("memory://") as backend,
         open_artifacts(settings, backend.state, keep_s=60.0, is_alone=False, for_ark=False) as artifacts,
     ):
-        assert artifacts is not None
         (tmp_path / "store").write_text("no folder")
         first = await artifacts.begin(TASK, None, is_first=True)
+        assert first is not None
         first.write("a", "1")
         with pytest.raises(ArtifactsFailed, match="cannot write"):
-            await first.finish()
+            await first.finish("")
         artifacts.end(first)
         (tmp_path / "store").unlink()
         second = await artifacts.begin(TASK, None, is_first=False)
+        assert second is not None
         with pytest.raises(ArtifactsFailed, match="an earlier attempt has made a, and could not store it"):
-            await second.finish()
+            await second.finish("")
         await second.save("a", "2")
-        assert content((await second.finish())["a"]) == "2"
+        assert content((await second.finish(""))["a"]) == "2"
 
 
 async def test_without_a_store_tools_find_none(tmp_path: Path) -> None:
@@ -261,3 +263,26 @@ async def test_a_backend_is_left_with_notes_that_expire(tmp_path: Path) -> None:
 
 async def _note(backend: Backend, task_id: str) -> bytes | None:
     return await backend.state.get(f"artifacts/{task_id}")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"), [({}, "output.txt"), ({"artifacts.output_format": "markdown"}, "output.md")]
+)
+async def test_an_answer_is_kept_as_a_file(tmp_path: Path, wanted: dict[str, str], name: str) -> None:
+    """Proves that the answer as it is becomes a file, beside those that tools have made, under kubeswarm's name."""
+    calls = [[call("draw", name="plot.svg", text="x")]]
+    settings = settings_for(tmp_path, calls, **{"artifacts.saves_output": True} | wanted)
+    result = await result_of(settings)
+    assert sorted(result.artifacts) == sorted([name, "plot.svg"])
+    assert content(result.artifacts[name]) == result.output
+
+
+def test_the_variables_of_an_operator_for_answers(tmp_path: Path) -> None:
+    """Proves that kubeswarm's two variables are read, that others are refused, and that without a store one says so."""
+    store = {"AGENT_ARTIFACT_STORE_URL": tmp_path.as_uri(), "AGENT_ARTIFACT_SAVE_OUTPUT": "true"}
+    assert load_settings(store).artifacts.save_output == "text"
+    assert load_settings({**store, "AGENT_ARTIFACT_SAVE_FORMAT": "yaml"}).artifacts.save_output == "yaml"
+    with pytest.raises(BadSetting, match="AGENT_ARTIFACT_SAVE_FORMAT"):
+        load_settings({**store, "AGENT_ARTIFACT_SAVE_FORMAT": "pdf"})
+    with pytest.raises(BadSetting, match="AGENT_ARTIFACT_SAVE_OUTPUT is set, and there is no store"):
+        load_settings({"AGENT_ARTIFACT_SAVE_OUTPUT": "true"})

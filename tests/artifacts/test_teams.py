@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
+from tests.artifacts.object_server import KEY, SECRET, object_server
 from tests.artifacts.test_runs import WITHIN_S, content
 from worker.settings import Settings, load_settings
 from worker.settings.artifacts import ArtifactSettings
 from worker.teams.bundle import read_bundle
+from worker.teams.errors import BadTeamFile
 from worker.teams.local import local_fleet
 from worker.teams.run_state import Phase, RunState
 
@@ -75,3 +78,41 @@ async def test_a_step_reads_what_another_has_written(tmp_path: Path) -> None:
     assert state.output.startswith(f"at {url}: ")
     assert "the whole report" in state.output
     assert "no file 'theirs' was given; there are: paper" in state.output
+
+
+async def test_a_team_has_a_store_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that the files of a team's steps go where its file says, whatever store the worker has, and come back from
+    there; and that the answers of a role are kept if its agent says so."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    async with object_server() as server:
+        store = f"artifactStore: {{type: s3, s3: {{bucket: b, prefix: teams, endpoint: '{server.url}'}}}}"
+        saving = "runtime: {artifacts: {saveOutput: true, format: markdown}}"
+        text = FILE.replace("  pipeline:", f"  {store}\n  pipeline:")
+        text = text.replace("      model: mock", f"      {saving}\n      model: mock")
+        (tmp_path / "team.yaml").write_text(text)
+        settings = load_settings({"TASK_QUEUE_URL": "memory://", "AGENT_GRACE_SECONDS": "0"})
+        artifacts = ArtifactSettings(store_url=tmp_path.as_uri(), dir=str(tmp_path / "work"), tools=True)
+        state = await run_of(tmp_path / "team.yaml", replace(settings, artifacts=artifacts), {"other": "none"})
+        assert state.phase is Phase.SUCCEEDED, state.message
+        place = f"b/teams/{state.id}"
+        assert server.objects[f"{place}/draft/report.md"][0] == b"the whole report"
+        assert server.objects[f"{place}/draft/output.md"][0] == b"written"
+        assert "the whole report" in state.output
+        assert state.step("draft").artifacts["report.md"] == f"s3://{place}/draft/report.md"
+        assert not (tmp_path / state.id).exists()
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("{type: s3}", "s3 config is required when type is s3"),
+        ("{type: s3, gcs: {bucket: b}, s3: {bucket: b}}", "gcs config can only be set when type is gcs"),
+        ("{type: gcs, gcs: {prefix: p}}", "bucket"),
+    ],
+)
+def test_a_store_that_cannot_be(tmp_path: Path, store: str, said: str) -> None:
+    """Proves that kubeswarm's rules for stores are ours, and that they are told when the file is read."""
+    (tmp_path / "team.yaml").write_text(FILE.replace("  pipeline:", f"  artifactStore: {store}\n  pipeline:"))
+    with pytest.raises(BadTeamFile, match=said):
+        read_bundle(tmp_path / "team.yaml")

@@ -22,6 +22,56 @@ class FileMark(Struct, frozen=True):
     modified_ns: int
 
 
+class LocalFile(Struct, frozen=True):
+    """A regular file as it was when it was looked at. It is opened anew for each read, so nothing has to be closed."""
+
+    path: Path
+    inode: int
+    mark: FileMark
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.name
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.mark.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Just so many bytes from an offset on. Raises `ArtifactsFailed` if the file is no longer the same."""
+        parts: list[bytes] = []
+        try:
+            descriptor = _opened(self.path)
+            try:
+                while length and (part := os.pread(descriptor, length, offset)):
+                    parts.append(part)
+                    offset, length = offset + len(part), length - len(part)
+                is_same = _seen(self.path, descriptor) == self
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ArtifactsFailed(f"artifact {self.name!r} cannot be read: {error.strerror or error}") from error
+        if length or not is_same:
+            raise ArtifactsFailed(f"artifact {self.name!r} has changed while it was read: write files before they end")
+        return b"".join(parts)
+
+
+def look_at(path: Path, most_bytes: int) -> LocalFile:
+    """A file that shall be read. Raises `OSError`, and `ArtifactsFailed` for what is larger or no regular file."""
+    descriptor = _opened(path)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ArtifactsFailed(f"{path.name!r} is no regular file")
+        found = _seen(path, descriptor)
+    finally:
+        os.close(descriptor)
+    if found.size > most_bytes:
+        raise too_large(path.name, most_bytes)
+    return found
+
+
 def marks_in(folder: Path) -> dict[str, FileMark]:
     """The regular files right in a folder, by name. Folders, links and names that begin with a dot are passed over; so
     are, with a warning, names that no artifact may have. Empty if there is no such folder."""
@@ -45,14 +95,8 @@ def marks_in(folder: Path) -> dict[str, FileMark]:
 
 def read_file(path: Path, most_bytes: int) -> bytes:
     """The content of a regular file. Raises `OSError`, and `ArtifactsFailed` for what is larger or no such file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ArtifactsFailed(f"{path.name!r} is no regular file")
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise too_large(path.name, most_bytes)
-    return data
+    file = look_at(path, most_bytes)
+    return file.read(0, file.size)
 
 
 def too_large(name: str, most_bytes: int) -> ArtifactsFailed:
@@ -60,3 +104,12 @@ def too_large(name: str, most_bytes: int) -> ArtifactsFailed:
     return ArtifactsFailed(
         f"artifact {name!r} has more than {most_bytes} bytes: make it smaller, or set SHOAL_ARTIFACT_MAX_FILE_BYTES"
     )
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _seen(path: Path, descriptor: int) -> LocalFile:
+    state = os.fstat(descriptor)
+    return LocalFile(path, state.st_ino, FileMark(state.st_size, state.st_mtime_ns))

@@ -10,30 +10,30 @@ from worker.artifacts.file_store import FileStore
 from worker.artifacts.store import ArtifactStore
 from worker.errors import BadSetting
 
-_SETTING = "artifacts.store_url (AGENT_ARTIFACT_STORE_URL)"
+SETTING = "artifacts.store_url (AGENT_ARTIFACT_STORE_URL)"
 
 
-def open_store(url: str, *, timeout_s: float) -> ArtifactStore:
+def open_store(url: str, *, timeout_s: float, setting: str = SETTING) -> ArtifactStore:
     """The store of a URL: `file:///folder`, `s3://bucket/prefix?region=…&endpoint=…`, `gs://bucket/prefix`.
 
-    Nothing is connected to yet. Raises `BadSetting`.
+    Nothing is connected to yet. `setting` is where the URL comes from. Raises `BadSetting`.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         folder = Path(unquote(parts.netloc + parts.path))
         if not folder.is_absolute():
-            raise BadSetting(f"{_SETTING} is {url!r}: give a whole path, such as file:///data/artifacts")
+            raise BadSetting(f"{setting} is {url!r}: give a whole path, such as file:///data/artifacts")
         return FileStore(folder)
     if parts.scheme not in ("s3", "gs", "gcs"):
-        raise BadSetting(f"{_SETTING} begins with {parts.scheme or url[:20]!r}: use file://, s3:// or gs://")
+        raise BadSetting(f"{setting} begins with {parts.scheme or url[:20]!r}: use file://, s3:// or gs://")
     if parts.username or parts.password:
-        raise BadSetting(f"{_SETTING} holds a user or a password: credentials come from the environment, as usual")
+        raise BadSetting(f"{setting} holds a user or a password: credentials come from the environment, as usual")
     bucket, prefix, given = parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query))
     if not bucket:
-        raise BadSetting(f"{_SETTING} names no bucket: use {parts.scheme}://bucket/prefix")
+        raise BadSetting(f"{setting} names no bucket: use {parts.scheme}://bucket/prefix")
     allowed = {"region", "endpoint"} if parts.scheme == "s3" else {"endpoint"}
     if unknown := given.keys() - allowed:
-        raise BadSetting(f"{_SETTING} has {', '.join(sorted(unknown))}: known are {', '.join(sorted(allowed))}")
+        raise BadSetting(f"{setting} has {', '.join(sorted(unknown))}: known are {', '.join(sorted(allowed))}")
     return _s3(bucket, prefix, given, timeout_s) if parts.scheme == "s3" else _gs(bucket, prefix, given, timeout_s)
 
 

@@ -31,12 +31,12 @@ class Room:
     """The folder of this process."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.root = folder
         self._useless: asyncio.Queue[Path] = asyncio.Queue()
 
     def folder_of(self, delivery: str) -> Path:
         """For one delivery of a task; it does not exist yet."""
-        return self._folder / delivery
+        return self.root / delivery
 
     def discard(self, folder: Path) -> None:
         """The task has ended: the folder is removed soon."""
@@ -47,6 +47,29 @@ class Room:
         while True:
             folder = await self._useless.get()
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+class LazyRoom:
+    """The room of this process, made when it is first needed."""
+
+    def __init__(self, shared: Path, stack: contextlib.AsyncExitStack) -> None:
+        """`stack` removes it at the end."""
+        self._shared = shared
+        self._stack = stack
+        self._opening = asyncio.Lock()
+        self._room: Room | None = None
+
+    async def opened(self) -> Room:
+        """The room. Raises `BadSetting`."""
+        async with self._opening:
+            if self._room is None:
+                self._room = await self._stack.enter_async_context(open_room(self._shared))
+            return self._room
+
+    def discard(self, folder: Path) -> None:
+        """A folder of it is no longer needed."""
+        if self._room is not None:
+            self._room.discard(folder)
 
 
 @asynccontextmanager

@@ -7,8 +7,9 @@ URL are kubeswarm's. Credentials come from the usual AWS chain.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -17,9 +18,13 @@ from msgspec import Struct
 from providers.aws_credentials import AwsAccess, AwsCredentials
 from providers.aws_keys import AwsKeys
 from providers.aws_sigv4 import Scope, signed_headers
+from providers.calls import Response
 from providers.transport import Transport
-from worker.artifacts.object_calls import ObjectCall, ObjectCalls
-from worker.artifacts.store import within
+from worker.artifacts.files import LocalFile
+from worker.artifacts.object_calls import ANSWER_BYTES, NONE, ObjectCall, ObjectCalls
+from worker.artifacts.ranges import open_by_ranges
+from worker.artifacts.s3_parts import upload_in_parts
+from worker.artifacts.store import PART_BYTES, StoredFile, within
 
 
 class S3Place(Struct, frozen=True, kw_only=True):
@@ -50,7 +55,7 @@ class S3Place(Struct, frozen=True, kw_only=True):
 
 
 class S3Store:
-    """Signs each request. Files go up in one piece."""
+    """Signs each request. Large files go up in parts, and come down in parts."""
 
     def __init__(
         self,
@@ -67,16 +72,28 @@ class S3Store:
         self._access = AwsAccess(region=place.region)
         self._now = now
 
-    async def put(self, key: str, data: bytes, content_type: str) -> str:
-        """Keep the content and return its `s3://` URL. Raises `ArtifactsFailed`."""
+    async def put(self, key: str, file: LocalFile, content_type: str) -> str:
+        """Keep the file and return its `s3://` URL. Raises `ArtifactsFailed`."""
         url = self._place.base + key
-        await self._calls.make(self._call("PUT", url, f"store {url}", data, {"content-type": content_type}))
+        what = f"store {url}"
+        if file.size > PART_BYTES:
+            await upload_in_parts(functools.partial(self._ask, url, what), file, content_type, what)
+        else:
+            body = await asyncio.to_thread(file.read, 0, file.size)
+            await self._ask(url, what, "PUT", "", body=body, headers={"content-type": content_type})
         return url
 
-    async def get(self, url: str, most_bytes: int) -> bytes:
-        """The content. Raises `ArtifactsFailed`."""
-        call = self._call("GET", url, f"read {url}", b"", {}, most_bytes=most_bytes)
-        return await self._calls.make(call)
+    async def open(self, url: str, most_bytes: int) -> StoredFile:
+        """The file, part by part. Raises `ArtifactsFailed`."""
+
+        async def ask(
+            version: str, *, headers: Mapping[str, str], answers: Set[int] = frozenset(), most_bytes: int
+        ) -> Response:
+            same = {**headers, "if-match": version} if version else headers
+            return await self._ask(url, what, "GET", "", headers=same, answers=answers, most_bytes=most_bytes)
+
+        what = f"read {url}"
+        return await open_by_ranges(ask, url, most_bytes, version_header="etag")
 
     def owns(self, url: str) -> bool:
         """Whether it is in the bucket, under the prefix."""
@@ -86,17 +103,35 @@ class S3Store:
         """Close the connections."""
         await self._transport.aclose()
 
-    def _call(
-        self, method: str, url: str, what: str, body: bytes, headers: Mapping[str, str], most_bytes: int = 0
-    ) -> ObjectCall:
-        address = self._place.address(url)
+    async def _ask(
+        self,
+        url: str,
+        what: str,
+        method: str,
+        query: str,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] = NONE,
+        answers: Set[int] = frozenset(),
+        most_bytes: int = ANSWER_BYTES,
+    ) -> Response:
+        address = f"{self._place.address(url)}?{query}" if query else self._place.address(url)
 
         async def signed() -> Mapping[str, str]:
             keys = await self._credentials.keys(self._access)
-            # Hashing a large file takes many milliseconds.
+            # Hashing a large part takes many milliseconds.
             return await asyncio.to_thread(self._signed, keys, method, address, headers, body)
 
-        return ObjectCall(method=method, url=address, what=what, headers=signed, body=body, most_bytes=most_bytes)
+        call = ObjectCall(
+            method=method,
+            url=address,
+            what=what,
+            headers=signed,
+            body=body,
+            answers=answers,
+            most_bytes=most_bytes,
+        )
+        return await self._calls.make(call)
 
     def _signed(
         self, keys: AwsKeys, method: str, address: str, headers: Mapping[str, str], body: bytes

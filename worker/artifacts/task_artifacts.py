@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.artifacts.errors import ArtifactsFailed
-from worker.artifacts.files import FileMark, marks_in, read_file, too_large
+from worker.artifacts.files import FileMark, look_at, marks_in, too_large
 from worker.artifacts.names import checked_name
-from worker.artifacts.store import content_type_of
+from worker.artifacts.store import ArtifactStore, content_type_of
 
 if TYPE_CHECKING:
     from worker.artifacts.artifacts import Artifacts
@@ -26,10 +26,22 @@ class TaskArtifacts:
     worker goes on with has all files of the calls that it does not repeat.
     """
 
-    def __init__(self, around: Artifacts, task_id: str, place: str, folder: Path, kept: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        around: Artifacts,
+        store: ArtifactStore,
+        task_id: str,
+        place: str,
+        folder: Path,
+        kept: Mapping[str, str],
+        *,
+        saved_as: str = "",
+    ) -> None:
         """`place` is where its files stand in the store; `kept` what earlier deliveries have made: name -> URL, empty
-        if it could not be stored."""
+        if it could not be stored. `saved_as`: the file that its answer becomes; empty: none."""
         self._around = around
+        self._store = store
+        self._saved_as = saved_as
         self._task_id = task_id
         self._place = place
         self._folder = folder
@@ -91,12 +103,14 @@ class TaskArtifacts:
             if before != self._kept:
                 await self._around.note_kept(self._task_id, self._kept)
 
-    async def finish(self) -> Mapping[str, str]:
-        """The run is over: all its files, name -> URL, in the order of their names.
+    async def finish(self, output: str) -> Mapping[str, str]:
+        """The run has answered: all its files, name -> URL, in the order of their names.
 
         Raises `ArtifactsFailed` if one of them is not stored, be it one that an earlier delivery has made: its call is
         not repeated.
         """
+        if self._saved_as:
+            await asyncio.to_thread(self.write, self._saved_as, output)
         await self.keep_new()
         if missing := [name for name, url in self._kept.items() if not url]:
             raise ArtifactsFailed(f"an earlier attempt has made {', '.join(sorted(missing))}, and could not store it")
@@ -111,8 +125,8 @@ class TaskArtifacts:
         given = self.folder / INPUTS
         for name, url in inputs.items():
             path = given / checked_name(name)
-            data = await self._around.read(url)
-            await asyncio.to_thread(_put_down, path, data)
+            await asyncio.to_thread(path.parent.mkdir, mode=0o700, exist_ok=True)
+            await self._around.fetch(url, path)
 
     async def _keep_new_of(self, folder: Path) -> None:
         found = await asyncio.to_thread(marks_in, folder)
@@ -126,19 +140,13 @@ class TaskArtifacts:
                     "make: see SHOAL_ARTIFACT_MAX_FILES"
                 )
             self._kept[name] = ""
-            self._kept[name] = await self._store(folder / name)
+            self._kept[name] = await self._stored(folder / name)
             seen[name] = mark
 
-    async def _store(self, path: Path) -> str:
-        around = self._around
-        async with around.transfers:
+    async def _stored(self, path: Path) -> str:
+        async with self._around.transfers:
             try:
-                data = await asyncio.to_thread(read_file, path, around.settings.max_file_bytes)
+                file = await asyncio.to_thread(look_at, path, self._around.settings.max_file_bytes)
             except OSError as error:
                 raise ArtifactsFailed(f"artifact {path.name!r} cannot be read: {error.strerror or error}") from error
-            return await around.store.put(f"{self._place}/{path.name}", data, content_type_of(path.name))
-
-
-def _put_down(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.write_bytes(data)
+            return await self._store.put(f"{self._place}/{path.name}", file, content_type_of(path.name))

@@ -26,6 +26,7 @@ from worker.teams.team_work import TeamWork
 from worker.tools.build import build_catalogue
 from worker.tools.catalogue import ToolCatalogue
 from worker.tools.mcp import OnLongAway
+from worker.tools.shared_folders import SharedFolders
 
 
 class Abilities(Struct, frozen=True, kw_only=True):
@@ -39,9 +40,16 @@ class Abilities(Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_abilities(
-    settings: Settings, backend: Backend, declared: Declared, models: Models, records: Records, http: Transport
+    settings: Settings,
+    backend: Backend,
+    declared: Declared,
+    models: Models,
+    records: Records,
+    http: Transport,
+    folders: SharedFolders,
 ) -> AsyncIterator[Abilities]:
-    """While entered, tool servers are connected. `http` stays the caller's to close.
+    """While entered, tool servers are connected; `folders` is where they may write files. `http` stays the caller's to
+    close.
 
     Raises `BadSetting` for tools of the same name, `ToolSetupFailed` for a Python tool that cannot be loaded.
     """
@@ -60,9 +68,12 @@ async def open_abilities(
             team_routes=settings.team_routes,
             servers=[RemoteActions(models.remote), searches],
             on_long_away=_telling(settings, backend.state),
+            folders=folders,
         )
         await stack.enter_async_context(tools)
-        teams = await stack.enter_async_context(team_work(settings, backend, declared.runs, http, models.embeddings))
+        teams = await stack.enter_async_context(
+            team_work(settings, backend, declared.runs, http, models.embeddings, folders)
+        )
         loop_policies = _loop_policies(settings, backend.state, models, records)
         stack.push_async_callback(loop_policies.aclose)
         yield Abilities(datasources=datasources, tools=tools, teams=teams, loop_policies=loop_policies)

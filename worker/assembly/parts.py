@@ -36,8 +36,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     declared: Declared
     models: Models
     abilities: Abilities
-    artifacts: Artifacts | None
-    """None: files that tasks make are not kept."""
+    artifacts: Artifacts
 
 
 @asynccontextmanager
@@ -52,7 +51,9 @@ async def open_parts(settings: Settings, backend: Backend) -> AsyncIterator[Part
         stack.push_async_callback(http.aclose)
         models = await stack.enter_async_context(open_models(settings, backend.state, declared, records, http))
         artifacts = await stack.enter_async_context(_artifacts(settings, backend))
-        abilities = await stack.enter_async_context(open_abilities(settings, backend, declared, models, records, http))
+        abilities = await stack.enter_async_context(
+            open_abilities(settings, backend, declared, models, records, http, artifacts.folders)
+        )
         if settings.plugins.on_worker:
             from worker.engine import engine_running  # gRPC takes 0.2 s to import
 
@@ -114,7 +115,7 @@ def _outputs(settings: Settings, backend: Backend) -> OutputStore | None:
     return OutputStore(backend.state, keep_s=_kept_s(settings), max_chars=settings.max_stored_output_chars)
 
 
-def _artifacts(settings: Settings, backend: Backend) -> AbstractAsyncContextManager[Artifacts | None]:
+def _artifacts(settings: Settings, backend: Backend) -> AbstractAsyncContextManager[Artifacts]:
     return open_artifacts(
         settings.artifacts,
         backend.state,

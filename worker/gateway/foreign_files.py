@@ -67,7 +67,9 @@ def _checked(call: Call, plan: Plan) -> Plan:
 def _reaching(team: Team) -> Iterator[str]:
     """What is wrong, in words."""
     if team.artifact_dir:
-        yield "artifactDir is a folder of the workers: leave it out"
+        yield "artifactStore names a folder of the workers: leave it out"
+    if team.artifact_store:
+        yield "artifactStore would be used with the workers' credentials: leave it out"
     for role in team.roles:
         yield from _of_role(role)
     approvals = [*(role.approval for role in team.roles), *(step.approval for step in team.steps)]

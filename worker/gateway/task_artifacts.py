@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from worker.artifacts import ArtifactsFailed
 from worker.gateway.operation import Call
@@ -33,8 +33,11 @@ async def artifact_of_task(call: Call) -> Response:
             code="artifact_elsewhere",
         )
     try:
-        data = await gateway.artifacts.get(url, gateway.settings.artifacts.max_file_bytes)
+        file = await gateway.artifacts.open(url, gateway.settings.artifacts.max_file_bytes)
     except ArtifactsFailed as error:
         raise Problem(502, str(error), code="artifact_store") from error
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
-    return Response(data, media_type="application/octet-stream", headers=headers)
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        "Content-Length": str(file.size),
+    }
+    return StreamingResponse(file.parts(), media_type="application/octet-stream", headers=headers)

@@ -17,6 +17,7 @@ from worker.teams.role_tools import RoleTools
 from worker.teams.routed_queues import RoutedQueues
 from worker.teams.team_work import TeamWork
 from worker.teams.waits import Waits
+from worker.tools.shared_folders import NO_FOLDERS, SharedFolders
 
 if TYPE_CHECKING:
     from providers.transport import Transport
@@ -27,9 +28,15 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def team_work(
-    settings: Settings, backend: Backend, runs: Runs, http: Transport, embeddings: Embeddings
+    settings: Settings,
+    backend: Backend,
+    runs: Runs,
+    http: Transport,
+    embeddings: Embeddings,
+    folders: SharedFolders = NO_FOLDERS,
 ) -> AsyncIterator[TeamWork]:
-    """What the runs of a worker share for teams; `http` stays the caller's to close."""
+    """What the runs of a worker share for teams; `http` stays the caller's to close. `folders` is where tool servers
+    may write files."""
     open_url = functools.partial(open_backend, options=settings.backend)
     waits = Waits(backend.state)
     allowed = settings.allow_private_addresses
@@ -42,6 +49,7 @@ async def team_work(
             allows_commands=settings.team_commands,
             with_mcp=settings.team_mcp,
             on_degraded=Notifications(backend.state).on_degraded,
+            folders=folders,
         ) as tools,
         RoutedQueues(settings.team_routes, open_url) as routes,
         Memories(backend.state, options=settings.backend, embeddings=embeddings) as memories,

@@ -21,6 +21,8 @@ KEYS = "team:"
 """Idempotency keys of a run's own tasks begin with this: whoever else had one taken would answer for the run's step."""
 RESERVED = frozenset({PLAN, TEAM, ROLE, PARENT, DEPTH, PURPOSE, INPUTS})
 """Nobody else may set these: the gateway refuses them."""
+PLAIN_PURPOSES = frozenset({"check", "compress", "route"})
+"""Questions about the work, not the work itself: their model is given no tools."""
 
 
 class Marks(Struct, frozen=True, kw_only=True):

@@ -58,6 +58,9 @@ class MemorySpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether what its role does is added to it."""
 
 
+SavedAs = Literal["", "text", "json", "markdown", "yaml"]
+
+
 class Role(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who does a step, or a delegated task: an agent of its own, one that the fleet has, or another team."""
 
@@ -90,6 +93,8 @@ class Role(Struct, frozen=True, kw_only=True, omit_defaults=True):
     advisors: dict[str, AgentConfig] = {}
     """Advisors of its loop policy that are agents of the same file: by name, what they are asked with."""
     capabilities: tuple[Capability, ...] = ()
+    save_output: SavedAs = ""
+    """As what its answers are kept as files, too; empty: as the worker has it."""
 
 
 class InputSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -218,6 +223,9 @@ class Team(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """0: as long as the retention allows."""
     failed_runs_kept: int = 0
     artifact_dir: str = ""
+    """Where a run without workers of its own keeps the files of its steps."""
+    artifact_store: str = ""
+    """`s3://…` or `gs://…`: where the files of its steps are kept, whoever runs them. Empty: as the worker has it."""
     is_foreign: bool = False
     """It came from a caller over HTTP: its tools reach the public internet alone."""
 

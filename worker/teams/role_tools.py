@@ -30,6 +30,7 @@ from worker.tools.catalogue import KIND_ORDER, ToolCatalogue
 from worker.tools.config import McpServer, check_mcp_servers, check_webhook_tools
 from worker.tools.mcp import LONG_AWAY_S, McpConnection
 from worker.tools.read_output import READ_OUTPUT
+from worker.tools.shared_folders import NO_FOLDERS, SharedFolders
 from worker.tools.webhook import Webhook
 
 IDLE_S = 300.0
@@ -99,6 +100,7 @@ class RoleTools:
         first_attempt_s: float = FIRST_ATTEMPT_S,
         on_degraded: OnDegraded | None = None,
         long_away_s: float = LONG_AWAY_S,
+        folders: SharedFolders = NO_FOLDERS,
     ) -> None:
         """`http` stays the caller's to close; `guard` says where servers may be, `outside` where those of callers'
         own files may be. `allows_commands`: whether a plan may
@@ -116,6 +118,7 @@ class RoleTools:
         self._first_attempt_s = first_attempt_s
         self._on_degraded = on_degraded
         self._long_away_s = long_away_s
+        self._folders = folders
         self._sets: dict[str, _Set] = {}
         self._servers: dict[str, _Server] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -241,6 +244,7 @@ class RoleTools:
                 environ=self._environ,
                 on_long_away=functools.partial(self._tell, digest),
                 long_away_s=self._long_away_s,
+                folders=self._folders,
             )
             serving = self._group.create_task(connection.serve(), name=f"tool server {server.name} of a role")
             found = self._servers[digest] = _Server(connection, serving)

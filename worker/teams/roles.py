@@ -15,14 +15,12 @@ from worker.errors import AgentUnusable
 from worker.loop_policy.model import LoopPolicy, in_force
 from worker.settings.file import inherit
 from worker.teams.errors import PlanNotFound, TeamNotFound
-from worker.teams.marks import Marks
+from worker.teams.marks import PLAIN_PURPOSES, Marks
 from worker.teams.plan import Role, Team
 
 if TYPE_CHECKING:
     from worker.teams.plans_in_use import PlansInUse
 
-PLAIN_PURPOSES = frozenset({"check", "compress", "route"})
-"""Questions about the work, not the work itself: their model is given no tools."""
 
 FindAgent = Callable[[str, str], ResolvedAgent]
 """The declared agent of a name, for a tenant. Raises as `AgentDirectory.resolve` does, also where none is declared."""

@@ -13,12 +13,11 @@ from worker.recall import Past
 from worker.streaming import ChunkWriter
 from worker.surroundings import Surroundings
 from worker.teams.child_tasks import begin_child
-from worker.teams.marks import Marks
+from worker.teams.marks import PLAIN_PURPOSES, Marks
 from worker.teams.memory.memories import Memories
 from worker.teams.memory.recollection import NOTHING, Recollection
 from worker.teams.plan import Role
 from worker.teams.role_tools import OwnTools
-from worker.teams.roles import PLAIN_PURPOSES
 
 
 class TeamTask:

@@ -77,8 +77,8 @@ class ArkSession:
             raise ToolSetupFailed(f"decoding tools/list response: {error}") from error
         return [_remote(tool) for tool in listed.tools]
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Call a tool. Raises `ToolCallFailed` with ark's texts."""
+    async def call(self, name: str, arguments: dict[str, Any], meta: dict[str, Any] | None = None) -> ToolResult:
+        """Call a tool; there is no place for `meta`. Raises `ToolCallFailed` with ark's texts."""
         body = encode_json({"arguments": arguments, "name": name})
         try:
             response = await self._post("tools/call", body, self._server.timeout_s)

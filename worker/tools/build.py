@@ -14,6 +14,7 @@ from worker.tools.interfaces import Tool, ToolServer
 from worker.tools.loading import load_tools
 from worker.tools.mcp import McpConnection, OnLongAway
 from worker.tools.read_output import READ_OUTPUT, ReadOutput
+from worker.tools.shared_folders import NO_FOLDERS, SharedFolders
 from worker.tools.webhook import Webhook
 
 
@@ -31,11 +32,12 @@ def build_catalogue(
     servers: Sequence[ToolServer] = (),
     team_routes: Iterable[str] = (),
     on_long_away: OnLongAway | None = None,
+    folders: SharedFolders = NO_FOLDERS,
 ) -> ToolCatalogue:
     """A catalogue that is not open yet. `http` stays the caller's to close; `with_queue` adds the queue's own tools,
     with `delegate` for the roles of `team_routes`; `with_outputs` the one that reads kept outputs, `with_artifacts`
     those that save and read files. `servers` are asked after the MCP ones; `on_long_away` hears of MCP servers that are
-    away for long.
+    away for long, and `folders` is where they may write files.
 
     Raises `BadSetting` for names used twice, `ToolSetupFailed` for a Python tool that cannot be loaded.
     """
@@ -50,7 +52,10 @@ def build_catalogue(
         tools += [SaveArtifact(), ReadArtifact()]
     return ToolCatalogue(
         servers=[
-            *(McpConnection(server, http, environ=environ, on_long_away=on_long_away) for server in mcp_servers),
+            *(
+                McpConnection(server, http, environ=environ, on_long_away=on_long_away, folders=folders)
+                for server in mcp_servers
+            ),
             *servers,
         ],
         tools=tools,

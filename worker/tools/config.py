@@ -60,6 +60,8 @@ class McpServer(Struct, frozen=True, kw_only=True, rename="camel", repr_omit_def
     """The server's own names of the tools to offer, or patterns (`get_*`); empty: all of them."""
     deny: tuple[str, ...] = ()
     """The server's own names of tools never to offer, or patterns."""
+    artifacts: bool = False
+    """With a `url`: it can write into the folder in which tasks make their files. A started `command` always can."""
 
     @property
     def kind(self) -> Literal["stdio", "http", "sse", "ark"]:

@@ -29,6 +29,7 @@ from worker.tools.mcp_session import McpSession, RemoteTool, SessionLost
 from worker.tools.mcp_tools import tools_of
 from worker.tools.redaction import mask_url, redact, secret_values
 from worker.tools.sdk_session import SdkSession, first_cause, open_sdk_session
+from worker.tools.shared_folders import NO_FOLDERS, SharedFolders
 from worker.tools.stderr_tail import StderrTail
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,7 @@ class McpConnection:
         backoff: Backoff | None = None,
         on_long_away: OnLongAway | None = None,
         long_away_s: float = LONG_AWAY_S,
+        folders: SharedFolders = NO_FOLDERS,
     ) -> None:
         """`guard` looks at each connection of an SDK session; `http` has to bring its own. `on_long_away` hears once of
         each time that the server is away for longer than `long_away_s`.
@@ -80,6 +82,7 @@ class McpConnection:
         self._long_away_s = long_away_s
         self._away_since: float | None = None
         self._is_long_away_told = False
+        self._folders = folders
         self._secrets: tuple[str, ...] = ()
 
     @property
@@ -107,27 +110,31 @@ class McpConnection:
         finally:
             await _cancel_once(keeper)
 
-    async def call(self, tool: str, arguments: dict[str, Any], repeatable: bool) -> ToolResult:
-        """Call a tool by the server's own name. Raises `ToolCallFailed`."""
+    async def call(
+        self, tool: str, arguments: dict[str, Any], repeatable: bool, meta: dict[str, Any] | None = None
+    ) -> ToolResult:
+        """Call a tool by the server's own name. `meta` is what the protocol calls `_meta`. Raises `ToolCallFailed`."""
         session = await self._ready_session()
         try:
-            return await self._answer(session, tool, arguments)
+            return await self._answer(session, tool, arguments, meta)
         except SessionLost as lost:
             self._give_up(session, str(lost))
             if lost.sent and not repeatable:
                 raise self._unknown_effect() from lost
         session = await self._ready_session()
         try:
-            return await self._answer(session, tool, arguments)
+            return await self._answer(session, tool, arguments, meta)
         except SessionLost as lost:
             self._give_up(session, str(lost))
             if lost.sent:
                 raise self._unknown_effect() from lost
             raise ToolUnavailable(f'MCP server "{self.name}" cannot be used: {lost}') from lost
 
-    async def _answer(self, session: McpSession, tool: str, arguments: dict[str, Any]) -> ToolResult:
+    async def _answer(
+        self, session: McpSession, tool: str, arguments: dict[str, Any], meta: dict[str, Any] | None
+    ) -> ToolResult:
         try:
-            return without_secrets(await session.call(tool, arguments), self._secrets)
+            return without_secrets(await session.call(tool, arguments, meta), self._secrets)
         except ToolCallFailed as error:
             raise ToolCallFailed(redact(f'MCP server "{self.name}": {error}', self._secrets)) from error
 
@@ -195,7 +202,7 @@ class McpConnection:
             session: McpSession
             try:
                 session = await stack.enter_async_context(
-                    open_sdk_session(self._server, credentials, stderr, self._guard)
+                    open_sdk_session(self._server, credentials, stderr, self._guard, self._folders)
                 )
             except Exception as error:
                 ark = await self._ark_instead(credentials)

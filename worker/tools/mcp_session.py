@@ -46,6 +46,6 @@ class McpSession(Protocol):
         """All tools, in the server's order. Raises `SessionLost` or `ToolSetupFailed`."""
         ...
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def call(self, name: str, arguments: dict[str, Any], meta: dict[str, Any] | None = None) -> ToolResult:
         """Call a tool by the server's own name; a cancel reaches the server. Raises `SessionLost`, `ToolCallFailed`."""
         ...

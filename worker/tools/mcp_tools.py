@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,9 +12,11 @@ from providers.messages import ToolSpec
 from worker.tools.config import McpServer
 from worker.tools.interfaces import Tool, ToolContext, ToolResult
 from worker.tools.mcp_session import RemoteTool
+from worker.tools.shared_folders import META, reaches_folders, with_folder, without_folder
 
-CallRemote = Callable[[str, dict[str, Any], bool], Awaitable[ToolResult]]
-"""Calls a tool by the server's own name; the flag says whether the call may be repeated. Raises `ToolCallFailed`."""
+CallRemote = Callable[[str, dict[str, Any], bool, dict[str, Any] | None], Awaitable[ToolResult]]
+"""Calls a tool by the server's own name; the flag says whether the call may be repeated; last comes what the protocol
+calls `_meta`. Raises `ToolCallFailed`."""
 
 _NAME_CHARS = 64
 
@@ -23,14 +26,20 @@ class McpTool:
 
     after_timeout = "the server was told to stop, but the call may have taken effect"
 
-    def __init__(self, call_remote: CallRemote, remote_name: str, spec: ToolSpec) -> None:
+    def __init__(self, call_remote: CallRemote, remote_name: str, spec: ToolSpec, *, reaches_folders: bool) -> None:
         self.spec = spec
+        self._reaches_folders = reaches_folders
         self._call_remote = call_remote
         self._remote_name = remote_name
 
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
         """Call it on the server. Raises `ToolCallFailed`."""
-        return await self._call_remote(self._remote_name, arguments, self.spec.idempotent)
+        files = context.artifacts if self._reaches_folders else None
+        if files is None:
+            return await self._call_remote(self._remote_name, arguments, self.spec.idempotent, None)
+        folder = str(await asyncio.to_thread(getattr, files, "folder"))
+        arguments, meta = with_folder(arguments, folder), {META: folder}
+        return without_folder(await self._call_remote(self._remote_name, arguments, self.spec.idempotent, meta), folder)
 
 
 def tool_name(server: str, tool: str) -> str:
@@ -56,6 +65,7 @@ def tools_of(server: McpServer, listed: Sequence[RemoteTool], call_remote: CallR
                 timeout_s=server.timeout_s,
                 kind="mcp",
             ),
+            reaches_folders=reaches_folders(server),
         )
         for remote in listed
     )

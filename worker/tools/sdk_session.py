@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from worker.errors import ToolCallFailed, ToolSetupFailed
 from worker.net_guard import NetGuard
@@ -21,6 +21,7 @@ from worker.tools.mcp_auth import Credentials
 from worker.tools.mcp_results import result_of
 from worker.tools.mcp_session import RemoteTool, SessionLost
 from worker.tools.sdk_transport import TransportNews, open_transport
+from worker.tools.shared_folders import NO_FOLDERS, SharedFolders, reaches_folders
 from worker.tools.stderr_tail import StderrTail
 
 if TYPE_CHECKING:
@@ -78,9 +79,10 @@ class SdkSession:
                 return tools
         raise ToolSetupFailed(f"tools/list goes on after {_MAX_PAGES} pages")
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+    async def call(self, name: str, arguments: dict[str, Any], meta: dict[str, Any] | None = None) -> ToolResult:
         """Call a tool. Raises `SessionLost` or `ToolCallFailed`; a cancel is sent on to the server."""
-        return result_of(await self._guarded(self.client.call_tool(name, arguments), ToolCallFailed))
+        sent = cast("mcp_types.RequestParamsMeta | None", meta)  # any other keys may be in it
+        return result_of(await self._guarded(self.client.call_tool(name, arguments, meta=sent), ToolCallFailed))
 
     async def watch_tools(self) -> None:
         """On the 2026-07-28 revision, subscribe to changes of the tool list; ends when there is nothing to hear."""
@@ -140,7 +142,11 @@ def first_cause(error: BaseException) -> BaseException:
 
 @asynccontextmanager
 async def open_sdk_session(
-    server: McpServer, credentials: Credentials, stderr: StderrTail, guard: NetGuard | None = None
+    server: McpServer,
+    credentials: Credentials,
+    stderr: StderrTail,
+    guard: NetGuard | None = None,
+    folders: SharedFolders = NO_FOLDERS,
 ) -> AsyncIterator[SdkSession]:
     """Connect and agree on a protocol revision. Entered and left by the same task, as the SDK's scopes must be.
 
@@ -156,13 +162,18 @@ async def open_sdk_session(
         if isinstance(message, mcp_types.ToolListChangedNotification):
             session.tools_changed.set()
 
+    async def roots(context: Any) -> mcp_types.ListRootsResult:
+        found = [{"uri": root.as_uri()} for root in folders.roots]
+        return mcp_types.ListRootsResult.model_validate({"roots": found})
+
     news = TransportNews(session.lost.set, session.note_http_error)
     async with AsyncExitStack() as stack:
         client = Client(
-            await open_transport(server, credentials, stderr, news, guard),
+            await open_transport(server, credentials, stderr, news, guard, folders),
             cache=None,
             client_info=mcp_types.Implementation(name="shoal", version=_version()),
             message_handler=on_message,
+            list_roots_callback=roots if folders.roots and reaches_folders(server) else None,
         )
         try:
             await stack.enter_async_context(client)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from worker.net_guard import NetGuard
 from worker.tools.config import McpServer
 from worker.tools.mcp_auth import Credentials
+from worker.tools.shared_folders import NO_FOLDERS, VARIABLE, SharedFolders
 from worker.tools.stderr_tail import StderrTail
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ async def open_transport(
     stderr: StderrTail,
     news: TransportNews,
     guard: NetGuard | None = None,
+    folders: SharedFolders = NO_FOLDERS,
 ) -> WatchedTransport:
     """A transport that is not connected yet, for the SDK's client to enter and leave."""
     from mcp import StdioServerParameters
@@ -43,7 +45,9 @@ async def open_transport(
     from mcp.client.streamable_http import streamable_http_client
 
     if server.kind == "stdio":
-        parameters = StdioServerParameters(command=server.command, args=list(server.args), env=dict(server.env))
+        shared = {} if folders.of_the_only_task is None else {VARIABLE: str(folders.of_the_only_task)}
+        environ = {**shared, **server.env}
+        parameters = StdioServerParameters(command=server.command, args=list(server.args), env=environ)
         return WatchedTransport(stdio_client(parameters, errlog=stderr.writer), news.on_end)
     client = await asyncio.to_thread(_http_client, credentials, news, guard)  # reads the CA files
     if server.kind == "sse":

@@ -86,7 +86,15 @@ _RUNTIME = Object(
         "autoscaling": _AUTOSCALING,
         "resources": _RESOURCES,
         "loop": Field(LOOP),
-        "artifacts": noted("a step's files are those of its `outputArtifacts`"),
+        "artifacts": Field(
+            Object(
+                {
+                    "saveOutput": Field(Flag()),
+                    "format": Field(OneOf(("text", "json", "markdown", "yaml"))),
+                },
+                "what is kept of answers",
+            )
+        ),
         "drainTimeoutSeconds": noted(
             "how long workers may finish what they have is SHOAL_GRACE_SECONDS", Number(least=0)
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from providers import AgentConfig
 from providers.messages import Thinking
@@ -15,7 +15,7 @@ from worker.teams.kinds.objects import Fields
 from worker.teams.kinds.prompts import Prompts
 from worker.teams.kinds.scripts import options_of
 from worker.teams.kinds.tools import Tools, tool_patterns
-from worker.teams.plan import Capability, Role
+from worker.teams.plan import Capability, Role, SavedAs
 
 _CONCURRENT = 5
 """Tasks that one replica does at a time, where only the replicas are given. The number is ark's."""
@@ -75,6 +75,7 @@ class Agents:
             loop_policy=policy,
             advisors=advisors,
             capabilities=tuple(_capability(found) for found in spec.many("capabilities")),
+            save_output=_saved(spec.one("runtime").one("artifacts")),
         )
 
     def _config(self, spec: Fields, prompt: str) -> AgentConfig:
@@ -139,6 +140,10 @@ def _limit(spec: Fields, *names: str) -> int:
             if name in limits:
                 return limits.whole(name)
     return 0
+
+
+def _saved(artifacts: Fields) -> SavedAs:
+    return cast("SavedAs", artifacts.text("format") or "text") if artifacts.get("saveOutput") else ""
 
 
 def _max_parallel(spec: Fields) -> int:

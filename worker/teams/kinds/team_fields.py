@@ -147,14 +147,35 @@ _ROUTING = Object(
     },
     "the routing",
 )
+_FROM_ENVIRONMENT = "credentials come from the workers' environment"
 _STORE = Object(
     {
         "type": Field(OneOf(("local", "s3", "gcs")), is_required=True),
         "local": Field(
             Object({"path": Field(Text()), "claimName": Field(Text(), use="noted", note=NO_PODS)}, "a local store")
         ),
-        "s3": noted("artifacts are kept in the fleet's own store"),
-        "gcs": noted("artifacts are kept in the fleet's own store"),
+        "s3": Field(
+            Object(
+                {
+                    "bucket": Field(NAME, is_required=True),
+                    "region": Field(Text()),
+                    "prefix": Field(Text()),
+                    "endpoint": Field(Text()),
+                    "credentialsSecret": Field(REFERENCE, use="noted", note=_FROM_ENVIRONMENT),
+                },
+                "an S3 store",
+            )
+        ),
+        "gcs": Field(
+            Object(
+                {
+                    "bucket": Field(NAME, is_required=True),
+                    "prefix": Field(Text()),
+                    "credentialsSecret": Field(REFERENCE, use="noted", note=_FROM_ENVIRONMENT),
+                },
+                "a Cloud Storage store",
+            )
+        ),
     },
     "an artifact store",
 )

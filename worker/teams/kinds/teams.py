@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from worker.teams.kinds.agents import Agents
+from worker.teams.kinds.artifact_stores import folder_of, url_of
 from worker.teams.kinds.documents import Document, Documents
 from worker.teams.kinds.findings import Findings
 from worker.teams.kinds.graphs import check_graph
@@ -113,7 +114,8 @@ def _with_common(team: Team, spec: Fields, documents: Documents) -> Team:
         notify=notify,
         successful_runs_kept=spec.whole("successfulRunsHistoryLimit"),
         failed_runs_kept=spec.whole("failedRunsHistoryLimit"),
-        artifact_dir=spec.one("artifactStore").one("local").text("path"),
+        artifact_dir=folder_of(spec.one("artifactStore")),
+        artifact_store=url_of(spec.one("artifactStore"), findings),
     )
 
 
