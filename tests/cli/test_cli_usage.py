@@ -88,6 +88,15 @@ def test_records_are_exported_and_streamed(shoal: Shoal, tmp_path: Path) -> None
     assert shoal("usage", "stream", "ftp://x", "--once").code == 2
 
 
+def test_budgets_are_rebuilt_from_the_log(shoal: Shoal) -> None:
+    """Whatever was charged; a budget that is not there cannot be."""
+    assert shoal("budgets", "set", "all", "--scope", "fleet", "--usd", "5").code == 0
+    nothing = shoal("budgets", "rebuild")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert nothing.err.startswith("no account of these budgets")
+    assert shoal("budgets", "rebuild", "nobody").code == 4
+
+
 def test_a_budget_is_set_shown_and_taken_away(shoal: Shoal) -> None:
     """What was set is listed with its limit; a budget that cannot be is refused in one line."""
     assert shoal("budgets", "list").err.startswith("no budgets")

@@ -59,13 +59,21 @@ async def check_providers(settings: Settings) -> AsyncIterator[Finding]:
     """Whether each provider that an agent uses is there and answers."""
     agents = [agent for agent in (settings.agent, *settings.agents.values()) if agent.model or agent.route]
     if not agents:
-        yield doubtful("provider", "model", "no model is configured", "set AGENT_MODEL, or agent.model in shoal.yaml")
+        yield _no_model()
     for missing in sorted({agent.route for agent in agents if agent.route} - set(settings.routes)):
         yield doubtful("route", missing, "an agent takes it, and shoal.yaml has none of that name", "shoal routes list")
     async with _in_use(settings) as used:
         by_place = _by_provider(used, (config for agent in agents for config in _called(settings, agent)))
         for name, users in by_place.items():
             yield await _provider(name, users, used)
+
+
+def _no_model() -> Finding:
+    from worker.local_model import LocalModel
+
+    instead = "the small local model answers" if LocalModel.available() else "the scripted provider pretends to answer"
+    found = f"no model is configured: {instead}"
+    return doubtful("provider", "model", found, "set AGENT_MODEL, or agent.model in shoal.yaml")
 
 
 async def check_tools(settings: Settings) -> AsyncIterator[Finding]:
@@ -128,7 +136,8 @@ def _info(reply: bytes) -> dict[str, str]:
 
 def _latency(url: str, version: str, times_s: list[float]) -> Finding:
     median_s = statistics.median(times_s)
-    detail = f"{url}: {version}answers in {median_s * 1000:.1f} ms"
+    how_soon = f"in {median_s * 1000:.1f} ms" if median_s >= 0.0001 else "in less than 0.1 ms"
+    detail = f"{url}: {version}answers {how_soon}"
     if median_s > _SLOW_PING_S:
         return doubtful("queue", "reachable", detail, "run the workers nearer to the queue's server")
     return fine("queue", "reachable", detail)

@@ -129,7 +129,7 @@ def show_command(kind: Kind) -> click.Command:
 async def _shown(call: Invocation, kind: Kind, slug: str, namespace: str) -> int:
     async with declarations_of(call) as there:
         stored = await kind.registrar(there).get(slug, namespace)
-    if call.screen.as_json:
+    if call.screen.as_json and not call.screen.as_yaml:
         call.screen.json(stored)
         return OK
     import msgspec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 
 from worker.cli.failures import OK
-from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.invocation import Invocation, examples, options_beside_a_file
 
 if TYPE_CHECKING:
     from worker.teams.plan import Team
@@ -52,7 +52,7 @@ _SUFFIXES: Final[dict[str, Format]] = {
     help="Colours of an SVG; auto: as whoever looks at it likes.",
 )
 @click.option("--width", type=click.IntRange(20, 1000), help="Columns of a text; else those of the terminal.")
-@shoal_options
+@options_beside_a_file
 def graph(
     call: Invocation,
     team: str | None,

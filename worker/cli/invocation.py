@@ -25,10 +25,10 @@ T = TypeVar("T")
 class Invocation:
     """One run of one command."""
 
-    def __init__(self, *, queue_url: str | None, config: Path | None, as_json: bool) -> None:
+    def __init__(self, *, queue_url: str | None, config: Path | None, written_as: str) -> None:
         self._queue_url = queue_url
         self._config = config
-        self.screen = Screen(as_json=as_json)
+        self.screen = Screen(as_json=written_as == "json", as_yaml=written_as == "yaml")
         self.is_queue_given = queue_url is not None
         """Whether `--queue` was among the arguments."""
 
@@ -69,9 +69,20 @@ class Invocation:
         return asyncio.run(work)
 
 
-def shoal_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Give a command the options that all have, and an `Invocation` as its first argument."""
+Command = Callable[..., int | None]
 
+
+def shoal_options(function: Command) -> Command:
+    """Give a command the options that all have, and an `Invocation` as its first argument."""
+    return _with_options(function, "-o", "--print")
+
+
+def options_beside_a_file(function: Command) -> Command:
+    """The same for a command whose `-o` is a file."""
+    return _with_options(function, "--print")
+
+
+def _with_options(function: Command, *how_to_print: str) -> Command:
     @click.option(
         "--queue", "queue_url", metavar="URL", help="The queue.  [env: TASK_QUEUE_URL; default: on this machine]"
     )
@@ -81,14 +92,20 @@ def shoal_options(function: Callable[..., int | None]) -> Callable[..., int | No
         metavar="FILE",
         help="Settings file.  [env: SHOAL_CONFIG; default: ./shoal.yaml]",
     )
-    @click.option("--json", "as_json", is_flag=True, help="Write JSON; streams and lists as one document a line.")
+    @click.option(
+        *how_to_print,
+        "written_as",
+        type=click.Choice(("table", "json", "yaml")),
+        default="table",
+        help="For people, or documents for programs; streams and lists are one for each item.  [default: table]",
+    )
+    @click.option("--json", "written_as", flag_value="json", help="The same as --print json: a document a line.")
     @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
     @functools.wraps(function)
     def command(
-        *arguments: Any, queue_url: str | None, config: Path | None, as_json: bool, **options: Any
+        *arguments: Any, queue_url: str | None, config: Path | None, written_as: str, **options: Any
     ) -> int | None:
-        invocation = Invocation(queue_url=queue_url, config=config, as_json=as_json)
-        return function(invocation, *arguments, **options)
+        return function(Invocation(queue_url=queue_url, config=config, written_as=written_as), *arguments, **options)
 
     return command
 

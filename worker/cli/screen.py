@@ -1,4 +1,4 @@
-"""Where a command writes: in colour on a terminal, plain in a pipe or with NO_COLOR, JSON on request."""
+"""Where a command writes: in colour on a terminal, plain in a pipe or with NO_COLOR, JSON or YAML on request."""
 
 from __future__ import annotations
 
@@ -41,11 +41,16 @@ class Screen:
         self,
         *,
         as_json: bool = False,
+        as_yaml: bool = False,
         out: TextIO | None = None,
         err: TextIO | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
+        as_json = as_json or as_yaml
         self.as_json = as_json
+        """Whether the reader is a program: `json` writes what it wants."""
+        self.as_yaml = as_yaml
+        """Whether that is YAML."""
         self.out = out or sys.stdout
         self.err = err or sys.stderr
         self.fancy = not as_json and _is_fancy(self.out, environ)
@@ -90,10 +95,16 @@ class Screen:
         self._is_asking = False
 
     def json(self, value: Any) -> None:
-        """Write one JSON document on one line."""
+        """Write one document: JSON on one line, or YAML after a line `---`, if that is wanted."""
         import msgspec
 
-        self.out.write(msgspec.json.encode(value).decode() + "\n")
+        if self.as_yaml:
+            import yaml  # 20 ms, for those alone who want it
+
+            plain = msgspec.to_builtins(value, str_keys=True)
+            yaml.safe_dump(plain, self.out, sort_keys=False, allow_unicode=True, width=100, explicit_start=True)
+        else:
+            self.out.write(msgspec.json.encode(value).decode() + "\n")
         self.out.flush()
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str | Cell]], *, empty: str = "nothing") -> None:

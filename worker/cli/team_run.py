@@ -182,14 +182,16 @@ async def _run_here(call: Invocation, settings: Settings, wanted: Fresh | str, l
 
 
 def _with_store(settings: Settings, plan: Plan) -> Settings:
-    """What the team's `artifactStore` says counts where no store is configured. A step that shall put out files has to
-    have something to make them with."""
-    if settings.artifacts.store_url or not plan.team.artifact_dir:
+    """A folder that the team's `artifactStore` names counts where no store is configured; a store that it names is used
+    by whoever runs its steps. A step that shall put out files has to have something to make them with."""
+    team, artifacts = plan.team, settings.artifacts
+    if artifacts.store_url or not (team.artifact_dir or team.artifact_store):
         return settings
-    folder = Path(plan.team.artifact_dir).expanduser().absolute()
-    has_files = any(step.output_artifacts for step in plan.team.steps)
-    chosen = replace(settings.artifacts, store_url=folder.as_uri(), tools=settings.artifacts.tools or has_files)
-    return replace(settings, artifacts=chosen)
+    has_files = any(step.output_artifacts for step in team.steps)
+    artifacts = replace(artifacts, tools=artifacts.tools or has_files)
+    if team.artifact_dir:
+        artifacts = replace(artifacts, store_url=Path(team.artifact_dir).expanduser().absolute().as_uri())
+    return replace(settings, artifacts=artifacts)
 
 
 async def _run_on_fleet(

@@ -203,7 +203,9 @@ def _group_row(group: Group) -> tuple[str | Cell, ...]:
 
 def _note_unpriced(call: Invocation, calls: int) -> None:
     if calls:
-        call.screen.note(f"+ {count(calls)} calls whose price is not known (setting: prices)")
+        call.screen.note(
+            f"+ {count(calls)} {'call' if calls == 1 else 'calls'} whose price is not known (setting: prices)"
+        )
 
 
 async def _records(call: Invocation, span: Span, limit: int) -> int:

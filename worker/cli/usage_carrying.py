@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from worker.cli.failures import OK
-from worker.cli.invocation import Invocation, examples, shoal_options
+from worker.cli.invocation import Invocation, examples, options_beside_a_file, shoal_options
 from worker.cli.parameters import DURATION
 from worker.cli.usage_span import span_options
 from worker.cli.wording import count
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The file.  [default: stdout]")
 @click.option("--format", "kind", type=click.Choice(["csv", "jsonl", "parquet"]), help="[default: by the file's name]")
 @span_options
-@shoal_options
+@options_beside_a_file
 def export_records(
     call: Invocation,
     output: Path | None,
