@@ -44,6 +44,8 @@ class Hub:
         self._wanted = asyncio.Event()
         """A channel is to be added, or the connection is broken."""
         self._heard = asyncio.Event()
+        self._watched: int | None = None
+        """The socket that the event loop tells us about."""
         self._is_broken = False
         self._connected_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
@@ -129,18 +131,18 @@ class Hub:
         connection = self._connection
         if connection is None:
             return
-        loop = asyncio.get_running_loop()
         while not self._is_broken:
             self._wanted.clear()
             async with asyncio.timeout(ANSWER_S):
                 missing = [channel for channel, confirmed in self._confirmed.items() if not confirmed.is_set()]
                 await (self._listen_to(missing) if missing else connection.execute(b"SELECT 1"))
-            loop.add_reader(connection.fileno(), self._readable, connection)
+            self._watched = connection.fileno()
+            asyncio.get_running_loop().add_reader(self._watched, self._readable, connection)
             try:
                 self._readable(connection)
                 await self._quiet()
             finally:
-                loop.remove_reader(connection.fileno())
+                self._unwatch()
         raise psycopg.OperationalError("the listening connection is broken")
 
     async def _quiet(self) -> None:
@@ -159,8 +161,14 @@ class Hub:
             while said := connection.pgconn.notifies():
                 self._dispatch(said.relname.decode(), said.extra)
         except psycopg.Error:
+            self._unwatch()  # now: libpq has closed the socket, and the next one to be opened gets its number
             self._break()
         self._heard.set()
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched = None
 
     def _dispatch(self, name: str, payload: bytes) -> None:
         channel = self._channels.get(name)

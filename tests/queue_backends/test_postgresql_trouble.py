@@ -6,7 +6,7 @@ import asyncio
 import functools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from psycopg import sql
@@ -23,6 +23,7 @@ from queue_backends import (
     LogRecord,
     StateChange,
     Task,
+    TaskResult,
     TaskState,
 )
 from queue_backends.conformance.support import (
@@ -392,3 +393,36 @@ async def test_what_the_server_does_not_keep_is_said(postgresql_server: Postgres
         delivery_id = await submit(backend)
         assert delivery_id
         assert contents(await finish_stream(backend, await pull_one(backend))) == []
+
+
+async def test_a_reset_leaves_no_socket_with_the_event_loop(
+    disturbed: Backend, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver closes the socket of a listening connection that is reset; the next one to be opened gets its number.
+    A loop that still watched it would refuse that one (uvloop: `File exists`), or tell the wrong one of its news."""
+    loop = asyncio.get_running_loop()
+    add, remove = loop.add_reader, loop.remove_reader
+    watched: set[Any] = set()
+    doubled: list[Any] = []
+
+    def add_reader(fd: Any, *rest: Any) -> None:
+        if fd in watched:
+            doubled.append(fd)
+        watched.add(fd)
+        add(fd, *rest)
+
+    def remove_reader(fd: Any) -> bool:
+        watched.discard(fd)
+        return bool(remove(fd))
+
+    monkeypatch.setattr(loop, "add_reader", add_reader)
+    monkeypatch.setattr(loop, "remove_reader", remove_reader)
+    for number in range(5):
+        task_id = await disturbed.queue.submit(Task(prompt=f"task {number}"))
+        waiting = asyncio.create_task(disturbed.queue.wait(task_id, 30.0))
+        [delivery] = await _insistently(lambda: disturbed.queue.pull(1, 30.0))
+        proxy.cut()
+        done = TaskResult(task_id=task_id, output="done", finished_at=1.0)
+        await _insistently(functools.partial(disturbed.queue.ack, delivery, done))
+        assert (await waiting).output == "done"
+    assert doubled == []
