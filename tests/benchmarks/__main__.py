@@ -1,6 +1,6 @@
 """Measure Shoal beside its peers on one real server, and write down who won.
 
-python -m tests.benchmarks [--quick] [--only queue,latency,…] [--no-peers] [--write docs/benchmarks.md]
+python -m tests.benchmarks [--quick] [--only queue,latency,…] [--no-peers] [--interpreted] [--write docs/benchmarks.md]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.benchmarks import environments
+from tests.benchmarks import builds, environments
 from tests.benchmarks.book import Book, write_coefficients
 from tests.benchmarks.contenders import PEERS, Contender
 from tests.benchmarks.programs import REPOSITORY
@@ -50,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of each figure instead of the default")
     parser.add_argument("--no-peers", action="store_true", help="Shoal and the references alone")
+    parser.add_argument("--interpreted", action="store_true", help="leave the compiled build out")
     parser.add_argument("--write", type=Path, help="exchange this run's tables and plots in this document, keep others")
     parser.add_argument("--redraw", action="store_true", help="measure nothing; write page and plots from the figures")
     given = parser.parse_args()
@@ -76,7 +77,7 @@ def installed_peers(report: Report) -> list[Contender]:
     return found
 
 
-def machine(server: Server, peers: Sequence[Contender]) -> str:
+def machine(server: Server, peers: Sequence[Contender], build: str) -> str:
     """Where and with what this was measured."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
@@ -91,7 +92,7 @@ def machine(server: Server, peers: Sequence[Contender]) -> str:
         f"Measured on {os.cpu_count()} cores ({model}), "
         f"{memory_gib:.0f} GiB, {platform.system()} {platform.release().partition('-')[0]}, "
         f"Python {platform.python_version()}, Valkey {server.version} without persistence, loopback TCP. "
-        f"With {', '.join([*ours, *versions])}."
+        f"With {', '.join([*ours, *versions])}. {build}"
     )
 
 
@@ -106,11 +107,11 @@ def _version(package: str) -> str:
         return "(missing)"
 
 
-def measured(name: str, server: Server, effort: Effort, *, with_peers: bool) -> Report:
+def measured(name: str, server: Server, effort: Effort, *, with_peers: bool, build: str) -> Report:
     """One section. What goes wrong in it becomes a line of its report."""
     began, report = time.monotonic(), Report(section=name)
     peers = installed_peers(report) if with_peers and name in WITH_PEERS else []
-    report.machine = machine(server, peers)
+    report.machine = machine(server, peers, build)
     try:
         SECTIONS[name](Run(server=server, effort=effort, report=report, peers=peers))
     except Exception as error:  # twenty minutes of other figures must not go with it
@@ -140,9 +141,10 @@ def main() -> int:
         effort = dataclasses.replace(effort, rounds=given.rounds)
     book = Book(REPOSITORY / given.write, list(SECTIONS)) if given.write else None
     reports: list[Report] = []
+    build = "" if given.redraw else builds.prepare(interpreted=given.interpreted)
     for name in () if given.redraw else given.only:
         with valkey() as server:  # of its own: nothing of one section's data or statistics is left to the next
-            reports.append(measured(name, server, effort, with_peers=not given.no_peers))
+            reports.append(measured(name, server, effort, with_peers=not given.no_peers, build=build))
         print(render(reports[-1:]), flush=True)
         if book:
             write(book, reports[-1:])  # at once: what was measured stays, and `capacity` calculates with `growth`

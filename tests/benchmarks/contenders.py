@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 
 from tests.benchmarks import environments
-from tests.benchmarks.programs import Program
+from tests.benchmarks.programs import COMPILED, Program, is_compiled
 from tests.benchmarks.servers import Server
 
 Finished = Callable[[redis.Redis, int], int]
@@ -30,6 +30,8 @@ class Contender:
     """What was set, and what it does less or more than Shoal."""
     naps: bool = True
     """Whether it can hold hundreds of waiting tasks in one process."""
+    interpreted: bool = False
+    """Whether it runs the checkout itself even where others run the compiled copy."""
 
     @property
     def is_peer(self) -> bool:
@@ -43,7 +45,7 @@ class Contender:
             arguments += ["--variant", self.variant]
         for name, value in options.items():
             arguments += [f"--{name.replace('_', '-')}", str(value)]
-        return Program(python, self.module, arguments)
+        return Program(python, self.module, arguments, **({COMPILED: ""} if self.interpreted else {}))
 
 
 def _left(command: str, key: str) -> Finished:
@@ -77,6 +79,18 @@ SHOAL = Contender(
     finished=_kept("HLEN", "agent-tasks-results"),
     settings="lease, fencing, retry, usage record with its totals, content chunk and final chunk on",
 )
+
+
+def shoals() -> tuple[Contender, ...]:
+    """Shoal as it is measured everywhere and, where that is the compiled build, the same sources interpreted."""
+    if not is_compiled():
+        return (SHOAL,)
+    return (
+        replace(SHOAL, settings=f"the compiled build; {SHOAL.settings}"),
+        replace(SHOAL, name="Shoal, interpreted", interpreted=True, settings="the same sources, not compiled"),
+    )
+
+
 REFERENCE = Contender(
     name="reference: one script per group commit",
     module="tests.benchmarks.drivers.reference",

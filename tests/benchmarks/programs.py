@@ -10,17 +10,29 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+COMPILED = "SHOAL_BENCH_COMPILED"
+"""In the environment: a folder with compiled packages that drivers run instead of the checkout's (`builds.prepare`)."""
 PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
 
 
 class DriverFailed(Exception):
     """A driver ended, or was silent for too long; the message has its last lines."""
+
+
+def is_compiled() -> bool:
+    """Whether drivers run compiled packages."""
+    return bool(os.environ.get(COMPILED))
+
+
+def _packages(environment: Mapping[str, str]) -> str:
+    """Where a driver finds Shoal, and itself."""
+    return os.pathsep.join(filter(None, [environment.get(COMPILED), str(REPOSITORY)]))
 
 
 class Program:
@@ -30,10 +42,11 @@ class Program:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # __exit__ closes it
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.name = f"{module.rpartition('.')[2]} {arguments[0] if arguments else ''}".strip()
+        inherited = {**os.environ, **environment}
         self._process = subprocess.Popen(
             # -P keeps the driver's folder off the path: a driver named after its library must not hide it
             [str(python), "-P", "-m", module, *arguments],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **environment},
+            env={**inherited, "PYTHONPATH": _packages(inherited), "PYTHONUNBUFFERED": "1"},
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import providers
 from providers import ChatProvider, Message, StopReason, TextDelta, TurnEnd, TurnEvent, TurnRequest
 from queue_backends import TokenUsage
-from tests.benchmarks.peers.protocol import RESULT, report_start
+from tests.benchmarks.peers.protocol import RESULT, report_began, report_start
 from worker import tool
 
 PIECE = "Sixty characters of text, as a model says them, give or take"
@@ -43,6 +43,18 @@ class Stamp(ChatProvider):
 
     async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         report_start(_prompt(request))
+        yield TextDelta(RESULT)
+        yield _end(RESULT)
+
+
+class Nap(ChatProvider):
+    """Answers after as many seconds as its prompt says."""
+
+    name = "bench-nap"
+
+    async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
+        report_began()
+        await asyncio.sleep(float(_prompt(request)))
         yield TextDelta(RESULT)
         yield _end(RESULT)
 
@@ -119,5 +131,5 @@ class Doze(ChatProvider):
 
 def register() -> None:
     """Make them known to this process."""
-    for factory in (Stamp, Burst, Ticks, Steady, Doze):
+    for factory in (Stamp, Nap, Burst, Ticks, Steady, Doze):
         providers.register(factory.name, factory)

@@ -93,7 +93,7 @@ def work(url: str, variant: str, concurrency: int) -> None:
     async def run() -> None:
         await Loop(url, concurrency).run()
 
-    asyncio.run(run())
+    protocol.run_worker(run())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Beside the roles of every driver:
     first-chunks --count N               submit stamps; prints `FIRST <ms>` from submission to first chunk
     watch --count N --watch W            submit N streaming tasks, follow W of them; prints `DELAY <ms>` per piece
 
-A worker's `--job` says what model it has: `noop` and `nap` the scripted provider, `stamp`, `burst`, `ticks`, `steady`
+A worker's `--job` says what model it has: `noop` the scripted provider, `stamp`, `nap`, `burst`, `ticks`, `steady`
 and `doze` those of `models`, `openai` the real OpenAI adapter with a server at `--base-url`. `tools` is a scripted
 model that calls a tool in two turns before it answers.
 """
@@ -76,13 +76,12 @@ class Producer:
 
 def environment(given: argparse.Namespace) -> dict[str, str]:
     """A worker's settings, as an operator would give them."""
-    scripted = given.job in {"noop", "nap", "tools"}
+    scripted = given.job in {"noop", "tools"}
     provider = "scripted" if scripted else "openai" if given.job == "openai" else f"bench-{given.job}"
-    delay_s = given.nap_s if given.job == "nap" else 0.0
     calls = (
         [{"tool_calls": [{"name": "note", "arguments": {"n": n}}]} for n in range(2)] if given.job == "tools" else []
     )
-    script = {"scenarios": [{"turns": [*calls, {"text": RESULT, "delay_s": delay_s}]}]}
+    script = {"scenarios": [{"turns": [*calls, {"text": RESULT}]}]}
     return {
         "TASK_QUEUE_URL": given.url,
         "AGENT_MODEL": "replay",

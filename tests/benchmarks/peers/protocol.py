@@ -4,21 +4,24 @@
     trickle --url U --count N --gap-s G                      enqueue N stamps, one by one; prints `DONE {}`
     work    --url U --concurrency C                          run one worker; prints `READY`, then a line for each stamp
 
-Every job takes a prompt of 1 KB and returns a result of 1 KB. A stamp's line is `START <milliseconds>`: the time from
-just before it was enqueued until its first line ran. Both clocks are the machine's monotonic one.
+Every job takes a prompt of 1 KB and returns a result of 1 KB. The first nap of a worker prints `BEGAN <seconds>`. A
+stamp's line is `START <milliseconds>`: the time from
+just before it was enqueued until its first line ran. All clocks are the machine's monotonic one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import logging
 import random
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 TEXT = "p" * 1024
@@ -40,8 +43,15 @@ async def noop(text: str) -> str:
 
 async def nap(text: str) -> str:
     """Wait as long as the text says, in seconds."""
+    report_began()
     await asyncio.sleep(float(text.strip()))
     return RESULT
+
+
+@functools.cache
+def report_began() -> None:
+    """Print when the first nap of this process began."""
+    print(f"BEGAN {time.monotonic()}", flush=True)
 
 
 async def stamp(text: str) -> str:
@@ -54,6 +64,15 @@ def report_start(text: str) -> None:
     """Print the start line of a stamp whose prompt is the moment of its submission."""
     sys.stdout.write(f"START {(time.monotonic() - float(text.strip())) * 1000:.3f}\n")  # one write: others have threads
     sys.stdout.flush()
+
+
+def run_worker(work: Coroutine[None, None, None]) -> None:
+    """Run a worker for good: on uvloop where it is installed, as Shoal's own does."""
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with suppress(ImportError):
+        from uvloop import new_event_loop as new_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(work)
 
 
 def ready() -> None:
@@ -94,8 +113,8 @@ async def gather_in_steps(producer: Producer, jobs: Sequence[Job], *, at_once: i
 
 async def _enqueue(producer: Producer, job: str, count: int, seconds: float, *, singly: bool) -> None:
     await producer.open()
-    await producer.submit(("noop", TEXT))  # connections and scripts are warm before the clock starts
     text = repr(seconds).ljust(1024) if job == "nap" else TEXT
+    await producer.submit((job, text))  # connections and scripts are warm before the clock starts
     jobs = [(job, text)] * (count - 1)
     started, cpu = time.perf_counter(), _cpu_s()
     if singly:

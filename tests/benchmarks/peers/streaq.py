@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -47,7 +46,7 @@ async def _run(url: str, concurrency: int) -> None:
 
 
 def work(url: str, variant: str, concurrency: int) -> None:
-    asyncio.run(_run(url, concurrency))
+    protocol.run_worker(_run(url, concurrency))
 
 
 if __name__ == "__main__":

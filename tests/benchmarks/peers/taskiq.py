@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +51,7 @@ async def _run(url: str, variant: str, concurrency: int) -> None:
 
 
 def work(url: str, variant: str, concurrency: int) -> None:
-    asyncio.run(_run(url, variant, concurrency))
+    protocol.run_worker(_run(url, variant, concurrency))
 
 
 if __name__ == "__main__":

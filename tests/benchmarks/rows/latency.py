@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
-from tests.benchmarks.contenders import REFERENCE, SHOAL, Contender
+from tests.benchmarks.contenders import REFERENCE, SHOAL, Contender, shoals
 from tests.benchmarks.figures import median, percentile, written
 from tests.benchmarks.report import Table
 from tests.benchmarks.run import Run
@@ -20,7 +20,7 @@ MOST_ROUNDS = 2
 
 def measure(run: Run) -> None:
     """Enqueue to start for everybody; enqueue to first chunk for Shoal, since nobody else streams."""
-    contenders = {c.name: c for c in (SHOAL, REFERENCE, *run.peers)}
+    contenders = {c.name: c for c in (*shoals(), REFERENCE, *run.peers)}
     p50: dict[str, list[float]] = defaultdict(list)
     p99: dict[str, list[float]] = defaultdict(list)
     rounds = min(MOST_ROUNDS, run.effort.rounds)

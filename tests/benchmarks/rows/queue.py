@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from tests.benchmarks.contenders import REFERENCE, SHOAL, Contender
+from tests.benchmarks.contenders import REFERENCE, SHOAL, Contender, shoals
 from tests.benchmarks.figures import median, spread, written
 from tests.benchmarks.peers.protocol import NAP_S
 from tests.benchmarks.report import Table
@@ -19,7 +19,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 def measure(run: Run) -> None:
     """Both rows, all contenders in turn."""
-    contenders = {c.name: c for c in (SHOAL, REFERENCE, *run.peers)}
+    contenders = {c.name: c for c in (*shoals(), REFERENCE, *run.peers)}
     samples: Samples = defaultdict(lambda: defaultdict(list))
     for turn, name in run.interleaved(list(contenders)):
         run.say(f"queue, round {turn + 1}: {name}")
@@ -56,16 +56,16 @@ def _noop(run: Run, contender: Contender) -> dict[str, float]:
 
 
 def _naps(run: Run, contender: Contender) -> float:
-    """Time from the first start to the last result, as a multiple of what it takes at least."""
+    """From the first start, as the worker tells it, to the last result: as a multiple of what it takes at least."""
     count = run.effort.naps
     run.server.empty()
-    with contender.program("enqueue", run.server, job="nap", count=count + 1) as producer:
+    with contender.program("enqueue", run.server, job="nap", count=count) as producer:
         producer.figures(120)
     with contender.program("work", run.server, concurrency=NAP_CONCURRENCY, job="nap") as worker:
         worker.line("READY", 60)
-        # one of the tasks is the no-op that warmed the producer up: the clock starts with the second result
-        seen = drain(contender, run.server, worker, total=count + 1, start=2, until=count + 1)
-    return (seen.seconds + NAP_S) / (NAP_S * count / NAP_CONCURRENCY)
+        began_at_s = float(worker.line("BEGAN", 60))
+        last = drain(contender, run.server, worker, total=count, until=count).last
+    return (last.at_s - began_at_s) / (NAP_S * count / NAP_CONCURRENCY)
 
 
 def _tables(run: Run, contenders: dict[str, Contender], samples: Samples) -> None:
@@ -93,7 +93,7 @@ def _tables(run: Run, contenders: dict[str, Contender], samples: Samples) -> Non
                 f"*drain*: {CONCURRENCY} tasks at once; from the first stored result to the last, seen from outside.",
                 (
                     f"*naps*: {effort.naps:,} tasks of {NAP_S} s, {NAP_CONCURRENCY} at once; "
-                    f"1 would be {NAP_S * effort.naps / NAP_CONCURRENCY:g} s."
+                    f"1 would be {NAP_S * effort.naps / NAP_CONCURRENCY:g} s from the first start to the last result."
                 ),
                 *(f"{c.name}: {c.settings}." for c in contenders.values() if c.settings),
             ],

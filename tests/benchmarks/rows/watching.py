@@ -78,11 +78,9 @@ def metered_drain(
     return Drain(first=first, last=last), between(before, read(server.client))
 
 
-def drain(
-    contender: Contender, server: Server, worker: Program | Crew, *, total: int, until: int, start: int = 1
-) -> Drain:
+def drain(contender: Contender, server: Server, worker: Program | Crew, *, total: int, until: int) -> Drain:
     """Watch until `until` of `total` tasks have a result. Raises `DriverFailed` if nothing moves for 60 seconds."""
-    first = _await(contender, server, worker, total, start)
+    first = _await(contender, server, worker, total, 1)
     return Drain(first=first, last=_await(contender, server, worker, total, until))
 
 
