@@ -30,4 +30,6 @@ async def test_a_fleet_keeps_to_the_vendors_limits(queue_url: str) -> None:
     answered = {tenant: len(waits) for tenant, waits in outcome.waits_s.items()}
     assert set(answered) == {"large", "middle", "single"}
     assert answered["single"] >= 3
-    assert answered["middle"] > answered["large"] / 3
+    # Tenants take turns while both have calls waiting, which on a slow machine the one with few has not always: each of
+    # its callers then makes at least as many calls as one of the other's.
+    assert answered["middle"] / case.tenants["middle"] > answered["large"] / case.tenants["large"] * 0.8
