@@ -52,7 +52,8 @@ COMPILED_TESTS := tests/packaging $(addprefix tests/worker/test_,worker.py cance
 $(VENV)/compiled-tests: $(VENV)/.dev
 	@echo '→ compiling the hot modules, and running the tests that they matter to (pytest)'
 	@$(BIN)/python .build/compiled_copy.py $@ --level 0 --also .build --also docs --also examples --also pyproject.toml --also tests
-	@cd $@ && export PYTHONPATH="$$PWD" SHOAL_TEST_BUILD=compiled && $(PYTEST) ../bin/python -m pytest $(COMPILED_TESTS)
+	@cd $@ && export PYTHONPATH="$$PWD" SHOAL_TEST_BUILD=compiled && \
+		$(PYTEST) ../bin/python -m pytest -k 'not redis_conformance or valkey' $(COMPILED_TESTS)
 
 lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@echo '→ checking style (ruff check)'
