@@ -44,7 +44,7 @@ class StreamedTurn(AsyncGenerator[TurnEvent, None]):
     Iterating raises a `ProviderError` that carries the usage known by then.
     """
 
-    __slots__ = ("_error", "_events", "_left", "_opening", "_reader", "_take")
+    __slots__ = ("_error", "_events", "_left", "_opening", "_reader", "_take", "_unread")
 
     def __init__(self, opening: AbstractAsyncContextManager[EventStream], reader: TurnReader) -> None:
         self._opening = opening
@@ -52,6 +52,8 @@ class StreamedTurn(AsyncGenerator[TurnEvent, None]):
         self._take: TakeEvent | None = None
         self._left: list[TurnEvent] = []
         """Events that were not taken, and come by iteration."""
+        self._unread: list[bytes] = []
+        """What nobody takes, read as it is iterated: a batch of events at once keeps the garbage collector busy."""
         self._error: Exception | None = None
         """Comes after them."""
         self._events = self._turn()
@@ -83,6 +85,9 @@ class StreamedTurn(AsyncGenerator[TurnEvent, None]):
                 if events.limits is not None:
                     yield LimitsSeen(events.limits)
                 while not reader.complete and await events.pour(self._heard):
+                    for data in self._unread:
+                        for event in reader.read(data):
+                            yield event
                     for event in self._left:
                         yield event
                     self._left.clear()
@@ -99,10 +104,13 @@ class StreamedTurn(AsyncGenerator[TurnEvent, None]):
     def _heard(self, batch: list[bytes]) -> bool:
         """Whether the run need not hear of these events."""
         take, left, read = self._take, self._left, self._reader.read
+        if take is None:
+            self._unread = batch
+            return False
         try:
             for data in batch:
                 for event in read(data):
-                    if left or take is None or not take(event):
+                    if left or not take(event):
                         left.append(event)
         except Exception as error:  # noqa: BLE001 - is raised once the events before it are out
             self._error = error
