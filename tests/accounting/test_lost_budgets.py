@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -144,7 +143,6 @@ async def _work(workers: list[Worker], tasks: int = 100) -> None:
 
 async def _deletes(worker: Worker, *, mark_too: bool) -> None:
     await _seen(worker.state, 20)
-    await _grow_old(worker.state)
     await worker.state.delete(KEY)
     if mark_too:
         await worker.state.delete(f"budget-mark:{KEY}")
@@ -198,7 +196,6 @@ async def test_a_lost_account_is_said_once_and_a_new_one_not_at_all(backend: Bac
             await asyncio.gather(*(worker.call(model_call(f"t{number}")) for number in range(5)))
             assert lines == []
             await backend.state.delete(KEY)
-            await _grow_old(backend.state)
             await asyncio.gather(*(worker.call(model_call(f"u{number}")) for number in range(5)))
     assert (await worker.use()).tokens_used == 10 * CALL
     assert [(line["log_level"], line["event"].partition(":")[0]) for line in lines] == [
@@ -207,16 +204,30 @@ async def test_a_lost_account_is_said_once_and_a_new_one_not_at_all(backend: Bac
     ]
 
 
-async def _grow_old(state: StateStore) -> None:
-    """A mark is believed once it is some seconds old."""
-    await state.set(f"budget-mark:{KEY}", str(time.time() - 60).encode())
+async def test_an_account_that_is_lost_the_moment_it_was_opened_is_not_taken_for_a_new_one(backend: Backend) -> None:
+    """By a worker that has never seen it."""
+    one, other = Worker(backend, FLEET), Worker(backend, FLEET)
+    await one.call(model_call("t1"))
+    await backend.state.delete(KEY)
+    async with other.gate.kept(), asyncio.timeout(LIMIT_S):
+        await other.call(model_call("t2"))
+    assert (await other.use()).tokens_used == 2 * CALL
+
+
+async def test_workers_that_open_an_account_at_once_do_not_take_it_for_a_lost_one(backend: Backend) -> None:
+    """Only one of them makes the mark; the others wait for the account."""
+    with capture_logs() as lines:
+        workers = [Worker(backend, FLEET) for _ in range(5)]
+        async with asyncio.timeout(LIMIT_S):
+            await asyncio.gather(*(worker.call(model_call(f"t{at}")) for at, worker in enumerate(workers)))
+    assert lines == []
+    assert (await workers[0].use()).tokens_used == 5 * CALL
 
 
 async def test_calls_of_a_lost_account_wait_and_are_postponed_not_refused(backend: Backend) -> None:
     """Nobody is there who adds it up: the task gives its slot back and comes again."""
     worker = Worker(backend, FLEET, wait_s=0.0)
     await worker.call(model_call("t1"))
-    await _grow_old(backend.state)
     await backend.state.delete(KEY)
     with pytest.raises(Postponed):
         await worker.gate.enter(model_call("t2"))

@@ -76,14 +76,16 @@ class Accounts:
         if account.rule.scope is Scope.TASK:
             await self._begin_task(account, now)
             return
-        lost_since = await marks.lost_since(self._state, account, now)
+        began_at = await marks.began_at(self._state, account, now)
+        if began_at is not None and await marks.appears(account):
+            return
 
         def change(stored: Account) -> tuple[Account, bool]:
             if not recounting.is_missing(stored):
                 return stored, False
-            if lost_since is None:
+            if began_at is None:
                 return recounting.opened(stored, now), False
-            return recounting.lost(stored, lost_since, now, pause_s=self._pause_s), True
+            return recounting.lost(stored, began_at, self.clock(), pause_s=self._pause_s), True
 
         if await account.record.update(change):
             _say_lost(account)
