@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-LONGEST_REST_S = 0.05
+LONGEST_REST_S = 0.04
 """Longer would be seen by those who read along."""
 BUSY_SHARE = 0.75
 """Rests get longer while this thread uses more of a core than this, and shorter while it uses less. Above it, what

@@ -29,6 +29,10 @@ class Server:
         self.client = redis.Redis(port=port)
 
     @property
+    def pid(self) -> int:
+        return int(self.client.info("server")["process_id"])
+
+    @property
     def version(self) -> str:
         info = self.client.info("server")
         return str(info.get("valkey_version") or info["redis_version"])

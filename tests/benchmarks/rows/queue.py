@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from tests.benchmarks.contenders import REFERENCE, SHOAL, Contender, shoals
+from tests.benchmarks.contenders import REFERENCE, SHOAL, SHORT_REFERENCE, Contender, shoals
 from tests.benchmarks.figures import median, spread, written
 from tests.benchmarks.peers.protocol import NAP_S
 from tests.benchmarks.report import Table
@@ -19,7 +19,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 def measure(run: Run) -> None:
     """Both rows, all contenders in turn."""
-    contenders = {c.name: c for c in (*shoals(), REFERENCE, *run.peers)}
+    contenders = {c.name: c for c in (*shoals(), REFERENCE, SHORT_REFERENCE, *run.peers)}
     samples: Samples = defaultdict(lambda: defaultdict(list))
     for turn, name in run.interleaved(list(contenders)):
         run.say(f"queue, round {turn + 1}: {name}")
@@ -95,10 +95,24 @@ def _tables(run: Run, contenders: dict[str, Contender], samples: Samples) -> Non
                     f"*naps*: {effort.naps:,} tasks of {NAP_S} s, {NAP_CONCURRENCY} at once; "
                     f"1 would be {NAP_S * effort.naps / NAP_CONCURRENCY:g} s from the first start to the last result."
                 ),
+                *_beside_references(samples),
                 *(f"{c.name}: {c.settings}." for c in contenders.values() if c.settings),
             ],
         )
     )
+
+
+def _beside_references(samples: Samples) -> list[str]:
+    drains = [samples[c.name]["drain"] for c in (SHOAL, REFERENCE, SHORT_REFERENCE)]
+    if not all(drains):
+        return []
+    mine, full, short = map(median, drains)
+    return [
+        (
+            f"Shoal drains {written(mine / full)} times as fast as the reference that makes all of its writes, by "
+            f"which it is judged, and {written(mine / short)} times as fast as the one that makes the main ones."
+        )
+    ]
 
 
 def _judge(run: Run, contenders: dict[str, Contender], samples: Samples) -> None:
@@ -116,7 +130,15 @@ def _judge(run: Run, contenders: dict[str, Contender], samples: Samples) -> None
     reference = samples[REFERENCE.name]["drain"]
     if "drain" in mine and reference:
         verdicts.append(
-            ratio_at_least("queue", "drain, no-op task", mine["drain"], median(reference), 0.5, "the reference", "/s")
+            ratio_at_least(
+                "queue",
+                "drain, no-op task",
+                mine["drain"],
+                median(reference),
+                0.5,
+                "the reference of the same writes",
+                "tasks/s",
+            )
         )
     if "naps" in mine:
         text = f"{run.effort.naps:,} of {NAP_S} s each at concurrency {NAP_CONCURRENCY}"
