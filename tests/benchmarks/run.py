@@ -26,7 +26,7 @@ class Effort:
     stamps: int = 150
     in_flight: int = 1_000
     stream_seconds: float = 10.0
-    answers: int = 5
+    answers: int = 15
     drained: int = 20_000
     """Tasks of one point of a growth curve."""
     workers: Sequence[int] = (1, 2, 4, 8)

@@ -152,7 +152,8 @@ class Loop:
 
     async def _work(self, entry: str, job: str, text: str) -> None:
         began_at = time.time()
-        self._done.append(self._writes(entry, await JOBS[job](text), began_at))
+        result = await JOBS[job](text)
+        self._done.append(self._writes(entry, result, began_at))
         self._finished.set()
 
     async def _settle(self) -> None:

@@ -36,7 +36,7 @@ def measure(run: Run) -> None:
     """All clients in turn, on answers that come whole and on twenty that come paced."""
     samples: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     names = [f"{form} {client} {mode}" for mode in MODES for form in FORMATS for client in CLIENTS]
-    for turn, name in run.interleaved(names, min(2, run.effort.rounds)):
+    for turn, name in run.interleaved(names):
         run.say(f"decoding, round {turn + 1}: {name}")
         form, client, mode = name.split()
         cost = run.attempt("decoding", name, _cost, run, form, client, mode)
