@@ -67,7 +67,7 @@ lint: $(VENV)/.dev $(VENV)/.model  ## Check style, types and import layers only
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
 
 bench: $(VENV)/.dev $(VENV)/.bench  ## Measure speed beside other task queues (BENCH=--quick for a short look)
-	@echo '→ measuring (about 20 minutes; BENCH=--quick for a short look)'
+	@echo '→ measuring (about 35 minutes; BENCH=--quick for a short look)'
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 soak: $(VENV)/.dev  ## Kill workers and broker at random, then check every promise (ENGINE=valkey MINUTES=30 TASKS= SEED=)

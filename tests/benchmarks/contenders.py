@@ -12,6 +12,7 @@ from tests.benchmarks import environments
 from tests.benchmarks.programs import COMPILED, Program, is_compiled
 from tests.benchmarks.servers import Server
 
+FAST = 4
 Finished = Callable[[redis.Redis, int], int]
 """How many of so many tasks have a stored result, as the server sees it: the same view of every contender."""
 
@@ -30,6 +31,8 @@ class Contender:
     """What was set, and what it does less or more than Shoal."""
     naps: bool = True
     """Whether it can hold hundreds of waiting tasks in one process."""
+    tasks_times: int = 1
+    """Who is fast gets so many times as many tasks, so that everybody is looked at for long enough."""
     interpreted: bool = False
     """Whether it runs the checkout itself even where others run the compiled copy."""
 
@@ -77,6 +80,7 @@ SHOAL = Contender(
     name="**Shoal**",
     module="tests.benchmarks.drivers.shoal",
     finished=_kept("HLEN", "agent-tasks-results"),
+    tasks_times=FAST,
     settings="lease, fencing, retry, usage record with its totals, content chunk and final chunk on",
 )
 
@@ -96,6 +100,7 @@ def _reference(variant: str, name: str, settings: str) -> Contender:
         name=f"reference: {name}",
         module="tests.benchmarks.drivers.reference",
         finished=_kept("HLEN", "reference-results"),
+        tasks_times=FAST,
         variant=variant,
         settings=settings,
     )

@@ -15,6 +15,12 @@ def median(samples: Sequence[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
+def paired(ones: Sequence[float], others: Sequence[float]) -> float:
+    """How many times the others the ones are: median of the rounds, each sample beside that of its own round, for a
+    machine may be half as fast again in one round as in the next. Raises `ValueError` without samples."""
+    return median([one / other for one, other in zip(ones, others, strict=False)])
+
+
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The smallest sample that at least `percent` of all samples do not exceed (nearest rank)."""
     if not samples:

@@ -20,13 +20,13 @@ Given = ParamSpec("Given")
 class Effort:
     """How often and how much is measured."""
 
-    rounds: int = 3
+    rounds: int = 5
     tasks: int = 5_000
     naps: int = 2_000
     stamps: int = 150
     in_flight: int = 1_000
     stream_seconds: float = 10.0
-    answers: int = 15
+    answers: int = 10
     drained: int = 20_000
     """Tasks of one point of a growth curve."""
     workers: Sequence[int] = (1, 2, 4, 8)

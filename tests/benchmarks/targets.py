@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.benchmarks.figures import written
+from tests.benchmarks.figures import median, paired, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +48,34 @@ def at_most(section: str, figure: str, value: float, bound: float, unit: str) ->
 
 
 def ratio_at_least(
-    section: str, figure: str, value: float, other: float, bound: float, than: str, unit: str
+    section: str, figure: str, values: Sequence[float], others: Sequence[float], bound: float, than: str, unit: str
 ) -> Verdict:
-    """The figure must be at least `bound` times another's, both from the same run."""
-    ratio = value / other
+    """The figure must be at least `bound` times another's, round by round of the same run."""
+    return _ratio(section, figure, values, others, f"≥ {written(bound)} times {than}", unit, lambda r: r >= bound)
+
+
+def ratio_at_most(
+    section: str, figure: str, values: Sequence[float], others: Sequence[float], bound: float, than: str, unit: str
+) -> Verdict:
+    """The figure must be at most `bound` times another's, round by round of the same run."""
+    return _ratio(section, figure, values, others, f"≤ {written(bound)} times {than}", unit, lambda r: r <= bound)
+
+
+def _ratio(
+    section: str,
+    figure: str,
+    values: Sequence[float],
+    others: Sequence[float],
+    target: str,
+    unit: str,
+    reaches: Callable[[float], bool],
+) -> Verdict:
+    ratio = paired(values, others)
     return Verdict(
         section=section,
         figure=figure,
-        target=f"≥ {written(bound)} times {than}",
+        target=target,
         measured=f"{written(ratio)} times",
-        reached=ratio >= bound,
-        compared=f"{written(value)} to {written(other)} {unit}",
-    )
-
-
-def ratio_at_most(section: str, figure: str, value: float, other: float, bound: float, than: str, unit: str) -> Verdict:
-    """The figure must be at most `bound` times another's, both from the same run."""
-    ratio = value / other
-    return Verdict(
-        section=section,
-        figure=figure,
-        target=f"≤ {written(bound)} times {than}",
-        measured=f"{written(ratio)} times",
-        reached=ratio <= bound,
-        compared=f"{written(value)} to {written(other)} {unit}",
+        reached=reaches(ratio),
+        compared=f"{written(median(values))} to {written(median(others))} {unit}",
     )

@@ -77,13 +77,19 @@ def test_targets_know_their_direction() -> None:
 def test_ratios_name_whom_they_compare_with() -> None:
     """A ratio says both figures, so that a reader can check it."""
     # given a rate of 12,000 beside the best peer's 1,500, and 8 times as much wanted
-    verdict = ratio_at_least("s", "drain", 12_000.0, 1_500.0, 8.0, "dramatiq", "tasks/s")
+    verdict = ratio_at_least("s", "drain", [12_000.0], [1_500.0], 8.0, "dramatiq", "tasks/s")
     # then it is reached, by the very figures
     assert verdict.reached
     assert verdict.word == "reached"
     assert verdict.target == "≥ 8.00 times dramatiq"
     assert verdict.compared == "12,000 to 1,500 tasks/s"
-    assert not ratio_at_most("s", "start", 1.8, 2.0, 0.8, "taskiq", "ms").reached
+    assert not ratio_at_most("s", "start", [1.8], [2.0], 0.8, "taskiq", "ms").reached
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    """A machine that was twice as fast in one round was so for both."""
+    verdict = ratio_at_least("s", "drain", [9.0, 20.0, 11.0], [1.0, 2.0, 1.0], 10.0, "arq", "tasks/s")
+    assert (verdict.reached, verdict.measured, verdict.compared) == (True, "10.0 times", "11.0 to 1.00 tasks/s")
 
 
 def test_a_table_refuses_a_row_of_another_width() -> None:

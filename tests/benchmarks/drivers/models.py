@@ -78,12 +78,16 @@ class Burst(ChatProvider):
 
 
 class Ticks(ChatProvider):
-    """As many pieces as the prompt says, one every 20 ms; each is the moment of its birth."""
+    """As many pieces as the prompt says, one every 20 ms; each is the moment of its birth. Runs begin at different
+    moments of a period, as real ones do."""
 
     name = "bench-ticks"
+    begun = 0
 
     async def stream_turn(self, request: TurnRequest) -> AsyncIterator[TurnEvent]:
         texts = []
+        self.begun += 1
+        await asyncio.sleep(self.begun * GOLDEN % 1 * TICK_S)
         for _ in range(int(_prompt(request))):
             await asyncio.sleep(TICK_S)
             texts.append(f"{time.monotonic():017.6f}|")

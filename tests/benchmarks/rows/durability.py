@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from tests.benchmarks.contenders import SHOAL
-from tests.benchmarks.figures import median, written
+from tests.benchmarks.figures import median, paired, written
 from tests.benchmarks.report import Table
 from tests.benchmarks.rows.watching import drain
 from tests.benchmarks.run import Run
@@ -42,7 +42,7 @@ def measure(run: Run) -> None:
     )
     full, bare = (samples[name, "noop"] for name in ("journal and leases", "neither"))
     if full and bare:
-        share = median(full) / median(bare)
+        share = paired(full, bare)
         text = "drain with journal and leases, as a share of the same without (one model call)"
         run.report.verdicts.append(at_least("durability", text, share, LEAST_SHARE, ""))
 
@@ -52,7 +52,7 @@ def _cell(samples: list[float]) -> str:
 
 
 def _rate(run: Run, job: str, options: dict[str, object]) -> float:
-    count = run.effort.tasks if job == "noop" else run.effort.tasks // 4
+    count = run.effort.drained if job == "noop" else run.effort.drained // 4
     run.server.empty()
     with SHOAL.program("enqueue", run.server, job="noop", count=count) as producer:
         producer.figures(120)

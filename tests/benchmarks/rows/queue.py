@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from tests.benchmarks.contenders import REFERENCE, SHOAL, SHORT_REFERENCE, Contender, shoals
-from tests.benchmarks.figures import median, spread, written
+from tests.benchmarks.contenders import FAST, REFERENCE, SHOAL, SHORT_REFERENCE, Contender, shoals
+from tests.benchmarks.figures import median, paired, spread, written
 from tests.benchmarks.peers.protocol import NAP_S
 from tests.benchmarks.report import Table
 from tests.benchmarks.rows.watching import drain
@@ -37,7 +37,7 @@ def measure(run: Run) -> None:
 
 
 def _noop(run: Run, contender: Contender) -> dict[str, float]:
-    count = run.effort.tasks
+    count = run.effort.tasks * contender.tasks_times
     run.server.empty()
     with contender.program("enqueue", run.server, job="noop", count=count, singly=1) as producer:
         singly = producer.figures(120)["seconds"]
@@ -91,6 +91,7 @@ def _tables(run: Run, contenders: dict[str, Contender], samples: Samples) -> Non
                     "*one by one*: one task per call, 20 calls under way."
                 ),
                 f"*drain*: {CONCURRENCY} tasks at once; from the first stored result to the last, seen from outside.",
+                f"Shoal and the references get {FAST * effort.tasks:,} tasks, to be looked at for long enough.",
                 (
                     f"*naps*: {effort.naps:,} tasks of {NAP_S} s, {NAP_CONCURRENCY} at once; "
                     f"1 would be {NAP_S * effort.naps / NAP_CONCURRENCY:g} s from the first start to the last result."
@@ -106,40 +107,40 @@ def _beside_references(samples: Samples) -> list[str]:
     drains = [samples[c.name]["drain"] for c in (SHOAL, REFERENCE, SHORT_REFERENCE)]
     if not all(drains):
         return []
-    mine, full, short = map(median, drains)
+    mine, full, short = drains
     return [
         (
-            f"Shoal drains {written(mine / full)} times as fast as the reference that makes all of its writes, by "
-            f"which it is judged, and {written(mine / short)} times as fast as the one that makes the main ones."
+            f"Shoal drains {written(paired(mine, full))} times as fast as the reference that makes all of its writes, "
+            f"which is its measure, and {written(paired(mine, short))} times as fast as the one of the main writes."
         )
     ]
 
 
 def _judge(run: Run, contenders: dict[str, Contender], samples: Samples) -> None:
-    mine = {figure: median(values) for figure, values in samples[SHOAL.name].items() if values}
+    mine = samples[SHOAL.name]
     verdicts = run.report.verdicts
     for figure, bound, text in (
         ("enqueue", 5, "enqueue, one producer, best call of each"),
         ("singly", 5, "enqueue, one producer, one task per call"),
         ("drain", 8, "drain, no-op task"),
     ):
-        others = {n: median(samples[n][figure]) for n, c in contenders.items() if c.is_peer and samples[n][figure]}
-        if others and figure in mine:
-            best = max(others, key=others.__getitem__)
+        others = {n: samples[n][figure] for n, c in contenders.items() if c.is_peer and samples[n][figure]}
+        if others and mine[figure]:
+            best = max(others, key=lambda name: median(others[name]))
             verdicts.append(ratio_at_least("queue", text, mine[figure], others[best], bound, best, "tasks/s"))
     reference = samples[REFERENCE.name]["drain"]
-    if "drain" in mine and reference:
+    if mine["drain"] and reference:
         verdicts.append(
             ratio_at_least(
                 "queue",
                 "drain, no-op task",
                 mine["drain"],
-                median(reference),
+                reference,
                 0.5,
                 "the reference of the same writes",
                 "tasks/s",
             )
         )
-    if "naps" in mine:
+    if mine["naps"]:
         text = f"{run.effort.naps:,} of {NAP_S} s each at concurrency {NAP_CONCURRENCY}"
-        verdicts.append(at_most("queue", text, mine["naps"], 1.3, "times the ideal"))
+        verdicts.append(at_most("queue", text, median(mine["naps"]), 1.3, "times the ideal"))
