@@ -76,9 +76,10 @@ class Run:
         print(text, file=sys.stderr, flush=True)
 
     def interleaved(self, names: Sequence[str], rounds: int | None = None) -> Iterator[tuple[int, str]]:
-        """A B C A B C …: whatever disturbs the machine for a while disturbs everybody alike."""
+        """A B C C B A A B C …: whatever disturbs the machine for a while disturbs everybody alike, and nobody always
+        comes after the same one, whose freed memory the server still has."""
         for turn in range(rounds or self.effort.rounds):
-            for name in names:
+            for name in reversed(names) if turn % 2 else names:
                 if name not in self.failed:
                     yield turn, name
 

@@ -25,8 +25,8 @@ JOBS = {"noop": "one model call", "tools": "three model calls, two tool calls"}
 def measure(run: Run) -> None:
     """All variants in turn, with each kind of task."""
     samples: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for turn, name in run.interleaved(list(VARIANTS)):
-        for job in JOBS:
+    for job in JOBS:
+        for turn, name in run.interleaved(list(VARIANTS)):
             run.say(f"durability, round {turn + 1}: {name}, {JOBS[job]}")
             if found := run.attempt("durability", name, _rate, run, job, VARIANTS[name]):
                 samples[name, job].append(found)
