@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,16 +19,18 @@ from tests.benchmarks.plots import Curve, Plot
 from tests.benchmarks.programs import Program
 from tests.benchmarks.remains import CHUNKS, PARTS, leave
 from tests.benchmarks.report import Table
-from tests.benchmarks.rows.watching import metered_drain
+from tests.benchmarks.rows.watching import QUEUE, metered_drain
 from tests.benchmarks.run import Run
 from tests.benchmarks.targets import at_least
 
 FLAT = 0.8
 """A rate that is this share of the first one's still counts as the same: rounds of one figure differ by as much."""
-ROUNDS = 3
+ROUNDS = 2
 MOST_OFTEN = 100_000
 """Longer queues are measured once less: filling them takes the time."""
 LOAD = "tests.benchmarks.drivers.load"
+LISTS = tuple(f"{QUEUE}:state:list:{family}" for family in ("objects", "remote", "settings"))
+"""Of the families that a worker reads when it starts (`queue_backends.redis.keys`)."""
 CHUNK_CHARS = (60, 1_000)
 SIZES = (100, 4_096)
 """Prompt bytes, for what a waiting task weighs beside its prompt."""
@@ -88,6 +91,7 @@ def measure_finished(run: Run) -> None:
 
     def measure(ended: int) -> Point:
         run.server.empty()
+        _begin_queue(run)
         weights[ended] = _remains(run.server.client, ended)
         _fill(run, run.effort.drained, len(TEXT))
         return _drained(run, _beside(ended), run.effort.drained)
@@ -148,6 +152,16 @@ def _drained(run: Run, contender: Contender, total: int) -> Point:
         seen, work = metered_drain(contender, run.server, worker, total=total, until=run.effort.drained)
     done = seen.last.finished - seen.first.finished
     return Point(seen.per_s, seen.cpu_us, work.cpu_us / done, work.commands / done, work.scripts / done)
+
+
+def _begin_queue(run: Run) -> None:
+    """A queue's very first worker looks at all keys once, to list those of some families. Where a million tasks have
+    ended that was long ago, when there were few."""
+    deadline = time.monotonic() + 10
+    with SHOAL.program("work", run.server, concurrency=1, job="noop") as worker:
+        worker.line("READY", 60)
+        while not all(run.server.client.hexists(name, "") for name in LISTS) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def _beside(ended: int) -> Contender:
