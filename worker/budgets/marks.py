@@ -25,10 +25,11 @@ _LOOK_S = 0.01
 async def began_at(state: StateStore, account: OpenAccount, now: float) -> float | None:
     """When an account began that is not there. None: it is new, and has its mark from us, just now. Raises
     `BackendUnavailable`."""
+    key = PREFIX + account.key
+    is_ours = await state.compare_and_set(key, None, _text(now), ttl_s=account.ttl_s)
     if account.held.opened_at:  # we have seen it, whatever the mark says
         return account.held.opened_at
-    key = PREFIX + account.key
-    if await state.compare_and_set(key, None, _text(now), ttl_s=account.ttl_s):
+    if is_ours:
         return None
     known = await state.get(key)
     return now if known is None else float(known)
