@@ -20,7 +20,7 @@
 | `{q}:submitter:<name>`      | string | a submitter's last call: number and answer    | expires after a minute        |
 | `{q}:chunks:<id>`           | stream | replay of a task's chunks; also their channel | capped; expires after the end |
 | `{q}:state:kv:<key>`        | string | state                                         | as its writer says            |
-| `{q}:state:list:<family>`   | hash   | keys of a small family; `` -> complete until  | as its keys                   |
+| `{q}:state:list:<family>`   | hash   | keys of a small family; `` -> is complete     | as its keys                   |
 | `{q}:state:log:<log>`       | hash   | record id -> value                            | expires; old records are cut  |
 |                             | string | of a log that is its last record: see below   | expires                       |
 | `{q}:state:log-index:<log>` | zset   | record id -> appended, ms                     | as its log                    |
@@ -31,11 +31,10 @@ is a text, `<appended, ms> <length of the record's id> <id><value>`, without an 
 if it grows after all. Versions that know only those find it empty.
 
 Channels: `{q}:chunks:<id>` (chunk JSON), `{q}:done:<id>` (result JSON), `{q}:control` (`cancel <id>`, `pause`,
-`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of a long value; the
-length begins with 0 if the key is on its family's list), and the same on `{q}:state:changes:<family>` for keys
-`<family>:…` and `<family>/…`. Two names come from elsewhere: the list of a task's `stream_key`, and rolling windows,
-whose names are keys as they stand (ark's `swarm:budget:…`). With a braced name, such as `{agents}`, all others share
-one slot of a Redis Cluster.
+`resume`), `{q}:state:changes` (`+` or `-`, the key's length, `:`, the key, the value; `?` instead of a long value), and
+the same on `{q}:state:changes:<family>` for keys `<family>:…` and `<family>/…`. Two names come from elsewhere: the list
+of a task's `stream_key`, and rolling windows, whose names are keys as they stand (ark's `swarm:budget:…`). With a
+braced name, such as `{agents}`, all others share one slot of a Redis Cluster.
 """
 
 from __future__ import annotations

@@ -2,18 +2,14 @@
 
 Redis has no order of keys: to find those with a prefix it looks at every key there is. So the families that processes
 read whole when they start keep a list of their keys: a hash with a field for each, written together with the key. Its
-field without a name says until when the list is complete. Whoever reads it later than that looks at all keys once, and
-completes it.
-
-Versions that know no lists may write beside newer ones, as while a fleet is deployed. Whoever watches the family sees
-by the announcement that a key was not listed, and lists it; what nobody has watched, the next look at all keys finds.
+field without a name says that the list is complete. A list without it is new, or was evicted or deleted, mark and all:
+whoever reads it then looks at all keys once, and completes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
@@ -23,10 +19,8 @@ from queue_backends.redis.client import RedisClient
 from queue_backends.redis.entries import pairs
 from queue_backends.redis.keys import Keys, family_of
 
-COMPLETE_FOR_S = 600.0
-"""A fleet whose processes start, or read again, looks at all keys once in this time."""
 PAGE = 500
-_COMPLETE_UNTIL = b""
+_IS_COMPLETE = b""
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +48,6 @@ class Listings:
         for start in range(0, len(names), PAGE):
             yield names[start : start + PAGE]
 
-    async def take_in(self, key: str) -> None:
-        """List a key that a version without lists has written."""
-        if commands := self.added(key):
-            await self._tidy(commands)
-
     async def forget_expired(self, keys: Sequence[str]) -> None:
         """Take those off their list that do not exist any more. All are of one family."""
         names = [self._keys.kv(key) for key in keys]
@@ -68,7 +57,7 @@ class Listings:
     async def _names(self, prefix: str) -> list[str]:
         listing = self._keys.listing(prefix)
         listed = dict(pairs(await self._client.command("HGETALL", listing)))
-        is_complete = _is_ahead(listed.pop(_COMPLETE_UNTIL, b""))
+        is_complete = listed.pop(_IS_COMPLETE, None) is not None
         names = {name.decode() for name in listed}
         if not is_complete:
             names |= await self._completed(listing, family_of(prefix))
@@ -82,7 +71,7 @@ class Listings:
         names = sorted(found)
         pages = [names[start : start + PAGE] for start in range(0, len(names), PAGE)]
         commands = [("HSET", listing, *itertools.chain.from_iterable((name, "") for name in page)) for page in pages]
-        await self._tidy([*commands, ("HSET", listing, _COMPLETE_UNTIL.decode(), repr(time.time() + COMPLETE_FOR_S))])
+        await self._tidy([*commands, ("HSET", listing, _IS_COMPLETE.decode(), "complete")])
         return found
 
     async def _tidy(self, commands: Sequence[Sequence[str]]) -> None:
@@ -92,16 +81,6 @@ class Listings:
             await self._client.pipeline(commands, transaction=True)
         except QueueError as error:
             log.debug("the list of a family of keys could not be written", error=str(error))
-
-
-def _is_ahead(moment: bytes) -> bool:
-    """Whether a list is complete until then. What no process of ours can have written, or one whose clock is wrong, is
-    not believed."""
-    try:
-        left_s = float(moment) - time.time()
-    except ValueError:
-        return False
-    return 0 < left_s <= COMPLETE_FOR_S
 
 
 async def scanned(client: RedisClient, keys: Keys, prefix: str) -> AsyncIterator[list[str]]:

@@ -64,7 +64,7 @@ class RedisState:
 
     def _announced(self, key: str, value: bytes | None) -> list[tuple[str, str, bytes]]:
         """To those who watch all keys, and to those who watch the key's family."""
-        change = _announcement(key, value, is_listed=bool(self._keys.listing(key)))
+        change = _announcement(key, value)
         channels = (self._keys.changes, self._keys.family_changes(key))
         return [("PUBLISH", channel, change) for channel in channels if channel]
 
@@ -123,8 +123,6 @@ class RedisState:
                     heard = _heard(message)
                     if not heard.key.startswith(prefix):
                         continue
-                    if not heard.is_listed:
-                        await self._listings.take_in(heard.key)
                     present = heard.value if heard.is_whole else await self.get(heard.key)
                     yield StateChange(key=heard.key, value=present)
                 except BackendUnavailable:  # gone again: all values are read once it is back
@@ -232,19 +230,13 @@ class _Heard(NamedTuple):
     value: bytes | None
     is_whole: bool
     """Otherwise the value is too long to be sent along."""
-    is_listed: bool
-    """Whoever wrote it has listed it, or there is nothing to list."""
 
 
-def _announcement(key: str, value: bytes | None, *, is_listed: bool) -> bytes:
-    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value; or `?` and no value.
-
-    The length of a listed key begins with a zero: versions that know no lists write none, and read over it.
-    """
+def _announcement(key: str, value: bytes | None) -> bytes:
+    """A change on the wire: `+` or `-`, the key's length in bytes, a colon, the key, the value; or `?` and no value."""
     name = key.encode()
     sign = b"-" if value is None else b"?" if len(value) > LONGEST_ANNOUNCED else b"+"
-    length = b"%b%d" % (b"0" if is_listed else b"", len(name))
-    return b"%b%b:%b%b" % (sign, length, name, value if value is not None and sign == b"+" else b"")
+    return b"%b%d:%b%b" % (sign, len(name), name, value if value is not None and sign == b"+" else b"")
 
 
 def _heard(message: bytes) -> _Heard:
@@ -254,7 +246,6 @@ def _heard(message: bytes) -> _Heard:
         key=rest[:length].decode(),
         value=rest[length:] if sign == b"+" else None,
         is_whole=sign != b"?",
-        is_listed=sign == b"-" or head[1:2] == b"0",
     )
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import cast
+from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
 
 from providers import AgentConfig
-from queue_backends import StateChange, StateStore, open_backend
+from queue_backends import StateStore, open_backend
 from queue_backends.redis.keys import Keys
-from queue_backends.redis.state import LONGEST_ANNOUNCED
 from tests.servers import Server
 from worker.assembly import open_worker
 from worker.settings import Settings
@@ -48,25 +43,6 @@ async def read(state: StateStore, prefix: str) -> dict[str, bytes]:
     return {key: value async for key, value in state.scan(prefix)}
 
 
-def changes(state: StateStore) -> AsyncGenerator[StateChange, None]:
-    """Of the objects, as they are announced."""
-    return cast("AsyncGenerator[StateChange, None]", state.watch("objects/"))
-
-
-async def as_before_lists(raw: redis.asyncio.Redis, keys: Keys, key: str, value: bytes) -> None:
-    """Write a key as versions did that knew no lists."""
-    sign, sent = (b"?", b"") if len(value) > LONGEST_ANNOUNCED else (b"+", value)
-    change = sign + str(len(key)).encode() + b":" + key.encode() + sent
-    async with raw.pipeline(transaction=True) as pipe:
-        for command in (
-            ("SET", keys.kv(key), value),
-            ("PUBLISH", keys.changes, change),
-            ("PUBLISH", keys.family_changes(key), change),
-        ):
-            pipe.execute_command(*command)
-        await pipe.execute()
-
-
 async def test_every_way_to_write_is_seen_without_a_look_at_all_keys(
     state: StateStore, raw: redis.asyncio.Redis
 ) -> None:
@@ -88,86 +64,20 @@ async def test_every_way_to_write_is_seen_without_a_look_at_all_keys(
     assert await scans(raw) > before
 
 
-async def test_what_versions_without_lists_have_written_is_found_and_listed(
-    state: StateStore, raw: redis.asyncio.Redis, stream: str
-) -> None:
-    """The first reading looks at all keys, over many pages, and leaves a list for the next."""
+async def test_a_list_that_was_lost_is_made_again(state: StateStore, raw: redis.asyncio.Redis, stream: str) -> None:
+    """Evicted, or deleted by an operator: the next reading looks at all keys, over many pages, and none after it."""
     keys = Keys(stream)
     await raw.mset({keys.kv(f"settings:{n}"): str(n) for n in range(1_200)})
     await raw.mset({keys.kv(f"settings-of-others/{n}"): "" for n in range(10)})
     expected = {f"settings:{n}": str(n).encode() for n in range(1_200)}
     assert await read(state, "settings:") == expected
+    await raw.delete(keys.listing("settings:"))
+    await state.set("settings:new", b"1")  # which lists itself alone
+    expected["settings:new"] = b"1"
+    assert await read(state, "settings:") == expected
     after = await scans(raw)
     assert await read(state, "settings:") == expected
     assert await scans(raw) == after
-
-
-async def test_a_list_is_completed_again_after_a_while(
-    state: StateStore, raw: redis.asyncio.Redis, stream: str
-) -> None:
-    """So that what an older version writes, while no newer one watches, is not overlooked for ever."""
-    keys = Keys(stream)
-    await state.set("remote/n/new", b"1")
-    await read(state, "remote/")
-    await raw.set(keys.kv("remote/n/old"), "2")
-    await raw.hset(keys.listing("remote/"), "", str(time.time() - 1))
-    assert set(await read(state, "remote/")) == {"remote/n/new", "remote/n/old"}
-
-
-@pytest.mark.parametrize("mark", ["soon", "nan", "inf", "", str(2**40)])
-async def test_a_list_that_says_nonsense_of_itself_is_not_believed(
-    state: StateStore, raw: redis.asyncio.Redis, stream: str, mark: str
-) -> None:
-    """Whether it was garbled or written by a machine whose clock is years ahead: all keys are looked at, once."""
-    keys = Keys(stream)
-    await raw.set(keys.kv("settings:a"), "1")
-    await raw.hset(keys.listing("settings:"), "", mark)
-    assert await read(state, "settings:") == {"settings:a": b"1"}
-    before = await scans(raw)
-    assert await read(state, "settings:") == {"settings:a": b"1"}
-    assert await scans(raw) == before
-
-
-async def test_what_an_older_version_writes_is_listed_by_whoever_watches(
-    state: StateStore, raw: redis.asyncio.Redis, stream: str
-) -> None:
-    """In the middle of a deploy: a process that starts now reads it, though the list was complete before."""
-    keys = Keys(stream)
-    await read(state, "objects/")
-    before = await scans(raw)
-    async with asyncio.timeout(WITHIN_S), aclosing(changes(state)) as heard:
-        first = asyncio.ensure_future(anext(heard))
-        while not (await raw.pubsub_numsub(keys.family_changes("objects/")))[0][1]:
-            await asyncio.sleep(0)
-        await as_before_lists(raw, keys, "objects/agents/old", b"by set")
-        assert await first == StateChange(key="objects/agents/old", value=b"by set")
-        long = b"x" * (LONGEST_ANNOUNCED + 1)
-        await as_before_lists(raw, keys, "objects/agents/long", long)
-        assert await anext(heard) == StateChange(key="objects/agents/long", value=long)
-    assert await read(state, "objects/") == {"objects/agents/old": b"by set", "objects/agents/long": long}
-    assert await scans(raw) == before
-
-
-async def test_who_watches_lists_nothing_that_is_listed(
-    state: StateStore, raw: redis.asyncio.Redis, stream: str
-) -> None:
-    """A fleet of a thousand watchers would otherwise write each change a thousand times."""
-    keys = Keys(stream)
-    async with asyncio.timeout(WITHIN_S), aclosing(changes(state)) as heard:
-        first = asyncio.ensure_future(anext(heard))
-        while not (await raw.pubsub_numsub(keys.family_changes("objects/")))[0][1]:
-            await asyncio.sleep(0)
-        await state.set("objects/a", b"1")
-        assert await first == StateChange(key="objects/a", value=b"1")
-        await raw.delete(keys.listing("objects/"))
-        await state.delete("objects/a")
-        assert await anext(heard) == StateChange(key="objects/a", value=None)
-        assert await state.compare_and_set("objects/b", None, b"2")
-        await raw.delete(keys.listing("objects/"))
-        await state.set("objects/c", b"x" * (LONGEST_ANNOUNCED + 1))
-        await raw.delete(keys.listing("objects/"))
-        assert [(await anext(heard)).key, (await anext(heard)).key] == ["objects/b", "objects/c"]
-        assert not await raw.exists(keys.listing("objects/"))
 
 
 async def test_a_server_without_room_can_be_read(state: StateStore, raw: redis.asyncio.Redis, stream: str) -> None:

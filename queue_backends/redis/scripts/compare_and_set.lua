@@ -29,8 +29,7 @@ local sign, value = ARGV[3] == '1' and '+' or '-', ARGV[4]
 if #value > tonumber(ARGV[8]) then
   sign, value = '?', ''
 end
-local length = (KEYS[2] and '0' or '') .. #ARGV[7]  -- the zero says that the key is listed
-local change = sign .. length .. ':' .. ARGV[7] .. value
+local change = sign .. #ARGV[7] .. ':' .. ARGV[7] .. value
 redis.call('PUBLISH', ARGV[6], change)
 if ARGV[9] ~= '' then
   redis.call('PUBLISH', ARGV[9], change)
