@@ -11,6 +11,8 @@ PARTS = ("result", "stream", "journal", "usage")
 """Result and expiry, replay stream of two chunks, journal of one model call, its usage record."""
 CHUNKS = ("chunks",)
 """A replay stream of a thousand chunks."""
+GONE = ("gone",)
+"""What the first of them have left is taken away, as when its time is over."""
 PER_CALL = 5_000
 SCRIPT = Path(__file__).with_suffix(".lua").read_text()
 
