@@ -1,6 +1,6 @@
--- Leave what ended tasks leave: result and its expiry, replay stream, journal, usage record. Or take it away again.
--- ARGV  number of the first one, how many, which of `result stream journal usage` or `chunks`, or `gone`; characters of
---       a chunk, the queue
+-- Leave what ended tasks leave: result and its expiry, replay stream, journal, usage record.
+-- ARGV  number of the first one, how many, which of `result stream journal usage` or `chunks`, characters of a chunk,
+--       the queue
 
 local first, count, kinds, chars = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local queue, day_ms = ARGV[5], 86400000
@@ -49,15 +49,6 @@ function makers.usage(id)
   local call = id .. ':0:0'
   redis.call('HSET', queue .. ':state:log:usage', call, '{"id":"' .. call .. '","task_id":"' .. id .. '",' .. usage)
   redis.call('ZADD', queue .. ':state:log-index:usage', now, call)
-end
-
-function makers.gone(id)
-  local call = id .. ':0:0'
-  redis.call('HDEL', queue .. '-results', id)
-  redis.call('ZREM', queue .. ':results-expiry', id)
-  redis.call('HDEL', queue .. ':state:log:usage', call)
-  redis.call('ZREM', queue .. ':state:log-index:usage', call)
-  redis.call('DEL', queue .. ':chunks:' .. id, queue .. ':state:log:journal/' .. id)
 end
 
 for number = first, first + count - 1 do

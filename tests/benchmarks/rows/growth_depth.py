@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import redis
 
-from tests.benchmarks.contenders import SHOAL, Contender
 from tests.benchmarks.figures import median, written
 from tests.benchmarks.meter import between, read
-from tests.benchmarks.peers.protocol import TEXT
 from tests.benchmarks.plots import Curve, Plot
-from tests.benchmarks.programs import Program
-from tests.benchmarks.remains import CHUNKS, GONE, PARTS, leave
+from tests.benchmarks.remains import CHUNKS, PARTS, expire, leave
 from tests.benchmarks.report import Table
-from tests.benchmarks.rows.watching import QUEUE, metered_drain
 from tests.benchmarks.run import Run
+from tests.benchmarks.servers import valkey
+from tests.benchmarks.standing import Point, Standing, fill
 from tests.benchmarks.targets import at_least
 
 FLAT = 0.8
 """A rate that is this share of the first one's still counts as the same: rounds of one figure differ by as much."""
-ROUNDS = 2
-MOST_OFTEN = 100_000
-"""Longer queues are measured once less: filling them takes the time."""
-LOAD = "tests.benchmarks.drivers.load"
-LISTS = tuple(f"{QUEUE}:state:list:{family}" for family in ("objects", "remote", "settings"))
-"""Of the families that a worker reads when it starts (`queue_backends.redis.keys`)."""
+ROUNDS = 3
+MANY = 100_000
+"""From this size on as many rounds as of anything else: there the rates lie apart, if anywhere."""
 EXPIRED = 0.1
 """What has expired before, as a part of what is there; at least what a drain leaves."""
 CHUNK_CHARS = (60, 1_000)
 SIZES = (100, 4_096)
 """Prompt bytes, for what a waiting task weighs beside its prompt."""
-
-
-class Point(NamedTuple):
-    """What a worker did at one depth."""
-
-    per_s: float
-    worker_us: float
-    server_us: float
-    commands: float
-    scripts: float
 
 
 class Pair(NamedTuple):
@@ -57,16 +39,18 @@ class Pair(NamedTuple):
 
 def measure_waiting(run: Run) -> None:
     """The first tasks of queues of different length."""
-    weights = dict[int, float]()
+    weights, drained = dict[int, float](), run.effort.drained
 
-    def measure(depth: int) -> Point:
-        run.server.empty()
-        weights[depth] = _fill(run, depth + run.effort.drained, len(TEXT))
-        return _drained(run, SHOAL, depth + run.effort.drained)
+    @contextmanager
+    def standing(depth: int) -> Iterator[Standing]:
+        with valkey() as server:
+            stands = Standing(server, drained=drained, waiting=depth)
+            weights[depth] = stands.waiting_bytes
+            yield stands
 
-    points = _pairs(run, "tasks waiting behind", run.effort.depths, measure)
-    run.server.empty()
-    small, large = (_fill(run, run.effort.drained, size) for size in SIZES)
+    with standing(run.effort.depths[0]) as baseline:
+        points = _pairs(run, "tasks waiting behind", run.effort.depths, standing, baseline)
+    small, large = (_weigh_waiting(run, size) for size in SIZES)
     slope = (large - small) / (SIZES[1] - SIZES[0])
     run.report.figures["waiting_bytes_per_prompt_byte"] = slope
     run.report.figures["waiting_bytes"] = small - slope * SIZES[0]
@@ -80,7 +64,7 @@ def measure_waiting(run: Run) -> None:
         plot="growth-depth",
         notes=[
             (
-                f"The first {run.effort.drained:,} tasks of a queue with that many more behind them, 1 KB prompts. A "
+                f"The first {drained:,} tasks of a queue with that many more behind them, 1 KB prompts. A "
                 f"waiting task weighs its prompt and {written(small - slope * SIZES[0])} bytes."
             )
         ],
@@ -89,20 +73,19 @@ def measure_waiting(run: Run) -> None:
 
 def measure_finished(run: Run) -> None:
     """The same tasks, with the remains of others before them: results, chunk streams, journals, usage records."""
-    weights, most = dict[int, float](), run.effort.finished[-1]
+    weights, drained, sizes = dict[int, float](), run.effort.drained, run.effort.finished
 
-    def measure(ended: int, *, expired: int | None = None) -> Point:
-        expired = max(run.effort.drained, round(ended * EXPIRED)) if expired is None else expired
-        run.server.empty()
-        _begin_queue(run)
-        weights[ended] = _remains(run.server.client, ended + expired)
-        leave(run.server.client, expired, GONE)
-        _fill(run, run.effort.drained, len(TEXT))
-        return _drained(run, _beside(ended), run.effort.drained)
+    @contextmanager
+    def standing(ended: int) -> Iterator[Standing]:
+        with valkey() as server:
+            stands, expired = Standing(server, drained=drained), max(drained, round(ended * EXPIRED))
+            weights[ended] = _remains(server.client, ended + expired)
+            expire(server.client, most=expired)
+            yield stands
 
-    points = _pairs(run, "tasks ended before", run.effort.finished, measure)
-    run.say(f"growth: {most:,} tasks ended before, and never more")
-    new, beside = measure(most, expired=0), measure(run.effort.finished[0])
+    with standing(sizes[0]) as baseline:
+        points = _pairs(run, "tasks ended before", sizes, standing, baseline)
+        new = _with_nothing_expired(run, sizes[-1], baseline)
     parts = _weigh_parts(run)
     run.report.figures.update(parts)
     _table(
@@ -119,69 +102,63 @@ def measure_finished(run: Run) -> None:
                 "stream of 1 KB (an hour), a usage record (90 days). Made by a script, in the form that workers leave."
             ),
             (
-                f"On a server in use: a tenth more, at least {run.effort.drained:,}, was there and has expired, so "
-                "that there is room for what comes. The commands are the same; with millions of keys and fields each "
-                "costs more, because they are no longer in the processor's caches."
+                f"On a server in use: a tenth more, at least {drained:,}, was there and has expired, and later as much "
+                "expires as comes. The commands are the same; with millions of keys and fields each costs more, "
+                "because they are no longer in the processor's caches."
             ),
             (
-                f"A server that has never had more than its first {most:,} pays for growing beside it: pages of memory "
-                "from the kernel, and tables that double, which at this number all do at once. There it took "
-                f"{written(new.server_us)} µs of the server's CPU per task, at {written(new.per_s / beside.per_s)} of "
-                f"the rate with {run.effort.finished[0]:,}."
+                f"While a server gets its first {sizes[-1]:,} it pays for growing, whatever has ended before: pages of "
+                "memory from the kernel, and tables that double, which at this number all do at once. There a task "
+                f"took {written(new.point.server_us)} µs of the server's CPU, at {written(new.share)} of the rate with "
+                f"{sizes[0]:,}."
             ),
             "Bytes of each: " + ", ".join(f"{name} {written(parts[f'{name}_bytes'])}" for name in PARTS) + ".",
         ],
     )
 
 
-def _pairs(run: Run, what: str, sizes: Sequence[int], measure: Callable[[int], Point]) -> dict[int, list[Pair]]:
-    """Each size beside the first one, measured right before and right after it."""
-    points, rounds = defaultdict[int, list[Pair]](list), min(ROUNDS, run.effort.rounds)
-    for turn in range(rounds):
-        before = measure(sizes[0])
-        for size in sizes[1:]:
-            if size > MOST_OFTEN and turn >= rounds - 1 > 0:
-                continue
-            run.say(f"growth, round {turn + 1}: {size:,} {what}")
-            point, after = measure(size), measure(sizes[0])
-            points[size].append(Pair(point, point.per_s / ((before.per_s + after.per_s) / 2)))
-            points[sizes[0]].append(Pair(before, 1.0))
-            before = after
-    return {size: points[size] for size in sizes}
+def _pairs(
+    run: Run,
+    what: str,
+    sizes: Sequence[int],
+    standing: Callable[[int], AbstractContextManager[Standing]],
+    baseline: Standing,
+) -> dict[int, list[Pair]]:
+    """Each size beside the first one, on two servers in turn. Each server's first drain does not count: it grows."""
+    points: dict[int, list[Pair]] = {size: [] for size in sizes}
+    baseline.drain()
+    for size in sizes[1:]:
+        run.say(f"growth: {size:,} {what}")
+        with standing(size) as stands:
+            stands.drain()
+            for turn in range(run.effort.rounds if size >= MANY else min(ROUNDS, run.effort.rounds)):
+                pair, other = _pair(stands, baseline, is_first=turn % 2 == 0)
+                points[size].append(pair)
+                points[sizes[0]].append(other)
+    return points
 
 
-def _fill(run: Run, count: int, prompt_bytes: int) -> float:
-    """Submit so many tasks in bulk; returns the server's bytes for each."""
-    before = read(run.server.client)
-    flags = ["fill", "--url", run.server.url, "--count", str(count), "--prompt-bytes", str(prompt_bytes)]
-    with Program(sys.executable, LOAD, flags) as producer:
-        producer.figures(300)
-    return between(before, read(run.server.client)).memory / count
+def _pair(stands: Standing, baseline: Standing, *, is_first: bool = True) -> tuple[Pair, Pair]:
+    one = stands.drain() if is_first else None
+    other = baseline.drain()
+    one = one or stands.drain()
+    return Pair(one, one.per_s / other.per_s), Pair(other, 1.0)
 
 
-def _drained(run: Run, contender: Contender, total: int) -> Point:
-    with SHOAL.program("work", run.server, concurrency=100, job="noop") as worker:
-        worker.line("READY", 60)
-        seen, work = metered_drain(contender, run.server, worker, total=total, until=run.effort.drained)
-    done = seen.last.finished - seen.first.finished
-    return Point(seen.per_s, seen.cpu_us, work.cpu_us / done, work.commands / done, work.scripts / done)
+def _with_nothing_expired(run: Run, ended: int, baseline: Standing) -> Pair:
+    """On a server that has never had more."""
+    run.say(f"growth: {ended:,} tasks ended before, and never more")
+    with valkey() as server:
+        stands = Standing(server, drained=run.effort.drained)
+        leave(server.client, ended)
+        return _pair(stands, baseline)[0]
 
 
-def _begin_queue(run: Run) -> None:
-    """A queue's very first worker looks at all keys once, to list those of some families. Where a million tasks have
-    ended that was long ago, when there were few."""
-    deadline = time.monotonic() + 10
-    with SHOAL.program("work", run.server, concurrency=1, job="noop") as worker:
-        worker.line("READY", 60)
-        while not all(run.server.client.hexists(name, "") for name in LISTS) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-def _beside(ended: int) -> Contender:
-    def finished(client: redis.Redis, count: int) -> int:
-        return SHOAL.finished(client, count) - ended
-
-    return dataclasses.replace(SHOAL, finished=finished)
+def _weigh_waiting(run: Run, prompt_bytes: int) -> float:
+    run.server.empty()
+    weight = fill(run.server, run.effort.drained, prompt_bytes)
+    run.server.empty()
+    return weight
 
 
 def _remains(client: redis.Redis, count: int, parts: Sequence[str] = PARTS, chars: int = 0) -> float:
