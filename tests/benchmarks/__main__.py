@@ -25,7 +25,7 @@ from tests.benchmarks.programs import REPOSITORY
 from tests.benchmarks.report import Report, render
 from tests.benchmarks.rows import capacity, chunks, decoding, durability, engines, growth, latency, memory, queue
 from tests.benchmarks.run import FULL, QUICK, Effort, Run
-from tests.benchmarks.servers import Server, valkey
+from tests.benchmarks.servers import Server, allocator, valkey
 
 SECTIONS: dict[str, Callable[[Run], None]] = {
     "queue": queue.measure,
@@ -86,12 +86,13 @@ def machine(server: Server, peers: Sequence[Contender], build: str) -> str:
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     names = sorted({peer.environment for peer in peers})
     versions = [f"{name} {environments.installed_version(name, environments.python_of(name))}" for name in names]
+    memory = "with jemalloc" if allocator() else "with the C library's malloc"
     sdks = ("openai", "anthropic", "google-genai", "ollama")
     ours = [f"{name} {_version(name)}" for name in ("redis", "hiredis", "msgspec", "aiohttp", *sdks)]
     return (
         f"Measured on {os.cpu_count()} cores ({model}), "
         f"{memory_gib:.0f} GiB, {platform.system()} {platform.release().partition('-')[0]}, "
-        f"Python {platform.python_version()}, Valkey {server.version} without persistence, loopback TCP. "
+        f"Python {platform.python_version()}, Valkey {server.version} {memory}, without persistence, loopback TCP. "
         f"With {', '.join([*ours, *versions])}. {build}"
     )
 

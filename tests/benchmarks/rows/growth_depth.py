@@ -45,7 +45,8 @@ def measure_waiting(run: Run) -> None:
     def standing(depth: int) -> Iterator[Standing]:
         with valkey() as server:
             stands = Standing(server, drained=drained, waiting=depth)
-            weights[depth] = stands.waiting_bytes
+            if depth >= drained:
+                weights[depth] = stands.waiting_bytes
             yield stands
 
     with standing(run.effort.depths[0]) as baseline:
@@ -204,7 +205,7 @@ def _table(
     scripts = [middle(depth, lambda point: point.scripts) for depth in depths]
     shares = [median([pair.share for pair in points[depth]]) for depth in depths]
     rows = [
-        (f"{depth:,}", *map(written, figures), written(weights[depth]) if depth else "—")
+        (f"{depth:,}", *map(written, figures), written(weights.get(depth) if depth else None))
         for depth, *figures in zip(depths, rates, shares, worker, server, commands, scripts, strict=True)
     ]
     text = f"growth: lowest rate with up to {depths[-1]:,} {what}, as a share of that with {depths[0]:,}"
@@ -226,7 +227,7 @@ def _table(
             rows=rows,
             notes=[
                 *notes,
-                f"As a share: of the rate with {depths[0]:,}, measured right before and right after. Medians.",
+                f"As a share: of the rate with {depths[0]:,}, measured in turn with it, on a server beside it. Medians.",
             ],
             plots=[
                 Plot(
