@@ -227,7 +227,7 @@ def _table(
             rows=rows,
             notes=[
                 *notes,
-                f"As a share: of the rate with {depths[0]:,}, measured in turn with it, on a server beside it. Medians.",
+                f"As a share: of the rate with {depths[0]:,}, measured in turn on a server beside it. Medians.",
             ],
             plots=[
                 Plot(
