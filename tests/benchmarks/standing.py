@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 
 import redis
 
+from queue_backends.redis.keys import Keys
 from tests.benchmarks.contenders import SHOAL
 from tests.benchmarks.meter import between, read
 from tests.benchmarks.peers.protocol import TEXT
-from tests.benchmarks.programs import Program
+from tests.benchmarks.programs import DriverFailed, Program
 from tests.benchmarks.remains import expire
 from tests.benchmarks.rows.watching import GROUP, QUEUE, metered_drain
 from tests.benchmarks.servers import Server
 
 LOAD = "tests.benchmarks.drivers.load"
-LISTS = tuple(f"{QUEUE}:state:list:{family}" for family in ("objects", "remote", "settings"))
-"""Of the families that a worker reads when it starts (`queue_backends.redis.keys`)."""
+LISTS = tuple(Keys(QUEUE).listing(family) for family in ("objects/", "remote/", "settings:"))
+"""Of the families that a worker reads when it starts."""
+BEGUN_WITHIN_S = 10.0
 MOST_HELD = 10_000
 
 
@@ -74,10 +76,12 @@ def fill(server: Server, count: int, prompt_bytes: int) -> float:
 def _begin_queue(server: Server) -> None:
     """A queue's very first worker looks at all keys once, to list those of some families. Where a million tasks have
     ended that was long ago, when there were few."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + BEGUN_WITHIN_S
     with SHOAL.program("work", server, concurrency=1, job="noop") as worker:
         worker.line("READY", 60)
-        while not all(server.client.hexists(name, "") for name in LISTS) and time.monotonic() < deadline:
+        while not all(server.client.hexists(name, "") for name in LISTS):
+            if time.monotonic() > deadline:
+                raise DriverFailed(f"the first worker of a queue has not made {LISTS} in {BEGUN_WITHIN_S:.0f} s")
             time.sleep(0.05)
 
 

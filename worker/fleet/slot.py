@@ -27,8 +27,9 @@ class Timing(Struct, frozen=True, kw_only=True):
     ahead_s: float = 10.0
     """At the start, the first process goes ahead of the others for so long at most."""
     memory_every_s: float = 3.0
-    kill_after_s: float = 15.0
-    """A draining process is killed so long after its grace period."""
+    kill_after_s: float = 25.0
+    """A draining process is killed so long after its grace period: after it would have ended itself, and said what held
+    it (`worker.worker.GOODBYE_S` and `worker.fleet.last_resort.SPARE_S`)."""
 
 
 class Backoff:

@@ -65,8 +65,8 @@ def measure_waiting(run: Run) -> None:
         plot="growth-depth",
         notes=[
             (
-                f"The first {drained:,} tasks of a queue with that many more behind them, 1 KB prompts. A "
-                f"waiting task weighs its prompt and {written(small - slope * SIZES[0])} bytes."
+                f"The first {drained:,} tasks of a queue with that many more behind them, 1 KB prompts. A waiting task "
+                f"weighs {written(slope)} times its prompt and {written(small - slope * SIZES[0])} bytes."
             )
         ],
     )
