@@ -25,6 +25,20 @@ Receive = Callable[[Msg], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
+class TellingClient(Client):
+    """A client that tells of its end, whatever the end is like. The driver sends what is pending before it closes: if
+    the connection is broken already, that may raise, and nobody would hear that it is closed."""
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        except Exception as error:  # noqa: BLE001 - as in `abandon`
+            log.debug("NATS", error=str(error))
+            _abort(self)
+            if do_cbs and self._closed_cb is not None:
+                await self._closed_cb()
+
+
 class Listening:
     """A core subject that somebody listens to, over lost connections, until `stop`."""
 
@@ -73,6 +87,10 @@ async def abandon(client: Client) -> None:
     except Exception as error:  # noqa: BLE001 - whatever the driver makes of a broken connection, it is given up
         log.debug("NATS", error=str(error))
     # The driver leaves the socket open if the greeting failed, and waits for ever for a peer that takes no data.
+    _abort(client)
+
+
+def _abort(client: Client) -> None:
     writer = vars(vars(client).get("_transport") or object).get("_io_writer")
     if writer is not None:
         writer.transport.abort()

@@ -20,7 +20,7 @@ from queue_backends.availability import Availability
 from queue_backends.errors import BackendMisconfigured, BackendUnavailable, QueueError
 from queue_backends.nats.address import Address
 from queue_backends.nats.calls import Call, check_reply, status_of
-from queue_backends.nats.clients import COMMAND_TIMEOUT_S, Listening, Receive, abandon, check_version
+from queue_backends.nats.clients import COMMAND_TIMEOUT_S, Listening, Receive, TellingClient, abandon, check_version
 from queue_backends.nats.refusals import is_about_credentials, translated
 
 CONNECT_TIMEOUT_S = 5
@@ -90,7 +90,7 @@ class Connection:
         raise BackendUnavailable("; ".join(said))
 
     async def _connect(self, server: str) -> Client:
-        client = Client()
+        client = TellingClient()
         noticed: list[Exception] = []
 
         async def failed(error: Exception) -> None:

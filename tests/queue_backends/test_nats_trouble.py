@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from queue_backends import (
     Ack,
@@ -358,3 +360,31 @@ async def test_a_watch_tells_what_it_missed(nats_server: NatsServer, stream: str
         await writer.state.set("key", b"1")
         await proxy.accept()
         assert (await within(change)) == StateChange(key="key", value=b"1")
+
+
+async def test_a_connection_that_breaks_while_it_is_closed_is_made_anew(
+    nats_server: NatsServer, stream: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver sends what is pending into the broken connection, which may raise: as after a long stop of the
+    process, when data is waiting for a connection that the server has reset meanwhile."""
+    broken = list[TcpTransport]()
+
+    def has_more_to_send(client: Client) -> None:
+        disconnected(client)
+        vars(client).update(_pending=[b"PING\r\n"], _pending_data_size=6)
+        broken.append(vars(client)["_transport"])
+
+    def write(transport: TcpTransport, lines: list[bytes]) -> None:
+        if transport in broken:
+            raise RuntimeError("unable to perform operation; the handler is closed")
+        written(transport, lines)  # type: ignore[no-untyped-call]  # the driver's
+
+    disconnected, written = Client._process_disconnect, TcpTransport.writelines
+    monkeypatch.setattr(Client, "_process_disconnect", has_more_to_send)
+    monkeypatch.setattr(TcpTransport, "writelines", write)
+    async with await open_backend(nats_server.url(stream)) as backend:
+        await asyncio.to_thread(nats_server.kill)
+        await asyncio.to_thread(nats_server.start)
+        await persistently(lambda: backend.queue.submit(Task(prompt="x")))
+    assert broken
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
