@@ -52,11 +52,11 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
 
 async def exported_metrics() -> set[str]:
     """Every name on the metrics page of a worker that has done one of everything."""
-    metrics = Metrics(namespace="prod", clock=lambda: 12.5)
+    metrics = Metrics(namespace="prod")
     agent = metrics.agent("writer")
     agent.task_started(queue_wait_s=0.2)
     agent.task_ended(1.0, ok=True)
-    metrics.worker.last_pull_at = 10.0
+    metrics.worker.silent_s = lambda: 2.5
     async with await open_backend("memory://") as backend:
         metrics.queue = QueueGauges(backend.queue.stats, DEFAULT_STREAM)
         await metrics.queue.refresh()

@@ -137,9 +137,11 @@ class Committer:
         for outcome in batch:
             if gone and id(outcome) in gone:
                 metrics.lease_lost += 1
-            elif type(outcome) is Ack:
                 continue
-            elif type(outcome) is Retry:
+            metrics.chunks_published += len(outcome.chunks)
+            if type(outcome) is Ack:
+                continue
+            if type(outcome) is Retry:
                 if outcome.counts:
                     metrics.retried += 1
                 else:

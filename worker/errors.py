@@ -14,7 +14,7 @@ WorkerError
 │       └── ToolUnavailable the tool's server cannot be reached right now; nothing was done
 ├── ArtifactsFailed        a file of a task could not be stored, or not be read (`worker.artifacts.errors`)
 ├── WaitedTooLong           the task was postponed again and again, for longer than is allowed: give it up
-├── Postponed               no room for a model call now: the task gives its slot back and comes again
+├── Postponed               no model call can be made now: the task gives its slot back and comes again
 └── DeadlineExceeded        stop at once: the run's time is up
 """
 
@@ -70,7 +70,8 @@ class ToolUnavailable(ToolCallFailed):
 
 
 class Postponed(WorkerError):
-    """A limit of the fleet leaves no room for the next model call for a while. It is no failed attempt."""
+    """The next model call cannot be made for a while: a limit leaves no room, or its provider is away. It is no failed
+    attempt."""
 
     def __init__(self, message: str, *, retry_in_s: float) -> None:
         super().__init__(message)

@@ -62,10 +62,9 @@ def _worker_families(metrics: Metrics) -> list[Family]:
     ]
     text = "Time in which the event loop was held up."
     found.append(_one("worker.loop_blocked", "counter", text, worker.loop_blocked_s, unit="seconds"))
-    age_s = metrics.last_pull_age_s()
-    if age_s is not None:
-        text = "Time since the queue last answered."
-        found.append(_one("worker.last_pull_age", "gauge", text, age_s, unit="seconds"))
+    if worker.silent_s is not None:
+        text = "Time since the queue last answered, as far as the worker could have asked."
+        found.append(_one("worker.last_pull_age", "gauge", text, worker.silent_s(), unit="seconds"))
     return found
 
 

@@ -6,7 +6,6 @@ Counting costs a fraction of a microsecond and never waits: a caller takes a han
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -182,13 +181,13 @@ class WorkerMetrics:
         "chunks_published",
         "commit_batch",
         "dead",
-        "last_pull_at",
         "lease_lost",
         "loop_blocked_s",
         "postponed",
         "pulled",
         "retried",
         "running",
+        "silent_s",
         "slots",
     )
 
@@ -207,8 +206,9 @@ class WorkerMetrics:
         self.chunks_published = 0
         self.commit_batch = Histogram(BATCH_BUCKETS)
         """Outcomes per commit."""
-        self.last_pull_at: float | None = None
-        """When the queue last answered a pull, empty answers included: `time.monotonic()`."""
+        self.silent_s: Callable[[], float] | None = None
+        """How long the worker could have pulled and the queue has not answered, not even with nothing; 0 while it is
+        full or draining. None where nobody pulls."""
 
 
 class Metrics:
@@ -217,7 +217,6 @@ class Metrics:
     __slots__ = (
         "_agents",
         "_budgets",
-        "_clock",
         "_models",
         "_namespace",
         "_rate_limits",
@@ -229,9 +228,7 @@ class Metrics:
         "worker",
     )
 
-    def __init__(
-        self, *, prefix: str = "shoal", namespace: str = "", clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, prefix: str = "shoal", namespace: str = "") -> None:
         if prefix not in PREFIXES:
             raise ValueError(f"metrics prefix {prefix!r} is not known: use one of {', '.join(PREFIXES)}")
         self.prefix = prefix
@@ -239,7 +236,6 @@ class Metrics:
         self.queue: QueueGauges | None = None
         """The queue's figures, which are not this process' alone; None: they are not shown."""
         self._namespace = namespace
-        self._clock = clock
         self._agents: dict[tuple[str, str], AgentMetrics] = {}
         self._models: dict[tuple[Labels, str, str], ModelMetrics] = {}
         self._tools: dict[tuple[Labels, str, str], ToolMetrics] = {}
@@ -315,7 +311,3 @@ class Metrics:
     def tools(self) -> list[ToolMetrics]:
         """All handles for tools that were ever taken."""
         return list(self._tools.values())
-
-    def last_pull_age_s(self) -> float | None:
-        """How long ago the queue last answered a pull; None if it never did."""
-        return None if self.worker.last_pull_at is None else self._clock() - self.worker.last_pull_at

@@ -50,12 +50,12 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return Failure(error=text, retry_in_s=wait_s)
 
     def postpone(self, error: Postponed, *, waiting_since: float, now: float, deadline: float | None) -> Failure:
-        """What becomes of a task that finds no room for its next model call since `waiting_since`: it comes back when
-        there may be some, at the latest when its time is up. All moments are Unix seconds."""
+        """What becomes of a task whose next model call cannot be made since `waiting_since`: it comes back when that
+        may have changed, at the latest when its time is up. All moments are Unix seconds."""
         ends_at = waiting_since + self.longest_wait_s
         if now >= ends_at:
-            said = f"gave up after {now - waiting_since:.0f} s without room for a model call ({error}): raise the limit"
-            return Failure(error=f"{said}, or SHOAL_MAX_POSTPONED_SECONDS", retry_in_s=None)
+            said = f"gave up after {now - waiting_since:.0f} s in which no model call could be made ({error})"
+            return Failure(error=f"{said}: see to that, or raise SHOAL_MAX_POSTPONED_SECONDS", retry_in_s=None)
         if deadline is not None:
             ends_at = min(ends_at, deadline)
         return Failure(error=error_text(error), retry_in_s=max(min(error.retry_in_s, ends_at - now), 0.0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import structlog
@@ -116,6 +115,7 @@ class Worker:
         self._defect: Exception | None = None
         """What has failed in the worker itself, and ends it."""
         self._metrics.slots = concurrency
+        self._metrics.silent_s = self._health.silent_s
 
     @property
     def running(self) -> int:
@@ -202,7 +202,6 @@ class Worker:
                 self._pull_is_due = False
             delay_s = 0.1
             self._health.pulled()
-            self._metrics.last_pull_at = time.monotonic()
 
     def _pull_failed(self, error: QueueError) -> None:
         """That the broker is away is said once, by the backend; another trouble here, as long as it stays the same."""

@@ -54,7 +54,7 @@ class InstanceClients:
 
         Raises `Unavailable` that says why there is none.
         """
-        found = [each for each in self._instances() if may_meet(each.tenant_id, tenant_id)]
+        found = self._found(tenant_id)
         healthy = [each for each in found if each.healthy]
         if not healthy:
             raise Unavailable(self._why_none(found), provider=self._name)
@@ -63,6 +63,16 @@ class InstanceClients:
         return min(
             (fresh[(self._turn + offset) % len(fresh)] for offset in range(len(fresh))), key=self._calls_of
         )  # the first of several equals: they take turns
+
+    def why_away(self, tenant_id: str) -> str:
+        """Why no instance can be picked, if that may pass; empty if one can, or if all are other tenants' alone."""
+        found = self._found(tenant_id)
+        if any(each.healthy for each in found) or (self._instances() and not found):
+            return ""
+        return self._why_none(found)
+
+    def _found(self, tenant_id: str) -> Sequence[RemoteInstance]:
+        return [each for each in self._instances() if may_meet(each.tenant_id, tenant_id)]
 
     def _why_none(self, found: Sequence[RemoteInstance]) -> str:
         if not found:

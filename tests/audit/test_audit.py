@@ -307,7 +307,11 @@ def test_the_variable_is_read_in_arks_words() -> None:
     assert (found.mode, found.max_detail_bytes, found.redis_url) == ("actions", 10, "redis://:pw@h")
     assert "pw" not in repr(found)
     assert not AuditLog().is_on
-    for text, reason in (("{", "input data was truncated"), ('{"mode":"loud"}', "invalid enum value 'loud'")):
+    for text, reason in (
+        ("{", "input data was truncated"),
+        ("{x}", "JSON is malformed"),
+        ('{"mode":"loud"}', "invalid enum value 'loud'"),
+    ):
         with pytest.raises(BadSetting, match=f"invalid AGENT_AUDIT_LOG JSON: {reason}"):
             parse_audit_log(text)
     settings = load_settings(environ={"AGENT_AUDIT_LOG": '{"mode":"actions","redisURL":"redis://:pw@h"}'})

@@ -97,6 +97,14 @@ def test_show_tells_who_uses_it(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -
     assert "built-in" in shoal("provider", "show", "anthropic").out
 
 
+def test_get_is_another_name_of_show(shoal: Shoal) -> None:
+    """For who is used to it elsewhere; with the same options and the same errors."""
+    shown, got = (json.loads(shoal("provider", name, "scripted", "--json").out) for name in ("show", "get"))
+    assert got == shown
+    assert shoal("provider", "get", "nobody")[::2] == shoal("provider", "show", "nobody")[::2]
+    assert got["name"] == "scripted"
+
+
 def test_config_says_where_each_value_comes_from(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Live before environment before default; secrets are masked in each of them."""
 

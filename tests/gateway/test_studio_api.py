@@ -9,8 +9,13 @@ import httpx
 import pytest
 
 from providers import AgentConfig
+from queue_backends.messages import JsonObject
 from tests.gateway.gateway_harness import GatewayServer, gateway_settings
 from tests.gateway.session_client import Events, answer, is_final, listening
+from worker.agent_plugins import runner
+from worker.agent_plugins.declared import FIRST_NUMBER, DeclaredPlugin
+from worker.agent_plugins.package import PluginPackage
+from worker.agent_plugins.request import AgentRequest
 from worker.agents.model import Agent, App, Group, Llm
 from worker.gateway.caller import Scope
 from worker.gateway.context import Gateway
@@ -44,6 +49,27 @@ class Echo(AgentPlugin):
         await stream.content(f"{self.config['prefix']} {request.message} {len(request.history)}")
 """
 DENIED = "You don't have access to this agent"
+
+
+class Program:
+    """Stands for a declared program: says what it is, and what it was initialised with."""
+
+    problem = ""
+
+    def __init__(self, package: PluginPackage) -> None:
+        self._command = package.manifest.command
+
+    async def initialize(self, config: JsonObject, kv: object, log: object) -> None:
+        self._config = config
+
+    async def session_ready(self, session: object) -> None: ...
+
+    async def handle_message(self, request: AgentRequest, stream: Any, services: object) -> None:
+        await stream.content(f"{self._command} {self._config} {request.message}")
+
+    async def session_closing(self, session: object) -> None: ...
+
+    async def shutdown(self) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -624,3 +650,54 @@ async def test_plugins(gateway_server: GatewayServer, world: World) -> None:
     }
     assert deleted.json() == {"message": "Plugin deleted successfully"}
     assert gone.status_code == 404
+
+
+async def test_agents_run_on_a_declared_plugin_while_it_is_active(
+    gateway_server: GatewayServer, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent is made on the number that the declaration answered with, and talks; while the plugin is switched off,
+    no other one can be made on it, and the one that there is does not talk."""
+    monkeypatch.setitem(runner._registered, "go-plugin", Program)
+    plugin = {"name": "Runs agents", "command": "agent", "config": {"a": 1}}
+    async with gateway_server.client() as client:
+        number = (await client.post("/api/v1/plugins", json=plugin)).json()["data"]["id"]
+        agent = {"name": "On a program", "plugin_id": number, "app_id": world.app, "config": {"b": 2}}
+        created = await client.post("/api/v1/agents", json=agent)
+        assert created.status_code == 201, created.text
+        made = created.json()["data"]
+        async with listening(client, f"/common/agents/{made['id']}/stream") as events:
+            session = await opened(events)
+            await tell(client, made["id"], session, "hello")
+            said = answer(await events.until(is_final))
+            await client.put(f"/api/v1/plugins/{number}", json={**plugin, "is_active": False})
+            found = {
+                "agent": error(await client.post("/api/v1/agents", json={**agent, "name": "Another"})),
+                "stream": error(await client.get(f"/common/agents/{made['id']}/stream")),
+                "message": error(await tell(client, made["id"], session, "hello")),
+            }
+        await client.delete(f"/api/v1/agents/{made['id']}")
+        assert (await client.delete(f"/api/v1/plugins/{number}")).status_code == 200
+    assert (made["plugin_id"], made["plugin"]["slug"], made["config"]) == (number, "runs-agents", {"b": 2})
+    assert said == "agent {'a': 1, 'b': 2} hello"
+    assert found == {
+        "agent": (422, "Database error", "plugin is not active"),
+        "stream": (403, "Plugin inactive", "The agent's plugin is not active"),
+        "message": (403, "Plugin inactive", "The agent's plugin is not active"),
+    }
+
+
+async def test_a_declared_plugin_behind_an_installed_one(gateway_server: GatewayServer, world: World) -> None:
+    """No agent is made on its number: what would run is the installed one."""
+
+    async def declare(gateway: Gateway) -> int:
+        stored = await gateway.definitions.plugins.create(DeclaredPlugin(slug="com.example.echo", command="agent"))
+        return FIRST_NUMBER + stored.id
+
+    async def take_back(gateway: Gateway) -> None:
+        await gateway.definitions.plugins.delete("com.example.echo")
+
+    body = {"name": "Behind", "plugin_id": gateway_server.do(declare), "app_id": world.app}
+    async with gateway_server.client() as client:
+        refused = await client.post("/api/v1/agents", json=body)
+    gateway_server.do(take_back)
+    assert error(refused) == (422, "Database error", "plugin is not active")

@@ -63,6 +63,7 @@ def test_the_newer_names_mean_the_same() -> None:
     ("text", "said"),
     [
         ("{", "invalid AGENT_LOOP_POLICY JSON: input data was truncated"),
+        ("{x}", "invalid AGENT_LOOP_POLICY JSON: JSON is malformed"),
         ("[]", "invalid AGENT_LOOP_POLICY JSON: expected"),
         ('{"dedup": "yes"}', "invalid AGENT_LOOP_POLICY JSON: expected `bool`, got `str`"),
         ('{"memory": {"topK": -1}}', "invalid AGENT_LOOP_POLICY JSON: expected `int` >= 0"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -17,9 +16,9 @@ from worker.metrics import PREFIXES, Histogram, Metrics
 from worker.prometheus import render
 
 
-def _busy(prefix: str = "shoal", *, agent: str = "writer", clock: Callable[[], float] = lambda: 12.5) -> Metrics:
+def _busy(prefix: str = "shoal", *, agent: str = "writer") -> Metrics:
     """A worker that has done one of everything."""
-    metrics = Metrics(prefix=prefix, namespace="prod", clock=clock)
+    metrics = Metrics(prefix=prefix, namespace="prod")
     handle = metrics.agent(agent, role="author")
     handle.task_started(queue_wait_s=0.2)
     usage = TokenUsage(input_tokens=100, output_tokens=7)
@@ -33,7 +32,7 @@ def _busy(prefix: str = "shoal", *, agent: str = "writer", clock: Callable[[], f
     worker.running, worker.slots, worker.pulled = 3, 100, 17
     worker.lease_lost, worker.retried, worker.dead, worker.chunks_published = 1, 2, 3, 400
     worker.commit_batch.observe(5)
-    worker.last_pull_at = 10.0
+    worker.silent_s = lambda: 2.5
     return metrics
 
 

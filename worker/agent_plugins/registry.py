@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec.structs import replace
 
 from queue_backends.messages import JsonObject
-from worker.agent_plugins.declared import DeclaredPlugin, declared_package
+from worker.agent_plugins.declared import FIRST_NUMBER, DeclaredPlugin, declared_package
 from worker.agent_plugins.errors import BadPlugin, PluginNotFound
 from worker.agent_plugins.manifest import MANIFEST_FILE
 from worker.agent_plugins.package import PluginPackage, broken_package, manifest_folders, read_package
@@ -63,11 +64,11 @@ class AgentPlugins:
         return len(self._packages)
 
     def all(self) -> Sequence[PluginPackage]:
-        """All plugins, by id; those with a problem too."""
+        """All installed plugins, by id; those with a problem too."""
         return [self._packages[name] for name in sorted(self._packages)]
 
     def get(self, plugin_id: str) -> PluginPackage:
-        """The plugin of an id. Raises `PluginNotFound`."""
+        """The installed plugin of an id; of declared ones `usable` knows. Raises `PluginNotFound`."""
         found = self._packages.get(plugin_id)
         if found is None:
             known = ", ".join(sorted(self._packages)) or "none"
@@ -75,14 +76,23 @@ class AgentPlugins:
         return found
 
     def usable(self, plugin_id: str) -> PluginPackage:
-        """The plugin of an id, if agents can run on it. Raises `PluginNotFound`, `BadPlugin`."""
+        """The plugin of an id, installed or declared, if agents can run on it. Raises `PluginNotFound`, `BadPlugin`."""
         found = self._find(plugin_id)
         if found.problem:
             raise BadPlugin(f"agent plugin {plugin_id!r} cannot be used: {found.problem}")
         return found
 
     def by_number(self, number: int) -> PluginPackage:
-        """The plugin of `PluginPackage.number`. Raises `PluginNotFound`."""
+        """The plugin of a number: `PluginPackage.number` of an installed one, from `FIRST_NUMBER` on of a declared one.
+
+        Raises `PluginNotFound`.
+        """
+        stored = self._declared.by_id(number - FIRST_NUMBER) if self._declared is not None else None
+        if stored is not None:
+            package = declared_package(stored, self._folder)
+            if package.id in self._packages:  # which is the one that agents of that id run on
+                return replace(package, problem="an installed plugin has the same id")
+            return package
         for package in self.all():
             if package.number == number:
                 return package

@@ -15,7 +15,7 @@ from worker.call_gates import CallGate
 from worker.datasources.embeddings import Embeddings
 from worker.gates import open_gates
 from worker.providers_in_use import ProvidersInUse
-from worker.remote_providers import RemoteDirectory, RemoteProviders
+from worker.remote_providers import PresenceGate, RemoteDirectory, RemoteProviders
 from worker.routing.routing import Routing
 from worker.settings import Settings
 from worker.swarm_plugin.everywhere import providers_of
@@ -57,7 +57,13 @@ async def open_models(
             )
         )
         embeddings = Embeddings(providers, state, records.ledger, records.prices, gates)
-        yield Models(remote=remote, providers=providers, routing=routing, gates=gates, embeddings=embeddings)
+        yield Models(
+            remote=remote,
+            providers=providers,
+            routing=routing,
+            gates=(PresenceGate(remote), *gates),  # first: who waits for a provider takes up no room in the others
+            embeddings=embeddings,
+        )
 
 
 def _routing(

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from worker.errors import BadSetting
+from worker.mid_sentence import mid_sentence
 
 DEFAULT_MAX_DETAIL_BYTES = 8192
 
@@ -48,8 +49,7 @@ def parse_audit_log(text: str) -> AuditLog | None:
     try:
         found = msgspec.json.decode(text, type=AuditLog | None)
     except msgspec.DecodeError as error:  # ValidationError is one
-        said = str(error)
-        raise BadSetting(f"invalid AGENT_AUDIT_LOG JSON: {said[:1].lower()}{said[1:]}") from error
+        raise BadSetting(f"invalid AGENT_AUDIT_LOG JSON: {mid_sentence(str(error))}") from error
     if found is not None and found.max_detail_bytes < 0:
         raise BadSetting(f"invalid AGENT_AUDIT_LOG JSON: maxDetailBytes is {found.max_detail_bytes}: use 0 or more")
     return found

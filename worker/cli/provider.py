@@ -59,6 +59,9 @@ def show_provider(call: Invocation, name: str) -> int:
     return call.wait_for(_show(call, name))
 
 
+provider.add_command(show_provider, "get")  # the name that other fleets' command lines have for it
+
+
 @provider.command(
     "health",
     help="Ask a provider whether it works, with a real but light call of five seconds at most.\n\n"

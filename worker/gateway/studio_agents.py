@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from queue_backends.messages import JsonObject
-from worker.agent_plugins.declared import FIRST_NUMBER
 from worker.agent_plugins.errors import PluginNotFound
 from worker.agents.errors import AgentInactive
 from worker.agents.model import Agent, App
@@ -167,8 +166,6 @@ def _plugin(call: Call, number: int) -> str:
     try:
         package = call.gateway.plugins.by_number(number)
     except PluginNotFound as error:
-        if call.gateway.definitions.plugins.by_id(number - FIRST_NUMBER) is not None:
-            raise Problem(422, "plugin is not active", title="Database error") from error
         raise Problem(400, "Plugin not found", title="Invalid plugin") from error
     if not package.is_usable:
         raise Problem(422, "plugin is not active", title="Database error")

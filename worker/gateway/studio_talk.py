@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from queue_backends import Chunk, ChunkType, QueueError, Task
 from queue_backends.messages import JsonObject, encode_json
-from worker.agent_plugins.errors import PluginNotFound
+from worker.agent_plugins.errors import BadPlugin, PluginNotFound
 from worker.agents.errors import AgentInactive
 from worker.agents.model import Agent
 from worker.errors import AccessDenied
@@ -61,11 +61,9 @@ def _open_agent(call: Call) -> Stored[Agent]:
         raise Problem(403, "You don't have access to this agent", title="Access denied") from error
     if stored.value.plugin:
         try:
-            package = call.gateway.plugins.get(stored.value.plugin)
-        except PluginNotFound as error:
+            call.gateway.plugins.usable(stored.value.plugin)
+        except (PluginNotFound, BadPlugin) as error:
             raise Problem(403, "The agent's plugin is not active", title="Plugin inactive") from error
-        if not package.is_usable:
-            raise Problem(403, "The agent's plugin is not active", title="Plugin inactive")
     return stored
 
 

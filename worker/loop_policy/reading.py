@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from worker.errors import BadSetting
 from worker.loop_policy.model import Compression, LoopMemory, LoopPolicy, SandboxPolicy
+from worker.mid_sentence import mid_sentence
 
 _PARTS: dict[str, type[Struct]] = {"compression": Compression, "memory": LoopMemory, "sandbox": SandboxPolicy}
 
@@ -28,7 +29,7 @@ def parse_loop_policy(text: str) -> LoopPolicy | None:
         unknown = sorted(_unknown(found))
         policy = msgspec.convert(_known(found), LoopPolicy | None)
     except msgspec.DecodeError as error:  # ValidationError is one
-        raise BadSetting(f"invalid AGENT_LOOP_POLICY JSON: {_lower_first(str(error))}") from error
+        raise BadSetting(f"invalid AGENT_LOOP_POLICY JSON: {mid_sentence(str(error))}") from error
     if unknown:
         log.warning("AGENT_LOOP_POLICY has fields that are not known here: they are ignored", fields=unknown)
     return policy
@@ -52,7 +53,3 @@ def _known(found: Any) -> Any:
         if isinstance(inner := kept.get(name), Mapping):
             kept[name] = {field: value for field, value in inner.items() if field in part.__struct_encode_fields__}
     return kept
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -10,6 +10,7 @@ from providers import LLMProvider
 from providers.remote.channel import ChannelOptions
 from providers.remote.clients import InstanceClients
 from providers.remote.provider import RemoteProvider
+from providers.remote.tenants import tenant_id
 from worker.remote_providers.directory import RemoteDirectory
 
 
@@ -23,7 +24,7 @@ class RemoteProviders:
         self.directory = directory
         self._shadow = frozenset(shadow)
         self._options = options
-        self._agents: dict[str, InstanceClients] = {}
+        self._clients: dict[str, InstanceClients] = {}
 
     def create(self, name: str) -> LLMProvider:
         """A new provider: the one of this process, else the registered one of that name, also while it has no process:
@@ -40,6 +41,13 @@ class RemoteProviders:
         """Whether calls to a provider lead anywhere; those of this process always may."""
         return not self._is_remote(name) or any(each.healthy for each in self.directory.instances(name))
 
+    def why_away(self, name: str, tenant: str) -> str:
+        """Why nobody takes a tenant's calls of a remote provider that is or was registered, though somebody may in a
+        while; empty where waiting is no use, or needless."""
+        if not (self._is_remote(name) and self.directory.is_provider(name)):
+            return ""
+        return self.clients(name).why_away(tenant_id(tenant))
+
     def _is_remote(self, name: str) -> bool:
         if name in self._shadow:
             return True
@@ -50,14 +58,14 @@ class RemoteProviders:
         return sorted(name for name in self.directory.known() if self.directory.is_provider(name))
 
     def clients(self, name: str) -> InstanceClients:
-        """Connections to the processes of an agent."""
-        if name not in self._agents:
+        """Connections to the processes of a plugin."""
+        if name not in self._clients:
             instances = functools.partial(self.directory.instances, name)
-            self._agents[name] = InstanceClients(name, instances, self._options)
-        return self._agents[name]
+            self._clients[name] = InstanceClients(name, instances, self._options)
+        return self._clients[name]
 
     async def aclose(self) -> None:
-        """Close the connections to agents; providers belong to whoever made them."""
-        agents, self._agents = self._agents, {}
-        for agent in agents.values():
-            await agent.aclose()
+        """Close these connections; providers belong to whoever made them."""
+        clients, self._clients = self._clients, {}
+        for each in clients.values():
+            await each.aclose()

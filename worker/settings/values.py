@@ -13,6 +13,7 @@ import msgspec
 from worker.audit.model import parse_audit_log
 from worker.errors import BadSetting
 from worker.loop_policy.reading import parse_loop_policy
+from worker.mid_sentence import mid_sentence
 from worker.settings.setting import Setting
 from worker.tools.config import parse_mcp_servers, parse_webhook_tools
 
@@ -76,7 +77,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
         inner = "" if path.startswith("[...]") and not path[5:] else path.rstrip("`")
-        raise BadSetting(f"{where}{inner}: {_lower_first(reason)}") from error
+        raise BadSetting(f"{where}{inner}: {mid_sentence(reason)}") from error
 
 
 def plain_type(kind: Any) -> Any:
@@ -130,7 +131,7 @@ def _json(setting: Setting, text: str) -> Any:
     try:
         return msgspec.json.decode(text, type=setting.type)
     except msgspec.DecodeError as error:
-        raise BadSetting(f"invalid {setting.variable} JSON: {_lower_first(str(error))}") from error
+        raise BadSetting(f"invalid {setting.variable} JSON: {mid_sentence(str(error))}") from error
 
 
 def _choice(setting: Setting, where: str, value: Any) -> Any:
@@ -149,7 +150,3 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _shown(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -39,7 +39,7 @@ WORK: tuple[Setting, ...] = (
     seconds(
         "max_postponed_s",
         "SHOAL_MAX_POSTPONED_SECONDS",
-        "A task that has come again for so long, and found no room for its model call, is given up",
+        "A task that has come again for so long, and could not make its model call, is given up",
         1,
     ),
     Setting(
