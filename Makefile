@@ -36,9 +36,9 @@ PYTEST = check() { "$$@" -n 3 --dist worksteal || { [ $$? -eq 1 ] && echo '→ o
 test: lint $(VENV)/.arq  ## Check everything: style, types, layers, behaviour
 	@echo '→ running the tests (pytest)'
 	@$(PYTEST) $(BIN)/pytest
-	@echo '→ running the tests of arq queues, and those of Redis with the oldest driver (pytest)'
+	@echo '→ running the tests of arq queues, also in the Compose file, and those of Redis with the oldest driver (pytest)'
 	@$(PYTEST) $(ARQ)/bin/pytest -o cache_dir=.pytest_cache/arq -k 'arq or valkey' \
-		tests/arq tests/queue_backends/test_redis_conformance.py
+		tests/arq tests/queue_backends/test_redis_conformance.py tests/test_compose.py
 	@if reason=$$($(BIN)/python .build/compiled_copy.py --can 2>&1); then $(MAKE) --no-print-directory $(VENV)/compiled-tests; \
 	else echo "→ leaving the compiled build out: $$reason"; fi
 

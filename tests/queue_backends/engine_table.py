@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from queue_backends.capabilities import Capability
 from queue_backends.engines import OURS, Engine
@@ -21,18 +22,46 @@ NOTES: Mapping[tuple[str, Capability], str] = {
 }
 """What stands in place of "yes" where the promise is one of the server's own set-up."""
 
-MORE: Mapping[str, Mapping[str, str]] = {
+
+class Cell(NamedTuple):
+    """What an engine has beyond the contract."""
+
+    text: str
+    test: str
+    """Which one shows it: `path::name`. Empty: that is the server's own affair."""
+
+
+MORE: Mapping[str, Mapping[str, Cell]] = {
     "outlives the loss of a machine": {
-        "redis+sentinel": "yes, by its replicas",
-        "redis+cluster": "yes, by its replicas",
-        "nats": "with `?replicas=3`",
-        "postgresql": "by its own replication",
+        "redis+sentinel": Cell(
+            "yes, by its replicas", "tests/queue_backends/test_redis_sentinel.py::test_runs_go_through_a_failover"
+        ),
+        "redis+cluster": Cell(
+            "yes, by its replicas", "tests/queue_backends/test_redis_cluster_failover.py::test_a_master_dies_under_load"
+        ),
+        "nats": Cell(
+            "with `?replicas=3`",
+            "tests/queue_backends/test_nats_server.py::test_a_cluster_outlives_the_loss_of_a_server",
+        ),
+        "postgresql": Cell("by its own replication", ""),
     },
-    "submit inside your own transaction": {"postgresql": "yes"},
-    "ark's operators can drive it": {"redis": "yes", "redis+sentinel": "by an address that follows the master"},
-    "arq's own client can enqueue": {"arq+redis": "yes"},
+    "submit inside your own transaction": {
+        "postgresql": Cell("yes", "tests/queue_backends/test_postgresql_transactional.py::test_commit_makes_both")
+    },
+    "ark's operators can drive it": {
+        "redis": Cell("yes", "tests/e2e/test_ark_operator.py::test_task_result_and_list_of_text"),
+        "redis+sentinel": Cell(
+            "by an address that follows the master",
+            "tests/queue_backends/test_redis_trouble.py::test_failover_behind_one_address",
+        ),
+    },
+    "arq's own client can enqueue": {
+        "arq+redis": Cell("yes", "tests/arq/test_arq_engine.py::test_a_job_is_run_and_its_result_is_the_answer")
+    },
 }
-"""What goes beyond the contract: row -> engine -> cell; "no" where nothing is said."""
+"""Row -> engine -> cell; "no" where nothing is said."""
+
+_NO = Cell("no", "")
 
 
 def table() -> str:
@@ -42,7 +71,7 @@ def table() -> str:
         ["", *(f"`{engine.name}://`" for engine in OURS)],
         ["---"] * (len(OURS) + 1),
         *([each.value, *(_cell(engine, each, notes) for engine in OURS)] for each in Capability),
-        *([row, *(cells.get(engine.name, "no") for engine in OURS)] for row, cells in MORE.items()),
+        *([row, *(cells.get(engine.name, _NO).text for engine in OURS)] for row, cells in MORE.items()),
     ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", *notes.lines()])

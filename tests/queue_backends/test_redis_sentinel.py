@@ -26,6 +26,7 @@ from queue_backends import (
     register_backend,
 )
 from queue_backends.conformance import CommitConformance, OpenBackend, opener
+from queue_backends.conformance.delivery import DeliveryConformance
 from queue_backends.conformance.leases import LeaseConformance
 from queue_backends.conformance.state import KeyConformance
 from queue_backends.redis.locating import Address
@@ -90,11 +91,9 @@ async def _at_last(attempt: Callable[[], Awaitable[T]]) -> T:
 # The same promises as any Redis
 
 
-class TestSentinelConformance(CommitConformance):
-    """Group commit and the renewer of another loop, through connections that were looked up. The rest is the same code
-    as on any Redis."""
-
-    test_a_renewer_keeps_the_task_from_another_loop = LeaseConformance.test_a_renewer_keeps_the_task_from_another_loop
+class TestSentinelConformance(DeliveryConformance, LeaseConformance, CommitConformance):
+    """Deliveries, leases and group commit, through connections that were looked up. The rest is the same code as on any
+    Redis."""
 
     @pytest.fixture
     async def open_backend(self, watched: SentinelServers, stream: str) -> AsyncIterator[OpenBackend]:
