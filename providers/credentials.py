@@ -8,9 +8,11 @@ from providers.errors import AuthenticationFailed
 from providers.messages import AgentConfig
 
 
-def api_key(config: AgentConfig, default_env: str, provider: str, *, required: bool = True, live: str = "") -> str:
+def api_key(
+    config: AgentConfig, default_env: str, provider: str, *, required: bool = True, live: str = "", instead: str = ""
+) -> str:
     """The key from `config.api_key_env`, or else the `live` setting's, or else from the vendor's usual variable; empty
-    if it may be missing.
+    if it may be missing. `instead` is what one can do without a key, for the message.
 
     Raises `AuthenticationFailed` if it is required and not set, or cannot be a key.
     """
@@ -19,7 +21,8 @@ def api_key(config: AgentConfig, default_env: str, provider: str, *, required: b
     if live and not config.api_key_env:
         name, key = "the setting api_key", live.strip()
     if not key and (required or config.api_key_env):
-        raise AuthenticationFailed(f"{name} is not set; required for the {provider} provider", provider=provider)
+        said = f"{name} is not set; required for the {provider} provider" + (f" (or {instead})" if instead else "")
+        raise AuthenticationFailed(said, provider=provider)
     if not (key.isascii() and key.isprintable()):
         raise AuthenticationFailed(
             f"{name} has characters that no key has (line breaks or non-ASCII): set it again, without quotes or breaks",

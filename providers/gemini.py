@@ -36,6 +36,7 @@ _VERSION = "v1beta"
 _VERSIONED = re.compile(r"/v\d+(?:(?:alpha|beta)\d*)?$")
 _EMBEDDING_MODEL = "gemini-embedding-001"
 _TEXTS_PER_CALL = 100
+_WITHOUT_KEY = "set GEMINI_PROJECT + GEMINI_LOCATION for Vertex AI"
 
 
 class GeminiProvider(Configurable, ChatProvider):
@@ -141,7 +142,9 @@ class GeminiProvider(Configurable, ChatProvider):
     def _call(self, config: AgentConfig, path: str, body: bytes = b"") -> Call:
         # In a header, because addresses end up in logs.
         headers: Mapping[str, str] = {
-            "x-goog-api-key": api_key(config, _key_variable(), self.name, live=self.value("api_key")),
+            "x-goog-api-key": api_key(
+                config, _key_variable(), self.name, live=self.value("api_key"), instead=_WITHOUT_KEY
+            ),
             "content-type": "application/json",
             **config.options.get("extra_headers", {}),
         }

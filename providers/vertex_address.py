@@ -51,21 +51,31 @@ def read_model(model: str) -> Model:
     return Model(publisher=publisher, name=name, path=f"publishers/{publisher}/models/{quote(name, safe='@')}")
 
 
+def takes_gemini() -> bool:
+    """Whether agents of the provider `gemini` are meant to be served here: `GEMINI_PROJECT` and `GEMINI_LOCATION` are
+    set, as for ark's agents."""
+    return bool(_variable("GEMINI_PROJECT") and _variable("GEMINI_LOCATION"))
+
+
 def location_of(config: AgentConfig, live: Callable[[str], str]) -> str:
-    """The agent's `options.location`, else the setting's, else `GOOGLE_CLOUD_LOCATION`, else `global`.
+    """The agent's `options.location`, else the setting's, else the environment's (`GEMINI_LOCATION` where it
+    `takes_gemini`, else `GOOGLE_CLOUD_LOCATION`), else `global`.
 
     Raises `InvalidRequest`.
     """
-    chosen = str(config.options.get("location") or live("location") or _variable("GOOGLE_CLOUD_LOCATION"))
+    variable = "GEMINI_LOCATION" if takes_gemini() else "GOOGLE_CLOUD_LOCATION"
+    chosen = str(config.options.get("location") or live("location") or _variable(variable))
     return _name("location", chosen or DEFAULT_LOCATION)
 
 
 def project_of(config: AgentConfig, live: Callable[[str], str]) -> str:
-    """The agent's `options.project`, else the setting's, else `GOOGLE_CLOUD_PROJECT`; empty if none is named.
+    """The agent's `options.project`, else the setting's, else the environment's (`GEMINI_PROJECT` where it
+    `takes_gemini`, else `GOOGLE_CLOUD_PROJECT`); empty if none is named.
 
     Raises `InvalidRequest`.
     """
-    chosen = str(config.options.get("project") or live("project") or _variable("GOOGLE_CLOUD_PROJECT"))
+    variable = "GEMINI_PROJECT" if takes_gemini() else "GOOGLE_CLOUD_PROJECT"
+    chosen = str(config.options.get("project") or live("project") or _variable(variable))
     return _name("project", chosen) if chosen else ""
 
 

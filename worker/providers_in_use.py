@@ -14,6 +14,7 @@ import structlog
 
 import providers
 from providers import AgentConfig, LiveConfig, LLMProvider, ProviderTimeout
+from providers.vertex_address import takes_gemini
 from worker.live_settings import LiveSettings
 from worker.provider_params import closed
 from worker.setting_keys import DEFAULT_PROVIDER, PLUGIN
@@ -29,8 +30,10 @@ log = structlog.get_logger(__name__)
 
 def own_provider(config: AgentConfig, default: str = FALLBACK) -> str:
     """The registry name of an agent's provider: what it names, else what its model's name tells, else the setting
-    `llm.default_provider`, else `openai`, which many servers are compatible with."""
-    return config.provider or providers.detect(config.model, default or FALLBACK)
+    `llm.default_provider`, else `openai`, which many servers are compatible with. Gemini's models are Vertex AI's where
+    the environment says so."""
+    name = config.provider or providers.detect(config.model, default or FALLBACK)
+    return "vertex" if name == "gemini" and takes_gemini() else name
 
 
 class ProvidersInUse:

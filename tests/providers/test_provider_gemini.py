@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -146,10 +147,16 @@ async def test_key(
     assert server.requests[0].target == "/v1/models/tuned-x:streamGenerateContent?alt=sse"
 
 
+_MISSING_KEY = (
+    "GEMINI_API_KEY is not set; required for the gemini provider "
+    "(or set GEMINI_PROJECT + GEMINI_LOCATION for Vertex AI)"
+)
+
+
 async def test_missing_key(provider: GeminiProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text names the usual variable."""
     monkeypatch.delenv("GEMINI_API_KEY")
-    with pytest.raises(AuthenticationFailed, match=r"^GEMINI_API_KEY is not set; required for the gemini provider$"):
+    with pytest.raises(AuthenticationFailed, match=f"^{re.escape(_MISSING_KEY)}$"):
         await anext(provider.stream_turn(_turn()))
 
 

@@ -16,6 +16,7 @@ from providers.transport import Transport
 from providers.vertex import VertexProvider
 from providers.vertex_address import address, read_model
 from providers.vertex_embeddings import batches
+from worker.providers_in_use import ProvidersInUse
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -165,6 +166,26 @@ async def test_project_and_location_by_precedence(provider: VertexProvider, monk
         "/v1/projects/p-live/locations/us",
         "/v1/projects/example.com:p-own/locations/us",
     ]
+
+
+async def test_gemini_with_a_project_and_a_location_of_its_own_is_served_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ark's variables, of which both are needed: agents of `gemini`, by name or by model, are called on Vertex AI."""
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "asia-east1")
+    monkeypatch.setenv("GEMINI_PROJECT", "p-gemini")
+    named = AgentConfig(model="gemini-2.5-flash", provider="gemini")
+    in_use = ProvidersInUse()
+    assert in_use.name_of(named) == "gemini"
+    monkeypatch.setenv("GEMINI_LOCATION", "europe-west4")
+    assert in_use.name_of(AgentConfig(model="claude-sonnet-4-5")) == "anthropic"
+    async with ReplayServer([_GEMINI]) as server:
+        monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", server.url)
+        for config in (named, AgentConfig(model="gemini-2.5-flash")):
+            async with in_use.lease(config) as provider:
+                assert isinstance(provider, VertexProvider)
+                await _end(provider, TurnRequest(config=config, messages=(Message.user("Hi"),)))
+        await in_use.close()
+    prefixes = {request.target.partition("/publishers")[0] for request in server.requests}
+    assert (len(server.requests), prefixes) == (2, {"/v1/projects/p-gemini/locations/europe-west4"})
 
 
 @pytest.mark.parametrize(
