@@ -51,8 +51,8 @@ class Standing:
         in use as much expires as comes."""
         client = self.server.client
         fill(self.server, self._waiting + self._drained - _length(client), len(TEXT))
-        before, began_ms = _ended(client), _now_ms(client)
-        contender = dataclasses.replace(SHOAL, finished=lambda client, _: _ended(client) - before)
+        before, began_ms = SHOAL.finished(client, 0), _now_ms(client)
+        contender = dataclasses.replace(SHOAL, finished=lambda *looked: SHOAL.finished(*looked) - before)
         with SHOAL.program("work", self.server, concurrency=100, job="noop") as worker:
             worker.line("READY", 60)
             seen, work = metered_drain(
@@ -96,11 +96,6 @@ def _drop_held(client: redis.Redis) -> None:
 def _length(client: redis.Redis) -> int:
     length: Any = client.xlen(QUEUE)
     return int(length)
-
-
-def _ended(client: redis.Redis) -> int:
-    ended: Any = client.hlen(f"{QUEUE}-results")
-    return int(ended)
 
 
 def _now_ms(client: redis.Redis) -> int:

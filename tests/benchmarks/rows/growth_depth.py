@@ -104,8 +104,7 @@ def measure_finished(run: Run) -> None:
             ),
             (
                 f"On a server in use: a tenth more, at least {drained:,}, was there and has expired, and later as much "
-                "expires as comes. The commands are the same; with millions of keys and fields each costs more, "
-                "because they are no longer in the processor's caches."
+                "expires as comes."
             ),
             (
                 f"While a server gets its first {sizes[-1]:,} it pays for growing, whatever has ended before: pages of "
